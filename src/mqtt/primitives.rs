@@ -1,0 +1,1 @@
+//! The data types of the wire: integers, variable byte integers, strings, binary data.

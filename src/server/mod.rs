@@ -1,0 +1,3 @@
+//! The asynchronous shell: sockets, TLS, WebSocket, and one task per connection.
+
+pub mod listener;
