@@ -1,1 +1,18 @@
-//! To be written.
+//! The audit log: who was refused what, and everything that changed what is refused.
+//!
+//! [`event`] has the events as types, [`line`](mod@line) writes one as a line of JSON that is
+//! safe to show anywhere, [`writer`] brings lines to the file without ever blocking whoever has
+//! something to record. The catalogue for readers of the log, with its JSON schema, is the
+//! folder `audit/` at the root of the repository.
+
+pub mod event;
+mod line;
+mod text;
+mod writer;
+
+pub use event::{Event, Gate, Kind, Outcome, Subject, Target, Verb, Version};
+pub use text::is_harmful;
+pub use writer::{AuditLog, Settings};
+
+#[cfg(test)]
+mod catalogue_tests;

@@ -1,1 +1,334 @@
-//! To be written.
+//! The shared parts of a running broker: sessions and their takeover, wills, policies in force.
+//!
+//! A connection claims a session here and gives it back when it ends. What belongs to no
+//! connection happens here too: a session that expires, a will whose delay is over, a new
+//! policy set.
+
+mod sessions;
+mod wills;
+
+pub use sessions::{NoSession, Owner, Term};
+
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use arc_swap::ArcSwap;
+
+use crate::audit::{self, AuditLog, Event, Kind};
+use crate::gates::{Refusal, authorize};
+use crate::metrics::Metrics;
+use crate::mqtt::packet::{Qos, Will};
+use crate::mqtt::{ClientId, ReasonCode};
+use crate::policy::{Bundle, PolicyEpoch, Subject};
+use crate::router::{
+    Cursor, Mailbox, Peer, RetainedSettings, RouteCache, Routed, Router, Signal, Standing, Wakes,
+};
+use crate::session::{Link, Message, Session};
+
+use sessions::{Claimed, Due, Ended, Parked, Sessions};
+use wills::PendingWill;
+
+/// Bounds of a whole broker.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Sessions, connected or not.
+    pub sessions_max: u32,
+    /// Bytes waiting in all mailboxes together.
+    pub queued_bytes_max: u64,
+    /// Bounds of the retained messages.
+    pub retained: RetainedSettings,
+}
+
+/// The present time, by both clocks: one that only runs forward, and the calendar.
+#[derive(Clone, Copy, Debug)]
+pub struct Now {
+    /// For intervals and deadlines.
+    pub instant: Instant,
+    /// For certificates and for policies that read the time.
+    pub wall: SystemTime,
+}
+
+impl Now {
+    /// Reads the clocks.
+    #[must_use]
+    pub fn read() -> Self {
+        Self { instant: tokio::time::Instant::now().into_std(), wall: SystemTime::now() }
+    }
+}
+
+/// One broker.
+#[derive(Debug)]
+pub struct Broker {
+    /// Where messages go.
+    pub router: Router,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
+    /// The audit log.
+    pub audit: AuditLog,
+    policies: ArcSwap<Bundle>,
+    sessions: Sessions,
+}
+
+/// A session as a new connection gets it.
+#[derive(Debug)]
+pub struct Opened {
+    /// The session as the router sees it.
+    pub peer: Arc<Peer>,
+    /// Its protocol state, resumed or new.
+    pub session: Session,
+    /// The connection's term.
+    pub term: Term,
+    /// True when a session was there to resume.
+    pub resumed: bool,
+}
+
+/// What a new connection asks for.
+#[derive(Debug)]
+pub struct Opening {
+    /// The client identifier, bound to the principal already.
+    pub client_id: ClientId,
+    /// The principal and the facts of the connection.
+    pub standing: Standing,
+    /// Begin with a new session in any case.
+    pub clean_start: bool,
+    /// The facts of the connection for the session.
+    pub link: Link,
+    /// The bounds of the session.
+    pub settings: crate::session::Settings,
+    /// The bounds of the mailbox.
+    pub mailbox: Arc<crate::router::mailbox::Settings>,
+}
+
+/// A session that its connection gives back.
+#[derive(Debug)]
+pub struct Departure {
+    /// The session as the router sees it.
+    pub peer: Arc<Peer>,
+    /// Its protocol state.
+    pub session: Session,
+    /// The connection's term.
+    pub term: Term,
+    /// Seconds the session lives on; `u32::MAX` for ever.
+    pub expiry_s: u32,
+    /// The will, unless the client took it back.
+    pub will: Option<Box<Will>>,
+}
+
+impl Broker {
+    /// A broker without sessions.
+    #[must_use]
+    pub fn new(
+        settings: &Settings,
+        policies: Arc<Bundle>,
+        metrics: Arc<Metrics>,
+        audit: AuditLog,
+    ) -> Self {
+        let epoch = policies.epoch();
+        Self {
+            router: Router::new(settings.retained.clone(), settings.queued_bytes_max, epoch),
+            metrics,
+            audit,
+            policies: ArcSwap::new(policies),
+            sessions: Sessions::new(settings.sessions_max),
+        }
+    }
+
+    /// The policies in force.
+    #[must_use]
+    pub fn policies(&self) -> Arc<Bundle> {
+        self.policies.load_full()
+    }
+
+    /// The epoch of the policies in force.
+    #[must_use]
+    pub fn policy_epoch(&self) -> PolicyEpoch {
+        self.policies.load().epoch()
+    }
+
+    /// Puts a new policy set in force: every live connection judges everything it holds anew;
+    /// what waits is judged when it leaves.
+    pub fn set_policies(&self, bundle: Arc<Bundle>) {
+        let epoch = bundle.epoch();
+        self.policies.store(bundle);
+        self.router.set_policy_epoch(epoch);
+        self.sessions.signal_all(Signal::Rejudge);
+    }
+
+    /// Asks every connection to close, with this reason.
+    pub fn close_all(&self, reason: ReasonCode) {
+        self.sessions.signal_all(Signal::Close(reason));
+    }
+
+    /// Sessions in all, and those with a connection.
+    #[must_use]
+    pub fn session_count(&self) -> (usize, usize) {
+        self.sessions.count()
+    }
+
+    /// Claims the session of a client identifier for a new connection, taking it over from an
+    /// older connection of the same principal.
+    ///
+    /// # Errors
+    /// [`NoSession`].
+    pub async fn open(&self, opening: Opening, now: Now) -> Result<Opened, NoSession> {
+        let Opening { client_id, standing, clean_start, link, settings, mailbox } = opening;
+        let owner = Owner::of(&standing.identity);
+        let budget = Arc::clone(self.router.budget());
+        let new_mailbox = Mailbox::new(Arc::clone(&mailbox), budget);
+        let new_peer = Arc::new(Peer::new(client_id.clone(), new_mailbox, standing.clone()));
+        let claimed =
+            self.sessions.claim(&client_id, &owner, clean_start, now.instant, &new_peer).await?;
+        let opened = match claimed {
+            Claimed::New { term, ended } => {
+                if let Some(ended) = ended {
+                    self.finish(*ended, now);
+                }
+                let session = Session::new(settings, link, now.instant);
+                Opened { peer: new_peer, session, term, resumed: false }
+            }
+            Claimed::Resumed { peer, mut session, term } => {
+                session.connect(settings, link, now.instant);
+                peer.set_standing(standing);
+                Opened { peer, session: *session, term, resumed: true }
+            }
+        };
+        opened.peer.mailbox.attach(mailbox);
+        Ok(opened)
+    }
+
+    /// Takes back a session from its connection: it waits for the client, or ends. The will is
+    /// sent, now or later.
+    pub fn close(&self, departure: Departure, now: Now) {
+        let Departure { peer, session, term, expiry_s, will } = departure;
+        peer.set_stamp(None);
+        peer.mailbox.detach();
+        let later = |seconds: u32| now.instant.checked_add(Duration::from_secs(seconds.into()));
+        let standing = peer.standing();
+        let will = will.map(|will| {
+            let delay_s = will.delay_s.min(expiry_s);
+            let due_at = later(delay_s).unwrap_or(now.instant);
+            PendingWill { will, standing, due_at }
+        });
+        if expiry_s == 0 {
+            // Out of the router first: a new session of this name must not meet the old one.
+            let client_id = peer.client_id.clone();
+            let parked = Parked { session, expires_at: None, will };
+            self.finish(Ended { peer, parked }, now);
+            self.sessions.end(&client_id, term);
+            return;
+        }
+        let (due, will) = match will {
+            Some(will) if will.due_at <= now.instant => (Some(will), None),
+            will => (None, will),
+        };
+        if let Some(due) = due {
+            self.send_will(due, now);
+        }
+        let expires_at = if expiry_s == u32::MAX { None } else { later(expiry_s) };
+        let client_id = peer.client_id.clone();
+        self.sessions.park(&client_id, term, Parked { session, expires_at, will });
+    }
+
+    /// Ends a session: its subscriptions go, its share groups get what it did not acknowledge,
+    /// its will is sent.
+    fn finish(&self, ended: Ended, now: Now) {
+        let Ended { peer, parked: Parked { mut session, will, .. } } = ended;
+        let mut waiting = Vec::new();
+        for subscription in session.subscriptions_mut().drain() {
+            waiting.extend(self.router.unsubscribe(&peer, &subscription));
+        }
+        // A QoS 2 delivery that began belongs to this client alone [MQTT-4.8.2-5].
+        let mut unfinished = session.take_unacknowledged();
+        unfinished.retain(|delivery| delivery.qos != Qos::ExactlyOnce);
+        unfinished.append(&mut waiting);
+        self.redeliver(unfinished, now);
+        if let Some(will) = will {
+            self.send_will(will, now);
+        }
+    }
+
+    /// Delivers to other members of their share groups what a member left behind.
+    pub fn redeliver(&self, deliveries: Vec<crate::session::Delivery>, now: Now) {
+        if deliveries.is_empty() {
+            return;
+        }
+        let mut wakes = Wakes::default();
+        self.router.redeliver(deliveries, &mut wakes, &self.judge(now));
+    }
+
+    /// Whether a session may receive a message, judged with the facts of its present or last
+    /// connection.
+    pub fn judge(&self, now: Now) -> impl Fn(&Arc<Peer>, &Message) -> bool + '_ {
+        move |peer, message| {
+            let standing = peer.standing();
+            let mut subject = Subject::new(self.policies(), standing.identity, standing.facts);
+            authorize::receive(&mut subject, message, message.qos, message.retain, now.wall).is_ok()
+        }
+    }
+
+    /// Sends a will, if its client may still publish it.
+    fn send_will(&self, pending: PendingWill, now: Now) {
+        let PendingWill { will, standing, .. } = pending;
+        let topic = will.topic.clone();
+        let mut subject =
+            Subject::new(self.policies(), Arc::clone(&standing.identity), standing.facts.clone());
+        let routed = self.publish_will(&mut subject, *will, now);
+        let Err(refusal) = routed else { return };
+        let policies = match &refusal {
+            Refusal::Denied(denial) => denial.policies.iter().cloned().collect(),
+            _ => Arc::default(),
+        };
+        let client = audit::Subject::default()
+            .identified(&standing.identity)
+            .named(standing.facts.client_id.shared());
+        let topic = topic.as_str().into();
+        let discarded = Kind::WillDiscarded { topic, policies, why: refusal.to_string().into() };
+        self.audit.record(Event::about(&Arc::new(client), discarded));
+    }
+
+    fn publish_will(&self, subject: &mut Subject, will: Will, now: Now) -> Result<Routed, Refusal> {
+        let Will { topic, payload, qos, retain, properties, .. } = will;
+        let id = self.router.next_message_id();
+        let message = Message::new(id, topic, payload, qos, retain, properties, now.instant);
+        let permit = authorize::publish(subject, message.as_will(), now.wall)?;
+        let mut wakes = Wakes::default();
+        let mut routes = RouteCache::default();
+        let judge = self.judge(now);
+        self.router
+            .publish(permit, None, &mut routes, &mut wakes, &judge)
+            .map_err(|_| Refusal::RetainedFull)
+    }
+
+    /// Ends sessions that have expired, sends wills that are due and removes expired retained
+    /// messages, for as long as it is polled.
+    pub async fn keep_agenda(&self) {
+        let mut cursor = Cursor::default();
+        loop {
+            let now = Now::read();
+            let (due, next) = self.sessions.agenda().take_due(now.instant, AGENDA_STEP);
+            let busy = due.len() == AGENDA_STEP;
+            for client_id in due {
+                match self.sessions.due(&client_id, now.instant) {
+                    Some(Due::Ended(ended)) => self.finish(*ended, now),
+                    Some(Due::Will(will)) => self.send_will(will, now),
+                    None => {}
+                }
+            }
+            self.router.expire_retained(&mut cursor, now.instant);
+            if busy {
+                tokio::task::yield_now().await;
+                continue;
+            }
+            let until = next.map_or(SWEEP_INTERVAL, |at| {
+                at.saturating_duration_since(now.instant).min(SWEEP_INTERVAL)
+            });
+            let _ = tokio::time::timeout(until, self.sessions.agenda().sooner()).await;
+        }
+    }
+}
+
+/// Sessions looked after before other tasks get their turn.
+const AGENDA_STEP: usize = 256;
+
+/// How often a page of retained messages is looked through for expired ones.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(1);

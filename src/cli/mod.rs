@@ -1,1 +1,83 @@
-//! To be written.
+//! The command line, one file per subcommand.
+//!
+//! Data goes to standard output, words to standard error. Exit codes: 0 fine, 1 the thing asked
+//! failed, 2 misuse.
+
+pub mod ca;
+pub mod cert;
+mod check;
+pub mod ctl;
+mod policy;
+mod quickstart;
+mod running;
+mod serve;
+
+use std::io::IsTerminal;
+use std::process::ExitCode;
+
+/// A security-hardened MQTT broker.
+#[derive(Debug, clap::Parser)]
+#[command(name = "portcullis", version, about, arg_required_else_help = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// Makes certificates, configuration and policies, serves, and shows what is let through
+    Quickstart(quickstart::QuickstartArgs),
+    /// Runs the broker
+    Serve(serve::ServeArgs),
+    /// Checks configuration, certificates and policies; nothing is bound
+    Check(check::CheckArgs),
+    /// Makes and looks after a certificate authority
+    Ca(ca::CaArgs),
+    /// Issues certificates
+    Cert(cert::CertArgs),
+    /// Checks policies
+    Policy(policy::PolicyArgs),
+    /// Asks or tells a running broker
+    Ctl(ctl::Args),
+}
+
+/// Why a command failed, for the person who gave it: what, where, and the remedy.
+#[derive(Debug)]
+pub struct Failure(String);
+
+impl<E: std::error::Error> From<E> for Failure {
+    fn from(error: E) -> Self {
+        Self(error.to_string())
+    }
+}
+
+impl Cli {
+    /// Does what the command line says.
+    #[must_use]
+    pub fn run(self) -> ExitCode {
+        let done = match self.command {
+            Command::Quickstart(args) => args.run(),
+            Command::Serve(args) => args.run(),
+            Command::Check(args) => args.run(),
+            Command::Ca(args) => args.run().map_err(Failure::from),
+            Command::Cert(args) => args.run().map_err(Failure::from),
+            Command::Policy(args) => args.run(),
+            Command::Ctl(args) => {
+                let called = ctl::run(&args, &mut std::io::stdout(), &mut std::io::stderr());
+                return called.map_or(ExitCode::FAILURE, ExitCode::from);
+            }
+        };
+        match done {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(Failure(text)) => {
+                eprintln!("error: {text}");
+                ExitCode::FAILURE
+            }
+        }
+    }
+}
+
+/// Whether words on standard error may be coloured.
+fn coloured() -> bool {
+    std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none()
+}

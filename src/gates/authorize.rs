@@ -1,4 +1,15 @@
 //! The authorize gate: Cedar decides every connect, publish, subscribe and delivery.
+//!
+//! The decisions are `policy`'s; here its facts are gathered from packets and messages.
+
+use std::time::SystemTime;
+
+use crate::mqtt::packet::Qos;
+use crate::mqtt::{SubscriptionFilter, TopicName};
+use crate::policy::{
+    Denial, Permitted, Publication, PublishFacts, ReceiveFacts, Subject, SubscribeFacts,
+};
+use crate::session::Message;
 
 /// How refusals are told where the protocol leaves a choice.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,4 +47,71 @@ pub enum WithdrawnSubscription {
     Disconnect,
     /// Remove the subscription and say nothing.
     RemoveSilently,
+}
+
+impl Publication for Message {
+    fn topic(&self) -> &TopicName {
+        &self.topic
+    }
+
+    fn facts(&self) -> PublishFacts<'_> {
+        let properties = self.properties.as_deref();
+        PublishFacts {
+            qos: self.qos,
+            retain: self.retain,
+            will: self.will,
+            payload_bytes: self.payload.len(),
+            content_type: properties.and_then(|properties| properties.content_type.as_deref()),
+            user_properties: properties.map(|properties| &properties.user_properties),
+        }
+    }
+}
+
+/// Judges a message of the subject's own, as PUBLISH or as will.
+///
+/// # Errors
+/// The [`Denial`].
+pub fn publish(
+    subject: &mut Subject,
+    message: Message,
+    now: SystemTime,
+) -> Result<Permitted<Message>, Denial> {
+    subject.publish(message, now).map_err(|denied| denied.denial)
+}
+
+/// Judges one filter of a SUBSCRIBE.
+///
+/// # Errors
+/// The [`Denial`].
+pub fn subscribe(
+    subject: &mut Subject,
+    filter: &SubscriptionFilter,
+    qos: Qos,
+    no_local: bool,
+    now: SystemTime,
+) -> Result<Permitted<SubscriptionFilter>, Denial> {
+    subject.subscribe(filter, &SubscribeFacts { qos, no_local, now })
+}
+
+/// Judges a message for its receiver, as it would be delivered.
+///
+/// # Errors
+/// The [`Denial`].
+pub fn receive(
+    subject: &mut Subject,
+    message: &Message,
+    qos: Qos,
+    retain: bool,
+    now: SystemTime,
+) -> Result<(), Denial> {
+    let properties = message.properties.as_deref();
+    let facts = ReceiveFacts {
+        qos,
+        retain,
+        payload_bytes: message.payload.len(),
+        content_type: properties.and_then(|properties| properties.content_type.as_deref()),
+        user_properties: properties.map(|properties| &properties.user_properties),
+        now,
+    };
+    subject.receive(&message.topic, &facts)
 }

@@ -1,6 +1,7 @@
 //! The features gate: what of the protocol a profile offers at all.
 
-use crate::mqtt::packet::Qos;
+use crate::mqtt::packet::{Connect, Packet, Qos, SubscribeEntry};
+use crate::mqtt::{ProtocolVersion, ReasonCode};
 
 /// What is offered. Where MQTT 5 can announce it, CONNACK does.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,4 +33,105 @@ pub struct Settings {
     /// The longest keep-alive interval, in seconds; also used where a client turns it off.
     /// 0 lets a client turn it off.
     pub keep_alive_s_max: u16,
+}
+
+/// Something of the protocol that is not offered here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{what} not offered by this profile")]
+pub struct NotOffered {
+    /// What.
+    pub what: &'static str,
+    /// What the client is told.
+    pub reason: ReasonCode,
+}
+
+impl NotOffered {
+    const fn new(what: &'static str, reason: ReasonCode) -> Self {
+        Self { what, reason }
+    }
+}
+
+impl Settings {
+    /// Checks what a CONNECT announces.
+    ///
+    /// # Errors
+    /// [`NotOffered`] for the version or the will [MQTT-3.2.2-12], [MQTT-3.2.2-13].
+    pub fn check_connect(&self, connect: &Connect) -> Result<(), NotOffered> {
+        let offered = match connect.version {
+            ProtocolVersion::V31 => self.mqtt_3_1,
+            ProtocolVersion::V311 => self.mqtt_3_1_1,
+            ProtocolVersion::V5 => self.mqtt_5_0,
+        };
+        if !offered {
+            let reason = ReasonCode::UnsupportedProtocolVersion;
+            return Err(NotOffered::new("this protocol version is", reason));
+        }
+        let Some(will) = &connect.will else { return Ok(()) };
+        if !self.wills {
+            let reason = ReasonCode::ImplementationSpecificError;
+            return Err(NotOffered::new("a will is", reason));
+        }
+        self.check_publication(will.qos, will.retain)
+    }
+
+    /// Checks a packet of an established connection. The filters of SUBSCRIBE are checked one
+    /// by one, with [`Settings::check_subscription`], since each has an answer of its own.
+    ///
+    /// # Errors
+    /// [`NotOffered`].
+    pub fn check(&self, packet: &Packet<'_>) -> Result<(), NotOffered> {
+        match packet {
+            Packet::Publish(publish) => self.check_publication(publish.qos, publish.retain),
+            Packet::Subscribe(subscribe)
+                if subscribe.subscription_id.is_some() && !self.subscription_ids =>
+            {
+                let reason = ReasonCode::SubscriptionIdentifiersNotSupported;
+                Err(NotOffered::new("a subscription identifier is", reason))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Checks one filter of a SUBSCRIBE.
+    ///
+    /// # Errors
+    /// [`NotOffered`].
+    pub fn check_subscription(&self, entry: &SubscribeEntry) -> Result<(), NotOffered> {
+        if entry.filter.share.is_some() && !self.shared_subscriptions {
+            let reason = ReasonCode::SharedSubscriptionsNotSupported;
+            return Err(NotOffered::new("a shared subscription is", reason));
+        }
+        if entry.filter.filter.has_wildcard() && !self.wildcard_subscriptions {
+            let reason = ReasonCode::WildcardSubscriptionsNotSupported;
+            return Err(NotOffered::new("a wildcard subscription is", reason));
+        }
+        Ok(())
+    }
+
+    /// The keep-alive interval in force for a client that asks for `wanted_s` seconds; 0 is off.
+    #[must_use]
+    pub fn keep_alive_s(&self, wanted_s: u16) -> u16 {
+        match (wanted_s, self.keep_alive_s_max) {
+            (0, 0) => 0,
+            (0, most) => most,
+            (wanted, 0) => wanted.max(self.keep_alive_s_min),
+            (wanted, most) => wanted.clamp(self.keep_alive_s_min.min(most), most),
+        }
+    }
+
+    /// The session expiry in force for a client that asks for `wanted_s` seconds.
+    #[must_use]
+    pub fn session_expiry_s(&self, wanted_s: u32) -> u32 {
+        wanted_s.min(self.session_expiry_s_max)
+    }
+
+    fn check_publication(&self, qos: Qos, retain: bool) -> Result<(), NotOffered> {
+        if qos > self.qos_max {
+            return Err(NotOffered::new("this QoS is", ReasonCode::QosNotSupported));
+        }
+        if retain && !self.retain {
+            return Err(NotOffered::new("a retained message is", ReasonCode::RetainNotSupported));
+        }
+        Ok(())
+    }
 }

@@ -6,6 +6,7 @@
 
 pub mod admission;
 pub mod authorize;
+mod clock;
 pub mod features;
 pub mod rate;
 pub mod size;
@@ -27,4 +28,51 @@ pub struct Profile {
     pub session: crate::session::Settings,
     /// Bounds of what waits for a client.
     pub mailbox: crate::router::mailbox::Settings,
+}
+
+use crate::mqtt::{ReasonCode, Violation};
+use crate::policy::Denial;
+
+/// Why a gate does not let something through.
+#[derive(Debug, thiserror::Error)]
+pub enum Refusal {
+    /// The peer broke a rule of the specification.
+    #[error(transparent)]
+    Violation(#[from] Violation),
+    /// A cap is exceeded.
+    #[error(transparent)]
+    Size(#[from] size::Exceeded),
+    /// A feature is not offered.
+    #[error(transparent)]
+    Feature(#[from] features::NotOffered),
+    /// More packets or bytes than the principal may send.
+    #[error("more packets or bytes than the profile allows")]
+    Rate,
+    /// The policy refuses it.
+    #[error(transparent)]
+    Denied(#[from] Denial),
+    /// Allowed, but there is no room.
+    #[error("no room for another retained message")]
+    RetainedFull,
+    /// The session has as many subscriptions as its profile allows.
+    #[error("the session has {allowed} subscriptions, the most its profile allows")]
+    Subscriptions {
+        /// The most allowed.
+        allowed: u32,
+    },
+}
+
+impl Refusal {
+    /// What the client is told.
+    #[must_use]
+    pub fn reason(&self) -> ReasonCode {
+        match self {
+            Self::Violation(violation) => violation.reason,
+            Self::Size(exceeded) => exceeded.reason,
+            Self::Feature(not_offered) => not_offered.reason,
+            Self::Rate => ReasonCode::MessageRateTooHigh,
+            Self::Denied(_) => ReasonCode::NotAuthorized,
+            Self::RetainedFull | Self::Subscriptions { .. } => ReasonCode::QuotaExceeded,
+        }
+    }
 }

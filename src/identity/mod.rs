@@ -1,7 +1,22 @@
 //! Who a client is, and which client identifiers it may use.
+//!
+//! An identity comes from a certificate that the TLS handshake has verified, from a trusted
+//! proxy that has verified one, or from nobody. No byte that the client writes in CONNECT makes
+//! one.
+
+mod binding;
+pub mod certificate;
+mod issuer;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+
+pub use binding::{Binding, BindingError};
+pub use certificate::{CertificateError, CertificateFacts};
+pub use issuer::TrustedIssuers;
+
+use crate::mqtt::ReasonCode;
+use certificate::NameForm;
 
 /// A client's identity, as proven by its certificate or granted by its listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,27 +59,6 @@ impl PrincipalKind {
     }
 }
 
-/// What policies and the audit log may know of a verified certificate.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CertificateFacts {
-    /// The common name of the subject; empty where it has none.
-    pub cn: Arc<str>,
-    /// Lower-case hex of the SHA-256 of the certificate.
-    pub fingerprint: Arc<str>,
-    /// Lower-case hex of the SHA-256 of the issuing CA's SubjectPublicKeyInfo.
-    pub issuer: Arc<str>,
-    /// Lower-case hex of the serial number, without leading zeros.
-    pub serial: Arc<str>,
-    /// The last second of validity, Unix time.
-    pub not_after_unix_s: i64,
-    /// The first SAN URI with scheme `spiffe`.
-    pub spiffe: Option<Arc<str>>,
-    /// SAN DNS names, in order.
-    pub dns_names: Vec<Arc<str>>,
-    /// SAN URIs, in order.
-    pub uris: Vec<Arc<str>>,
-}
-
 /// Where identities of a listener come from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
@@ -91,14 +85,110 @@ pub enum Source {
     Proxy,
 }
 
-/// Which client identifiers an identity may use.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Binding {
-    /// The client id equals the identity.
-    Exact,
-    /// The client id is the identity, or begins with the identity and this separator, which no
-    /// identity may contain.
-    Prefix(String),
-    /// Any client id. A session still belongs to the principal that made it.
-    Unbound,
+/// Why a client has no identity.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum IdentityError {
+    /// The certificate lacks the name that the listener takes identities from.
+    #[error("the certificate has no {form} to take the identity from")]
+    NameMissing {
+        /// The name that is missing.
+        form: NameForm,
+    },
+    /// A DNS name with a wildcard stands for many, so it identifies none.
+    #[error("the DNS name of the certificate has a wildcard")]
+    Wildcard,
+    /// The certificate itself is not acceptable.
+    #[error(transparent)]
+    Certificate(#[from] CertificateError),
+    /// The name that the proxy says is not acceptable.
+    #[error("from the proxy: {0}")]
+    ProxyName(CertificateError),
+    /// The identities of this listener come from another source.
+    #[error("identities of this listener do not come from there, but from {expected:?}")]
+    OtherSource {
+        /// Where they come from.
+        expected: Source,
+    },
+}
+
+impl IdentityError {
+    /// What the client is told.
+    #[must_use]
+    pub const fn reason(&self) -> ReasonCode {
+        ReasonCode::NotAuthorized
+    }
+}
+
+impl Identity {
+    /// The identity that a verified certificate proves at a listener.
+    ///
+    /// # Errors
+    /// When the certificate lacks the name that `settings` ask for, or `settings` take identities
+    /// from elsewhere.
+    pub fn from_certificate(
+        settings: &Settings,
+        facts: CertificateFacts,
+    ) -> Result<Self, IdentityError> {
+        let (form, name) = match settings.source {
+            Source::CertificateCn => (NameForm::CommonName, Some(&facts.cn)),
+            Source::CertificateSanDns => (NameForm::DnsName, facts.dns_names.first()),
+            Source::CertificateSanUri => (NameForm::Uri, facts.uris.first()),
+            expected @ (Source::Anonymous | Source::Proxy) => {
+                return Err(IdentityError::OtherSource { expected });
+            }
+        };
+        let name = name
+            .filter(|name| !name.is_empty())
+            .map(Arc::clone)
+            .ok_or(IdentityError::NameMissing { form })?;
+        if form == NameForm::DnsName && name.contains('*') {
+            return Err(IdentityError::Wildcard);
+        }
+        Ok(Self { certificate: Some(Arc::new(facts)), ..Self::named(settings.kind, name) })
+    }
+
+    /// The identity that a trusted proxy vouches for.
+    ///
+    /// # Errors
+    /// When the name is empty, too long or unsafe, or `settings` take identities from elsewhere.
+    pub fn from_proxy(settings: &Settings, common_name: &str) -> Result<Self, IdentityError> {
+        if settings.source != Source::Proxy {
+            return Err(IdentityError::OtherSource { expected: settings.source });
+        }
+        let name = certificate::check_name(NameForm::CommonName, common_name)
+            .map_err(IdentityError::ProxyName)?;
+        Ok(Self::named(settings.kind, name))
+    }
+
+    /// The identity of every client of a listener that asks nobody.
+    #[must_use]
+    pub fn anonymous() -> Self {
+        Self::named(PrincipalKind::Anonymous, "anonymous".into())
+    }
+
+    fn named(kind: PrincipalKind, name: Arc<str>) -> Self {
+        Self { kind, name, groups: Vec::new(), tags: BTreeMap::new(), certificate: None }
+    }
+}
+
+/// Reads `data` as a client's certificate that also is its own authority, and makes identities of
+/// it. For the fuzzer: nothing may panic, whatever `data` is.
+#[doc(hidden)]
+pub fn fuzz_client_certificate(data: &[u8]) {
+    let der = rustls::pki_types::CertificateDer::from(data);
+    let Ok(trusted) = TrustedIssuers::new(std::slice::from_ref(&der)) else { return };
+    for chain in [vec![der.clone()], vec![der.clone(), der.clone()]] {
+        let Ok(facts) = CertificateFacts::from_verified_chain(&chain, &trusted) else { continue };
+        for source in [Source::CertificateCn, Source::CertificateSanDns, Source::CertificateSanUri]
+        {
+            let binding = Binding::Prefix("-".into());
+            let settings = Settings { source, kind: PrincipalKind::Device, binding };
+            if let Ok(identity) = Identity::from_certificate(&settings, facts.clone()) {
+                let _ = settings
+                    .binding
+                    .assign(&identity, "fuzz")
+                    .is_ok_and(|assigned| settings.binding.check(&identity, &assigned).is_ok());
+            }
+        }
+    }
 }

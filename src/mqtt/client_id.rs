@@ -13,7 +13,7 @@ impl ClientId {
     /// Parses an identifier. `None` when it is empty or longer than 65,535 bytes.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
-        (!text.is_empty() && text.len() <= usize::from(u16::MAX)).then(|| Self(text.into()))
+        (!text.is_empty() && u16::try_from(text.len()).is_ok()).then(|| Self(text.into()))
     }
 
     /// The identifier as text.

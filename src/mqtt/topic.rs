@@ -66,20 +66,18 @@ pub fn check_topic_name(text: &str) -> Result<(), Violation> {
             "a topic name is longer than 65,535 bytes",
         ));
     }
-    for byte in text.bytes() {
-        match byte {
-            b'+' | b'#' => {
-                return Err(Violation::because(
-                    ReasonCode::TopicNameInvalid,
-                    "MQTT-3.3.2-2",
-                    "a topic name holds a wildcard",
-                ));
-            }
-            0 => return Err(Violation::malformed("MQTT-1.5.4-2", "a topic name holds NUL")),
-            _ => {}
-        }
+    // One pass without an early exit, so that it is done many bytes at a time.
+    if !text.bytes().fold(false, |found, byte| found | matches!(byte, b'+' | b'#' | 0)) {
+        return Ok(());
     }
-    Ok(())
+    if text.contains('\0') {
+        return Err(Violation::malformed("MQTT-1.5.4-2", "a topic name holds NUL"));
+    }
+    Err(Violation::because(
+        ReasonCode::TopicNameInvalid,
+        "MQTT-3.3.2-2",
+        "a topic name holds a wildcard",
+    ))
 }
 
 /// One level of a topic filter.

@@ -1,1 +1,60 @@
-//! To be written.
+//! Cedar policies on topics: what they mean, and how they are decided at wire speed.
+//!
+//! Text becomes rules once (`source` bounds it, `load` parses and validates it,
+//! `polarity` reads its syntax tree), and rules become a [`Bundle`] that never changes. A
+//! [`Subject`] is one principal on one connection under one bundle. It finds the filters that
+//! match a topic in a `trie`, and what it has decided for that class of topics in a
+//! `cache`; only a class never met before goes to Cedar, in `judge`, the one place where an
+//! answer becomes a decision. What is allowed leaves as a [`Permitted`] value, which nothing
+//! outside this module can make.
+//!
+//! The invariants:
+//! - Allowed means: Cedar says allow, and no policy failed to evaluate.
+//! - What was judged is what is inside the permit: the topic and the facts come from the
+//!   message itself.
+//! - A value that fills a placeholder is compared with one level. Nothing is ever put into the
+//!   text of a filter, a policy or an entity.
+//! - SUBSCRIBE is allowed only where every topic of the filter is: see `polarity`.
+
+mod acl;
+mod bundle;
+mod cache;
+mod facts;
+mod filters;
+mod groups;
+mod judge;
+mod load;
+mod permit;
+mod polarity;
+mod problem;
+mod schema;
+mod source;
+mod subject;
+#[cfg(test)]
+mod tests;
+mod trie;
+
+pub use bundle::Bundle;
+pub use facts::{
+    ConnectFacts, Publication, PublishFacts, ReceiveFacts, SessionFacts, SubscribeFacts,
+};
+pub use filters::Normalised;
+pub use groups::{DeclaredGroups, GroupProblem};
+pub use permit::{Denial, Denied, Permitted};
+pub use problem::{LoadError, Problem};
+pub use schema::{Action, SCHEMA};
+pub use subject::Subject;
+
+/// The generation of a bundle: every reload has a higher one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PolicyEpoch(pub u64);
+
+/// Loads arbitrary bytes as policies, for a fuzz target: whatever they are, this returns.
+pub fn fuzz_policy_text(data: &[u8]) {
+    if let Ok(text) = std::str::from_utf8(data) {
+        match Bundle::load_text("fuzz.cedar", text, None, PolicyEpoch(1)) {
+            Ok(bundle) => drop(bundle),
+            Err(error) => error.lines().for_each(drop),
+        }
+    }
+}

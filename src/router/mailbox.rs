@@ -1,5 +1,20 @@
 //! What waits for one client: bounded in count and bytes, filled by publishers, drained by the
 //! client's own connection.
+//!
+//! A publisher handles its whole read buffer, posts to each mailbox, and wakes each connection
+//! once at the end, through [`Wakes`]; a connection that is scheduled already is not woken.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::Waker;
+
+use parking_lot::Mutex;
+
+use super::Peer;
+use crate::mqtt::ReasonCode;
+use crate::mqtt::packet::Qos;
+use crate::session::Delivery;
 
 /// Bounds of a mailbox.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,4 +35,324 @@ pub enum Overflow {
     DropNewest,
     /// The one that waits longest.
     DropOldest,
+}
+
+/// The bytes waiting in all mailboxes of a broker, and their bound.
+#[derive(Debug)]
+pub struct Budget {
+    bytes: AtomicU64,
+    messages: AtomicU64,
+    bytes_max: u64,
+}
+
+impl Budget {
+    /// An empty budget.
+    #[must_use]
+    pub fn new(bytes_max: u64) -> Self {
+        Self { bytes: AtomicU64::new(0), messages: AtomicU64::new(0), bytes_max }
+    }
+
+    /// Bytes that wait at present.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Messages that wait at present.
+    #[must_use]
+    pub fn messages(&self) -> u64 {
+        self.messages.load(Ordering::Relaxed)
+    }
+
+    fn has_room(&self, bytes: u64) -> bool {
+        self.bytes().saturating_add(bytes) <= self.bytes_max
+    }
+
+    fn add(&self, bytes: u64) {
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.messages.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn give_back(&self, messages: u64, bytes: u64) {
+        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+        self.messages.fetch_sub(messages, Ordering::Relaxed);
+    }
+}
+
+/// A message to a connection from outside of its own traffic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Signal {
+    /// Close, with this reason.
+    Close(ReasonCode),
+    /// The policy set has changed: judge everything anew.
+    Rejudge,
+}
+
+/// What became of a posted delivery.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Posted {
+    /// It waits.
+    Queued,
+    /// It was dropped: the mailbox or the broker's budget is full.
+    Dropped,
+    /// It waits, and the oldest was dropped for it.
+    DroppedOldest,
+    /// The client is not connected and the message is QoS 0.
+    Absent,
+}
+
+/// The mailbox of one session.
+#[derive(Debug)]
+pub struct Mailbox {
+    inner: Mutex<Inner>,
+    budget: Arc<Budget>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    queue: VecDeque<Delivery>,
+    bytes: u64,
+    settings: Arc<Settings>,
+    /// The connection's task, while there is one and it waits.
+    waker: Option<Waker>,
+    /// A connection is attached.
+    attached: bool,
+    /// Somebody has undertaken to wake the connection, or it runs.
+    scheduled: bool,
+    signal: Option<Signal>,
+}
+
+impl Mailbox {
+    /// An empty mailbox without a connection.
+    #[must_use]
+    pub fn new(settings: Arc<Settings>, budget: Arc<Budget>) -> Self {
+        let inner = Inner {
+            queue: VecDeque::new(),
+            bytes: 0,
+            settings,
+            waker: None,
+            attached: false,
+            scheduled: false,
+            signal: None,
+        };
+        Self { inner: Mutex::new(inner), budget }
+    }
+
+    /// A connection begins to drain the mailbox, under these bounds.
+    pub fn attach(&self, settings: Arc<Settings>) {
+        let mut inner = self.inner.lock();
+        inner.settings = settings;
+        inner.attached = true;
+        inner.scheduled = true;
+        inner.waker = None;
+        inner.signal = None;
+    }
+
+    /// The connection is gone. What waits with QoS 0 goes with it [MQTT-3.1.2-5].
+    pub fn detach(&self) {
+        let mut inner = self.inner.lock();
+        inner.attached = false;
+        inner.scheduled = false;
+        inner.waker = None;
+        let before = (inner.queue.len(), inner.bytes);
+        inner.queue.retain(|delivery| delivery.qos != Qos::AtMostOnce);
+        inner.bytes = inner.queue.iter().map(|delivery| delivery.message.bytes()).sum();
+        self.budget.give_back((before.0 - inner.queue.len()) as u64, before.1 - inner.bytes);
+        inner.queue.shrink_to_fit();
+    }
+
+    /// True while a connection is attached.
+    #[must_use]
+    pub fn is_attached(&self) -> bool {
+        self.inner.lock().attached
+    }
+
+    /// Puts a delivery in. `true` beside it: the caller has to wake the connection.
+    fn post(&self, delivery: Delivery) -> (Posted, bool) {
+        let bytes = delivery.message.bytes();
+        let mut inner = self.inner.lock();
+        if !inner.attached && delivery.qos == Qos::AtMostOnce {
+            return (Posted::Absent, false);
+        }
+        let full = inner.queue.len() >= inner.settings.messages_max as usize
+            || inner.bytes.saturating_add(bytes) > inner.settings.bytes_max
+            || !self.budget.has_room(bytes);
+        let mut posted = Posted::Queued;
+        if full {
+            if delivery.qos == Qos::AtMostOnce || inner.settings.overflow == Overflow::DropNewest {
+                return (Posted::Dropped, false);
+            }
+            posted = Posted::DroppedOldest;
+            while let Some(oldest) = inner.queue.pop_front() {
+                let freed = oldest.message.bytes();
+                inner.bytes -= freed;
+                self.budget.give_back(1, freed);
+                let fits = inner.bytes.saturating_add(bytes) <= inner.settings.bytes_max
+                    && self.budget.has_room(bytes);
+                if fits {
+                    break;
+                }
+            }
+            let fits = inner.bytes.saturating_add(bytes) <= inner.settings.bytes_max
+                && self.budget.has_room(bytes);
+            if !fits {
+                return (Posted::Dropped, false);
+            }
+        }
+        self.budget.add(bytes);
+        inner.bytes += bytes;
+        inner.queue.push_back(delivery);
+        let wake = inner.attached && !inner.scheduled;
+        inner.scheduled |= inner.attached;
+        (posted, wake)
+    }
+
+    /// Puts deliveries back that were taken and not sent, before everything else.
+    pub fn put_back(&self, deliveries: Vec<Delivery>) {
+        let mut inner = self.inner.lock();
+        for delivery in deliveries.into_iter().rev() {
+            let bytes = delivery.message.bytes();
+            self.budget.add(bytes);
+            inner.bytes += bytes;
+            inner.queue.push_front(delivery);
+        }
+    }
+
+    /// Sends the connection a signal. A close is not overwritten by anything later.
+    pub fn signal(&self, signal: Signal) {
+        let waker = {
+            let mut inner = self.inner.lock();
+            if !inner.attached || matches!(inner.signal, Some(Signal::Close(_))) {
+                return;
+            }
+            inner.signal = Some(signal);
+            inner.scheduled = true;
+            inner.waker.take()
+        };
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    /// Takes what may be sent now, in order, into `into`: at most `count_max` messages, about
+    /// `bytes_max` bytes, and no more QoS 1 and 2 messages than `room`. Where that leaves
+    /// nothing to do, `waker` is kept for the next post, and `false` comes back.
+    pub fn take(
+        &self,
+        mut room: u16,
+        count_max: usize,
+        bytes_max: u64,
+        waker: &Waker,
+        into: &mut Vec<Delivery>,
+    ) -> Taken {
+        let mut inner = self.inner.lock();
+        let signal = inner.signal.take();
+        let mut bytes = 0;
+        while into.len() < count_max && bytes < bytes_max {
+            let Some(front) = inner.queue.front() else { break };
+            if front.qos != Qos::AtMostOnce {
+                if room == 0 {
+                    break;
+                }
+                room -= 1;
+            }
+            bytes += front.message.bytes();
+            into.extend(inner.queue.pop_front());
+        }
+        inner.bytes -= bytes;
+        self.budget.give_back(into.len() as u64, bytes);
+        if into.is_empty() && signal.is_none() {
+            inner.scheduled = false;
+            if inner.queue.is_empty() && inner.queue.capacity() > 64 {
+                inner.queue = VecDeque::new();
+            }
+            match &mut inner.waker {
+                Some(kept) => kept.clone_from(waker),
+                None => inner.waker = Some(waker.clone()),
+            }
+        }
+        Taken { signal, waiting: inner.queue.len() }
+    }
+
+    /// Messages waiting.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.inner.lock().queue.len()
+    }
+
+    /// True when nothing waits.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Takes all that came through subscriptions for which `through` says so.
+    pub fn extract(&self, through: impl Fn(&Delivery) -> bool) -> Vec<Delivery> {
+        let mut inner = self.inner.lock();
+        let mut taken = Vec::new();
+        let mut kept = VecDeque::with_capacity(inner.queue.len());
+        let mut bytes = 0;
+        for delivery in std::mem::take(&mut inner.queue) {
+            if through(&delivery) {
+                bytes += delivery.message.bytes();
+                taken.push(delivery);
+            } else {
+                kept.push_back(delivery);
+            }
+        }
+        inner.queue = kept;
+        inner.bytes -= bytes;
+        self.budget.give_back(taken.len() as u64, bytes);
+        taken
+    }
+}
+
+impl Drop for Mailbox {
+    fn drop(&mut self) {
+        let inner = self.inner.get_mut();
+        self.budget.give_back(inner.queue.len() as u64, inner.bytes);
+    }
+}
+
+/// What [`Mailbox::take`] found besides deliveries.
+#[derive(Clone, Copy, Debug)]
+pub struct Taken {
+    /// A signal, given once.
+    pub signal: Option<Signal>,
+    /// Messages that wait still.
+    pub waiting: usize,
+}
+
+/// The connections to wake at the end of a publisher's batch, each once.
+#[derive(Debug, Default)]
+pub struct Wakes(Vec<Arc<Peer>>);
+
+impl Wakes {
+    /// Posts a delivery to a peer and remembers to wake it.
+    pub(super) fn post(&mut self, peer: &Arc<Peer>, delivery: Delivery) -> Posted {
+        let (posted, wake) = peer.mailbox.post(delivery);
+        if wake {
+            self.0.push(Arc::clone(peer));
+        }
+        posted
+    }
+
+    /// Wakes them.
+    pub fn wake_all(&mut self) {
+        for peer in self.0.drain(..) {
+            let waker = peer.mailbox.inner.lock().waker.take();
+            if let Some(waker) = waker {
+                waker.wake();
+            }
+        }
+        if self.0.capacity() > 1024 {
+            self.0 = Vec::new();
+        }
+    }
+}
+
+impl Drop for Wakes {
+    fn drop(&mut self) {
+        self.wake_all();
+    }
 }

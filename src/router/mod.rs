@@ -1,3 +1,351 @@
 //! Where messages go: the subscription tree, retained messages, share groups, mailboxes.
+//!
+//! The router takes nothing but [`Permitted`] values: whoever publishes, be it a client, a will
+//! or the broker itself, has passed the policy. It decides nothing about rights, with one
+//! exception that needs both sides: the member of a share group is chosen among those that may
+//! receive the message, as the caller's [`Judge`] says.
 
+mod filters;
 pub mod mailbox;
+mod retained;
+mod route;
+mod shared;
+
+pub use mailbox::{Budget, Mailbox, Posted, Signal, Wakes};
+pub use retained::{Cursor, RetainedFull, Settings as RetainedSettings};
+pub use route::RouteCache;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use parking_lot::{Mutex, RwLock};
+
+use crate::identity::Identity;
+use crate::mqtt::{ClientId, SubscriptionFilter};
+use crate::policy::{Permitted, PolicyEpoch, SessionFacts};
+use crate::session::{Delivery, Message, MessageId, Stamp, Subscription, SubscriptionOptions, Via};
+
+use filters::{Entry, Filters};
+use retained::Retained;
+use route::{Epochs, Route, RouteEpoch};
+
+/// Says whether a peer may receive a message, for the choice within a share group.
+pub type Judge<'a> = &'a dyn Fn(&Arc<Peer>, &Message) -> bool;
+
+/// A session as the router sees it: a name, a mailbox, and who is judged when it receives.
+#[derive(Debug)]
+pub struct Peer {
+    /// The client identifier.
+    pub client_id: ClientId,
+    /// What waits for it.
+    pub mailbox: Mailbox,
+    stamp: AtomicU64,
+    standing: Mutex<Standing>,
+}
+
+/// Who a session is judged as: the facts of its present or last connection.
+#[derive(Clone, Debug)]
+pub struct Standing {
+    /// The principal.
+    pub identity: Arc<Identity>,
+    /// The facts of the connection.
+    pub facts: Arc<SessionFacts>,
+}
+
+impl Peer {
+    /// A peer that is not connected yet.
+    #[must_use]
+    pub fn new(client_id: ClientId, mailbox: Mailbox, standing: Standing) -> Self {
+        Self { client_id, mailbox, stamp: AtomicU64::new(0), standing: Mutex::new(standing) }
+    }
+
+    /// The stamp of the present connection and policy epoch; 0 without a connection.
+    #[must_use]
+    pub fn stamp(&self) -> u64 {
+        self.stamp.load(Ordering::Acquire)
+    }
+
+    /// A connection, or a policy reload, brings a new stamp; `None` when the connection ends.
+    pub fn set_stamp(&self, stamp: Option<Stamp>) {
+        self.stamp.store(stamp.map_or(0, Stamp::as_u64), Ordering::Release);
+    }
+
+    /// Who the session is judged as.
+    #[must_use]
+    pub fn standing(&self) -> Standing {
+        self.standing.lock().clone()
+    }
+
+    /// A new connection brings new facts.
+    pub fn set_standing(&self, standing: Standing) {
+        *self.standing.lock() = standing;
+    }
+}
+
+/// Why a permitted message was not routed.
+#[derive(Debug)]
+pub enum Unrouted {
+    /// The permit is of an older policy epoch: authorise again.
+    Stale,
+    /// The message is to be retained and the store is full.
+    RetainedFull,
+}
+
+/// What routing a message did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Routed {
+    /// Clients it was queued for.
+    pub queued: usize,
+    /// Clients whose mailbox was full: the message, or an older one, was dropped.
+    pub dropped: usize,
+    /// True when at least one subscription matched.
+    pub matched: bool,
+}
+
+/// The router of one broker.
+#[derive(Debug)]
+pub struct Router {
+    filters: RwLock<Filters>,
+    epochs: Epochs,
+    retained: RwLock<Retained>,
+    budget: Arc<Budget>,
+    next_message: AtomicU64,
+    policy_epoch: AtomicU64,
+}
+
+impl Router {
+    /// An empty router.
+    #[must_use]
+    pub fn new(retained: RetainedSettings, queued_bytes_max: u64, epoch: PolicyEpoch) -> Self {
+        Self {
+            filters: RwLock::default(),
+            epochs: Epochs::default(),
+            retained: RwLock::new(Retained::new(retained)),
+            budget: Arc::new(Budget::new(queued_bytes_max)),
+            next_message: AtomicU64::new(1),
+            policy_epoch: AtomicU64::new(epoch.0),
+        }
+    }
+
+    /// The budget that all mailboxes of this router share.
+    #[must_use]
+    pub fn budget(&self) -> &Arc<Budget> {
+        &self.budget
+    }
+
+    /// The name for the next message.
+    #[must_use]
+    pub fn next_message_id(&self) -> MessageId {
+        MessageId(self.next_message.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// From now on only permits of this epoch are taken.
+    pub fn set_policy_epoch(&self, epoch: PolicyEpoch) {
+        self.policy_epoch.store(epoch.0, Ordering::Release);
+    }
+
+    /// Enters a subscription, in place of the one that the peer has with the same filter.
+    pub fn subscribe(
+        &self,
+        peer: &Arc<Peer>,
+        filter: Permitted<SubscriptionFilter>,
+        options: SubscriptionOptions,
+    ) -> Arc<Subscription> {
+        let subscription = Arc::new(Subscription::new(filter.into_inner(), options));
+        let entry = Entry { peer: Arc::clone(peer), subscription: Arc::clone(&subscription) };
+        self.filters.write().insert(entry);
+        self.epochs.changed(&subscription.filter.filter);
+        subscription
+    }
+
+    /// Removes a subscription. For a shared one, what waits in the peer's mailbox because of it
+    /// comes back, for [`Router::redeliver`].
+    #[must_use]
+    pub fn unsubscribe(&self, peer: &Arc<Peer>, subscription: &Subscription) -> Vec<Delivery> {
+        self.filters.write().remove(peer, subscription);
+        self.epochs.changed(&subscription.filter.filter);
+        if subscription.filter.share.is_none() {
+            return Vec::new();
+        }
+        peer.mailbox.extract(|delivery| {
+            delivery.via.shared().is_some_and(|shared| shared.filter == subscription.filter)
+        })
+    }
+
+    /// Routes a message to every matching subscription, and retains it where it says so.
+    ///
+    /// `from` is the publisher's own session, for the no-local option; `routes` its cache.
+    ///
+    /// # Errors
+    /// [`Unrouted`]; nothing was delivered then.
+    pub fn publish(
+        &self,
+        message: Permitted<Message>,
+        from: Option<&Arc<Peer>>,
+        routes: &mut RouteCache,
+        wakes: &mut Wakes,
+        judge: Judge<'_>,
+    ) -> Result<Routed, Unrouted> {
+        if message.epoch().0 != self.policy_epoch.load(Ordering::Acquire) {
+            return Err(Unrouted::Stale);
+        }
+        let message = Arc::new(message.into_inner());
+        if message.retain {
+            let set = self.retained.write().set(Arc::clone(&message));
+            set.map_err(|RetainedFull| Unrouted::RetainedFull)?;
+        }
+        let route = routes.route(self, &message.topic, from);
+        Ok(Self::deliver(&message, &route, wakes, judge))
+    }
+
+    fn deliver(
+        message: &Arc<Message>,
+        route: &Route,
+        wakes: &mut Wakes,
+        judge: Judge<'_>,
+    ) -> Routed {
+        let mut routed = Routed { matched: !route.is_empty(), ..Routed::default() };
+        let wide = route.targets.len() > 1;
+        for target in &route.targets {
+            let delivery = Delivery {
+                message: Arc::clone(message),
+                via: Arc::clone(&target.via),
+                qos: target.qos.min(message.qos),
+                retain: target.retain_as_published && message.retain,
+                wide,
+            };
+            routed.count(wakes.post(&target.peer, delivery));
+        }
+        for group in &route.groups {
+            if let Some(member) = group.choose(message, judge) {
+                let delivery = shared_delivery(message, &member.subscription);
+                routed.count(wakes.post(&member.peer, delivery));
+            } else {
+                routed.dropped += 1;
+            }
+        }
+        routed
+    }
+
+    /// Delivers again, to other members of their share groups, what a member left behind; what
+    /// did not come through a share group is dropped. Returns how many found a member.
+    pub fn redeliver(
+        &self,
+        deliveries: Vec<Delivery>,
+        wakes: &mut Wakes,
+        judge: Judge<'_>,
+    ) -> usize {
+        let mut delivered = 0;
+        for delivery in deliveries {
+            let Some(shared) = delivery.via.shared() else { continue };
+            let SubscriptionFilter { share: Some(name), filter } = &shared.filter else { continue };
+            let Some(group) = self.filters.read().group(filter, name) else { continue };
+            if let Some(member) = group.choose(&delivery.message, judge) {
+                let again = shared_delivery(&delivery.message, &member.subscription);
+                delivered += usize::from(wakes.post(&member.peer, again) != Posted::Dropped);
+            }
+        }
+        delivered
+    }
+
+    /// The next retained messages that match a filter: see [`Cursor`]. Whether the client may
+    /// receive them is judged when they leave, like everything.
+    #[must_use]
+    pub fn retained(
+        &self,
+        subscription: &Arc<Subscription>,
+        cursor: &mut Cursor,
+        count_max: usize,
+        now: Instant,
+    ) -> Vec<Delivery> {
+        let filter = &subscription.filter.filter;
+        let page = self.retained.read().page(filter, cursor, count_max, now);
+        if page.is_empty() {
+            return Vec::new();
+        }
+        let via = Arc::new(Via::one(Arc::clone(subscription)));
+        page.into_iter()
+            .map(|message| Delivery {
+                qos: subscription.options.qos.min(message.qos),
+                message,
+                via: Arc::clone(&via),
+                retain: true,
+                wide: false,
+            })
+            .collect()
+    }
+
+    /// Removes expired retained messages, a page at a time; returns how many went.
+    pub fn expire_retained(&self, cursor: &mut Cursor, now: Instant) -> usize {
+        self.retained.write().expire(cursor, 1024, now)
+    }
+
+    /// Retained messages, and their bytes.
+    #[must_use]
+    pub fn retained_size(&self) -> (usize, u64) {
+        let retained = self.retained.read();
+        (retained.len(), retained.bytes())
+    }
+
+    /// Subscriptions of all sessions.
+    #[must_use]
+    pub fn subscriptions(&self) -> usize {
+        self.filters.read().len()
+    }
+
+    fn epoch_of(&self, topic: &str) -> RouteEpoch {
+        self.epochs.of(topic)
+    }
+}
+
+impl Routed {
+    fn count(&mut self, posted: Posted) {
+        match posted {
+            Posted::Queued => self.queued += 1,
+            Posted::DroppedOldest => {
+                self.queued += 1;
+                self.dropped += 1;
+            }
+            Posted::Dropped => self.dropped += 1,
+            Posted::Absent => {}
+        }
+    }
+}
+
+fn shared_delivery(message: &Arc<Message>, subscription: &Arc<Subscription>) -> Delivery {
+    Delivery {
+        message: Arc::clone(message),
+        via: Arc::new(Via::one(Arc::clone(subscription))),
+        qos: subscription.options.qos.min(message.qos),
+        retain: subscription.options.retain_as_published && message.retain,
+        wide: false,
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::mqtt::ProtocolVersion;
+
+    /// A peer that is not connected.
+    pub(crate) fn peer(client_id: &str) -> Arc<Peer> {
+        let client_id = ClientId::parse(client_id).unwrap();
+        let settings = mailbox::Settings {
+            messages_max: 100,
+            bytes_max: 1 << 20,
+            overflow: mailbox::Overflow::DropNewest,
+        };
+        let budget = Arc::new(Budget::new(1 << 20));
+        let facts = SessionFacts {
+            client_id: client_id.clone(),
+            listener: "test".into(),
+            source_ip: std::net::Ipv4Addr::LOCALHOST.into(),
+            protocol: ProtocolVersion::V5,
+            tls_version: 13,
+        };
+        let standing =
+            Standing { identity: Arc::new(Identity::anonymous()), facts: Arc::new(facts) };
+        Arc::new(Peer::new(client_id, Mailbox::new(Arc::new(settings), budget), standing))
+    }
+}

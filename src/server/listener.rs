@@ -59,6 +59,6 @@ pub struct WebSocket {
     /// The path of the upgrade request.
     pub path: String,
     /// Values of `Origin` that are allowed. Empty refuses every request that has an `Origin`,
-    /// that is: every browser.
+    /// that is: every browser. `*` allows every page.
     pub origins: Vec<String>,
 }

@@ -1,3 +1,376 @@
 //! The asynchronous shell: sockets, TLS, WebSocket, and one task per connection.
+//!
+//! [`Server::bind`] opens every listener or none; [`Server::run`] accepts until it is told to
+//! stop. An accepted socket climbs the rungs of [`handshake`] in a task of its own, under one
+//! deadline, and becomes a [`connection`].
 
+mod connection;
+mod handshake;
 pub mod listener;
+pub mod proxy_protocol;
+pub mod tls;
+pub mod tls_config;
+pub mod transport;
+pub mod websocket;
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener};
+use tokio::sync::{Semaphore, watch};
+use tokio::time::timeout_at;
+use tracing::{info, warn};
+
+use self::handshake::{Admitted, Refused, Unauthenticated};
+use self::listener::Endpoint;
+use self::tls_config::{TlsError, TlsSetup};
+use self::transport::Socket;
+use crate::audit::{self, Event, Gate, Kind};
+use crate::broker::{Broker, Now};
+use crate::gates::admission::Admission;
+use crate::gates::rate::RateLimits;
+use crate::mqtt::ReasonCode;
+use crate::router::mailbox;
+
+/// Connections that the kernel keeps waiting for accept.
+const BACKLOG: u32 = 4096;
+/// Principals whose rates are kept at a time; those that are back at their full allowance are
+/// forgotten first.
+const PRINCIPALS_MAX: usize = 1_000_000;
+/// The pause after an accept that failed for want of descriptors or memory.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Everything one listener's connections share.
+#[derive(Debug)]
+struct Gatehouse {
+    settings: listener::Settings,
+    mailbox: Arc<mailbox::Settings>,
+    tls: Option<ArcSwap<TlsSetup>>,
+    admission: Admission,
+    /// CPU for handshakes: held while one computes, never while it waits for its peer, so that
+    /// a flood of them leaves the other workers to established sessions.
+    slots: Arc<Semaphore>,
+    rates: Arc<RateLimits>,
+    unauthenticated: Arc<Unauthenticated>,
+    broker: Arc<Broker>,
+}
+
+/// Why a listener cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    /// Its TLS files.
+    #[error("listener `{listener}`: {error}")]
+    Tls {
+        /// The listener.
+        listener: Arc<str>,
+        /// What is wrong.
+        #[source]
+        error: TlsError,
+    },
+    /// Its address.
+    #[error("listener `{listener}`: cannot listen at {endpoint}: {error}")]
+    Address {
+        /// The listener.
+        listener: Arc<str>,
+        /// The address or path.
+        endpoint: String,
+        /// What the system says.
+        #[source]
+        error: io::Error,
+    },
+}
+
+/// Listeners that are open and do not accept yet.
+#[derive(Debug)]
+pub struct Server {
+    listeners: Vec<(Arc<Gatehouse>, Bound)>,
+}
+
+/// Reads the TLS files of all listeners again.
+#[derive(Debug)]
+pub struct TlsReload(Vec<Arc<Gatehouse>>);
+
+impl TlsReload {
+    /// Reads and checks the files of every listener.
+    ///
+    /// # Errors
+    /// [`BindError::Tls`] of the first listener whose files are not fine; nothing has changed.
+    pub fn prepare(&self) -> Result<PreparedTls, BindError> {
+        let mut prepared = Vec::new();
+        for gatehouse in &self.0 {
+            let Some(tls) = &gatehouse.settings.tls else { continue };
+            let setup = tls_config::server_config(tls).map_err(|error| BindError::Tls {
+                listener: Arc::clone(&gatehouse.settings.name),
+                error,
+            })?;
+            prepared.push((Arc::clone(gatehouse), Arc::new(setup)));
+        }
+        Ok(PreparedTls(prepared))
+    }
+}
+
+/// TLS files that were read and are not in force yet.
+#[derive(Debug)]
+pub struct PreparedTls(Vec<(Arc<Gatehouse>, Arc<TlsSetup>)>);
+
+impl PreparedTls {
+    /// New connections use them from now on.
+    pub fn put_in_force(self) {
+        for (gatehouse, setup) in self.0 {
+            if let Some(tls) = &gatehouse.tls {
+                tls.store(setup);
+            }
+        }
+    }
+}
+
+#[derive(Debug)]
+enum Bound {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+impl Server {
+    /// Opens all listeners.
+    ///
+    /// # Errors
+    /// [`BindError`] of the first that cannot be opened; then none is.
+    pub fn bind(
+        settings: Vec<listener::Settings>,
+        broker: &Arc<Broker>,
+        unauthenticated_bytes_max: u64,
+    ) -> Result<Self, BindError> {
+        let workers = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let slots = Arc::new(Semaphore::new(workers.saturating_sub(1).max(1)));
+        let rates = Arc::new(RateLimits::new(PRINCIPALS_MAX));
+        let unauthenticated = Arc::new(Unauthenticated::new(unauthenticated_bytes_max));
+        let mut listeners = Vec::with_capacity(settings.len());
+        for settings in settings {
+            let tls = settings.tls.as_ref().map(tls_config::server_config).transpose();
+            let tls = tls
+                .map_err(|error| BindError::Tls { listener: Arc::clone(&settings.name), error })?;
+            for warning in tls.iter().flat_map(|setup| &setup.warnings) {
+                warn!(listener = %settings.name, "{warning}");
+            }
+            let bound = bind(&settings.endpoint).map_err(|error| BindError::Address {
+                listener: Arc::clone(&settings.name),
+                endpoint: match &settings.endpoint {
+                    Endpoint::Tcp(address) => address.to_string(),
+                    Endpoint::Unix(path) => path.display().to_string(),
+                },
+                error,
+            })?;
+            let gatehouse = Gatehouse {
+                mailbox: Arc::new(settings.profile.mailbox.clone()),
+                admission: Admission::new(
+                    settings.admission.clone(),
+                    broker.metrics.listener(&settings.name),
+                    Now::read().instant,
+                ),
+                slots: Arc::clone(&slots),
+                rates: Arc::clone(&rates),
+                unauthenticated: Arc::clone(&unauthenticated),
+                broker: Arc::clone(broker),
+                settings,
+                tls: tls.map(ArcSwap::from_pointee),
+            };
+            listeners.push((Arc::new(gatehouse), bound));
+        }
+        Ok(Self { listeners })
+    }
+
+    /// The name of each listener with the address it has in truth: a port 0 is resolved.
+    #[must_use]
+    pub fn addresses(&self) -> Vec<(Arc<str>, String)> {
+        let address = |(gatehouse, bound): &(Arc<Gatehouse>, Bound)| {
+            let text = match (bound, &gatehouse.settings.endpoint) {
+                (Bound::Tcp(listener), _) => {
+                    listener.local_addr().map_or_else(|_| String::new(), |at| at.to_string())
+                }
+                (Bound::Unix(_), Endpoint::Unix(path)) => path.display().to_string(),
+                (Bound::Unix(_), Endpoint::Tcp(_)) => String::new(),
+            };
+            (Arc::clone(&gatehouse.settings.name), text)
+        };
+        self.listeners.iter().map(address).collect()
+    }
+
+    /// What reads the TLS files again while the server runs.
+    #[must_use]
+    pub fn tls_reload(&self) -> TlsReload {
+        TlsReload(self.listeners.iter().map(|(gatehouse, _)| Arc::clone(gatehouse)).collect())
+    }
+
+    /// Accepts connections until `stop` says true. Connections go on in their own tasks.
+    pub async fn run(self, stop: watch::Receiver<bool>) {
+        let mut tasks = tokio::task::JoinSet::new();
+        for (gatehouse, bound) in self.listeners {
+            let mut stop = stop.clone();
+            tasks.spawn(async move {
+                tokio::select! {
+                    () = accept_all(&gatehouse, &bound) => {}
+                    _ = stop.wait_for(|stop| *stop) => {}
+                }
+                if let Endpoint::Unix(path) = &gatehouse.settings.endpoint {
+                    let _ = std::fs::remove_file(path);
+                }
+                info!(listener = %gatehouse.settings.name, "listener closed");
+            });
+        }
+        while tasks.join_next().await.is_some() {}
+    }
+}
+
+fn bind(endpoint: &Endpoint) -> io::Result<Bound> {
+    match endpoint {
+        Endpoint::Tcp(address) => {
+            let socket =
+                if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+            socket.set_reuseaddr(true)?;
+            socket.bind(*address)?;
+            Ok(Bound::Tcp(socket.listen(BACKLOG)?))
+        }
+        Endpoint::Unix(path) => {
+            remove_stale_socket(path)?;
+            let listener = UnixListener::bind(path)?;
+            std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+            Ok(Bound::Unix(listener))
+        }
+    }
+}
+
+/// A socket file that a killed broker left behind is removed; one that is served is not.
+fn remove_stale_socket(path: &Path) -> io::Result<()> {
+    use std::os::unix::fs::FileTypeExt;
+    let Ok(metadata) = std::fs::symlink_metadata(path) else { return Ok(()) };
+    let dead = metadata.file_type().is_socket()
+        && std::os::unix::net::UnixStream::connect(path)
+            .is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused);
+    if dead { std::fs::remove_file(path) } else { Ok(()) }
+}
+
+async fn accept_all(gatehouse: &Arc<Gatehouse>, bound: &Bound) {
+    loop {
+        let accepted = match bound {
+            Bound::Tcp(listener) => {
+                listener.accept().await.map(|(stream, peer)| (tcp(stream), Some(peer)))
+            }
+            Bound::Unix(listener) => {
+                listener.accept().await.map(|(stream, _)| (Socket::Unix(stream), None))
+            }
+        };
+        match accepted {
+            Ok((socket, peer)) => admit(gatehouse, socket, peer),
+            Err(error) if is_about_one_connection(&error) => {}
+            Err(error) => {
+                warn!(listener = %gatehouse.settings.name, %error, "cannot accept");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+fn tcp(stream: TcpStream) -> Socket {
+    // Without it small answers wait for the peer's delayed acknowledgement; its failure costs
+    // no more than that.
+    let _ = stream.set_nodelay(true);
+    Socket::Tcp(stream)
+}
+
+/// The peer went before it was accepted: nothing is wrong with the listener.
+fn is_about_one_connection(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionRefused
+    )
+}
+
+/// The admission gate, before a task is spent on the connection.
+fn admit(gatehouse: &Arc<Gatehouse>, socket: Socket, peer: Option<SocketAddr>) {
+    let now = Now::read();
+    let settings = &gatehouse.settings;
+    let client = audit::Subject::connection(&settings.name, peer);
+    let trusted = match (&settings.proxy_protocol, peer) {
+        (Some(trusted), Some(peer)) => {
+            trusted.iter().any(|net| net.contains(&peer.ip().to_canonical()))
+        }
+        (Some(_), None) => false,
+        (None, _) => true,
+    };
+    if !trusted {
+        let reason = ReasonCode::NotAuthorized;
+        let refused = Refused::by(Gate::Proxy, reason, &"not a trusted PROXY protocol sender");
+        return refuse(gatehouse, &refused, client);
+    }
+    let slot = match (peer, &settings.proxy_protocol) {
+        // The sender's own address is no client's: only counts in total apply to it.
+        (Some(_), Some(_)) | (None, _) => gatehouse.admission.admit_unaddressed(),
+        (Some(peer), None) => gatehouse.admission.admit(peer.ip(), now.instant),
+    };
+    let slot = match slot {
+        Ok(slot) => slot,
+        Err(refused) => {
+            let reason = ReasonCode::ConnectionRateExceeded;
+            return refuse(gatehouse, &Refused::by(Gate::Admission, reason, &refused), client);
+        }
+    };
+    let admitted = Admitted { socket, address: peer, slot };
+    let gatehouse = Arc::clone(gatehouse);
+    tokio::spawn(async move {
+        let deadline = now.instant + gatehouse.settings.admission.connect_deadline;
+        // The handshake's future is large and short-lived, the connection's small and long-lived:
+        // so the one is boxed and gone before the other begins.
+        let handshake = Box::pin(climb(admitted, &gatehouse, client.clone()));
+        let climbed = timeout_at(deadline.into(), handshake).await;
+        match climbed {
+            Ok(Ok(connected)) => {
+                gatehouse.broker.metrics.connections_accepted.inc();
+                drop(gatehouse);
+                connected.serve().await;
+            }
+            Ok(Err((refused, client))) => refuse(&gatehouse, &refused, client),
+            Err(_) => {
+                let reason = ReasonCode::UnspecifiedError;
+                let refused = Refused::by(Gate::Connect, reason, &"no CONNECT before the deadline");
+                refuse(&gatehouse, &refused, client);
+            }
+        }
+    });
+}
+
+/// All rungs, one after the other.
+async fn climb(
+    admitted: Admitted,
+    gatehouse: &Gatehouse,
+    mut client: audit::Subject,
+) -> Result<Box<connection::Connected>, (Refused, audit::Subject)> {
+    let encrypted = match admitted.encrypt(gatehouse).await {
+        Ok(encrypted) => encrypted,
+        Err(refused) => return Err((refused, client)),
+    };
+    if let Some(address) = encrypted.address() {
+        client.address = Some(address.ip().to_canonical());
+        client.port = Some(address.port());
+    }
+    let identified = match encrypted.identify(gatehouse) {
+        Ok(identified) => identified,
+        Err(refused) => return Err((refused, client)),
+    };
+    let client = client.identified(identified.identity());
+    identified.connect(gatehouse, client).await.map(Box::new)
+}
+
+/// Counts and records a connection that got no session.
+fn refuse(gatehouse: &Gatehouse, refused: &Refused, client: audit::Subject) {
+    let Refused { gate, reason, why } = refused;
+    gatehouse.broker.metrics.connections_refused.of(*gate).inc();
+    let kind = Kind::ConnectionRefused { gate: *gate, reason: *reason, why: why.clone().into() };
+    gatehouse.broker.audit.record(Event::about(&Arc::new(client), kind));
+}

@@ -1,0 +1,259 @@
+//! Do established clients suffer when others flood the handshake?
+//!
+//! ```text
+//! cargo bench --bench flood -- [--seconds 10]
+//! ```
+//! Ten mutual TLS pairs exchange 1,000 QoS 1 messages a second. Then another process, at nice 5
+//! on the same cores, opens mutual TLS connections, 256 at a time, each closed once it has its
+//! CONNACK. Latency runs from when a message should have been sent, so that one that could not
+//! even be sent counts too.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    clippy::cast_precision_loss,
+    clippy::cast_sign_loss,
+    clippy::doc_markdown,
+    reason = "a benchmark may stop at what it did not expect"
+)]
+
+mod client;
+mod peers;
+
+use std::io;
+use std::path::Path;
+use std::process::{Child, Command, ExitCode, Stdio};
+use std::time::{Duration, Instant};
+
+use client::{Authority, Client, Exchange, Latencies, Pace, Phase, Plan, Swarm, Target, Version};
+use peers::{Options, Running, Server};
+
+const USAGE: &str = "\
+usage: cargo bench --bench flood -- [OPTION…]
+  --seconds N      how long each of the two parts is measured (10)
+  --server NAME    portcullis or mosquitto, as often as wanted; both without
+  --config FILE    Portcullis' configuration instead of config/bench.toml
+  --set KEY=VALUE  one more setting for Portcullis, as often as wanted
+  --v5             MQTT 5.0 instead of 3.1.1";
+
+/// The argument that makes this binary be the flood.
+const FLOOD_ARGUMENT: &str = "be-the-flood";
+
+/// Connections that the flood keeps opening.
+const FLOOD_WIDTH: usize = 256;
+
+/// Before each part is measured.
+const SETTLE: Duration = Duration::from_secs(1);
+
+const RATE: u32 = 1_000;
+
+struct Arguments {
+    duration: Duration,
+    servers: Vec<Server>,
+    options: Options,
+}
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let result = if arguments.first().is_some_and(|argument| argument == FLOOD_ARGUMENT) {
+        flood(&arguments[1..])
+    } else {
+        // `cargo test --all-targets` runs this too, and is not to wait for minutes.
+        if !arguments.iter().any(|argument| argument == "--bench") {
+            println!("{USAGE}");
+            return ExitCode::SUCCESS;
+        }
+        match parse(&arguments) {
+            Ok(arguments) => measure(&arguments),
+            Err(problem) => {
+                eprintln!("{problem}\n{USAGE}");
+                return ExitCode::from(2);
+            }
+        }
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn parse(arguments: &[String]) -> Result<Arguments, String> {
+    let mut parsed = Arguments {
+        duration: Duration::from_secs(10),
+        servers: Vec::new(),
+        options: Options::default(),
+    };
+    let mut rest = arguments.iter();
+    while let Some(argument) = rest.next() {
+        if parsed.options.take(argument, &mut rest)? {
+            continue;
+        }
+        match argument.as_str() {
+            // Cargo's own.
+            "--bench" => {}
+            "--seconds" => {
+                let seconds = peers::value::<u64>(argument, &mut rest)?.clamp(1, 600);
+                parsed.duration = Duration::from_secs(seconds);
+            }
+            "--server" => parsed.servers.push(peers::value(argument, &mut rest)?),
+            other => return Err(format!("no option {other}")),
+        }
+    }
+    if parsed.servers.is_empty() {
+        parsed.servers = vec![Server::Mosquitto, Server::Portcullis];
+    }
+    parsed.servers.retain(|server| *server != Server::Relay && server.is_installed());
+    Ok(parsed)
+}
+
+fn measure(arguments: &Arguments) -> io::Result<()> {
+    println!(
+        "| server | part | p50, ms | p99, ms | longest, ms | messages through | handshakes/s |"
+    );
+    println!("|---|---|--:|--:|--:|--:|--:|");
+    let mut failed = Ok(());
+    for server in &arguments.servers {
+        if let Err(error) = measure_one(*server, arguments) {
+            failed = Err(io::Error::other(format!("{}: {error}", server.name())));
+            eprintln!("{} failed: {error}", server.name());
+        }
+    }
+    failed
+}
+
+fn measure_one(server: Server, arguments: &Arguments) -> io::Result<()> {
+    let running = Running::start(server, &arguments.options)?;
+    let target = running.mtls();
+    let plan = Plan {
+        name: "established".into(),
+        groups: 10,
+        publishers: 1,
+        subscribers: 1,
+        qos: 1,
+        pace: Pace::Rate { per_second: RATE, window: 10_000 },
+        payload_bytes: 64,
+    };
+    let mut exchange = Exchange::open(&target, plan)?;
+    let through = part(&mut exchange, arguments.duration)?;
+    let quiet = finish(&mut exchange)?;
+    print_part(&server.title(), "quiet", &quiet, through, None);
+
+    let mut flood = Flood::start(&target, arguments.duration + 2 * SETTLE)?;
+    let through = part(&mut exchange, arguments.duration)?;
+    let rate = flood.finish()?;
+    let flooded = finish(&mut exchange)?;
+    print_part(&server.title(), "flood", &flooded, through, Some(rate));
+    Ok(())
+}
+
+/// Runs one part. Returns the share of its messages that arrived within it.
+fn part(exchange: &mut Exchange, duration: Duration) -> io::Result<f64> {
+    exchange.run_for(SETTLE)?;
+    exchange.swarm().take_latencies();
+    let before = exchange.delivered();
+    exchange.run_for(duration)?;
+    let arrived = exchange.delivered() - before;
+    Ok(arrived as f64 / (f64::from(RATE) * duration.as_secs_f64()))
+}
+
+/// Waits for the messages that are late, and returns the latencies of the part with theirs.
+fn finish(exchange: &mut Exchange) -> io::Result<Latencies> {
+    match exchange.finish(Duration::from_secs(20))? {
+        0 => Ok(exchange.swarm().take_latencies()),
+        missing => Err(io::Error::other(format!("{missing} messages never arrived"))),
+    }
+}
+
+fn print_part(server: &str, part: &str, latencies: &Latencies, through: f64, rate: Option<f64>) {
+    let ms = |duration: Duration| duration.as_secs_f64() * 1e3;
+    println!(
+        "| {server} | {part} | {:.2} | {:.2} | {:.2} | {:.1} % | {} |",
+        ms(latencies.percentile(0.5)),
+        ms(latencies.percentile(0.99)),
+        ms(latencies.longest()),
+        through * 100.0,
+        rate.map_or_else(|| "–".to_owned(), |rate| format!("{rate:.0}")),
+    );
+}
+
+/// The process that floods.
+struct Flood(Child);
+
+impl Flood {
+    fn start(target: &Target, duration: Duration) -> io::Result<Self> {
+        let authority = target.authority.as_ref().ok_or(io::ErrorKind::InvalidInput)?;
+        let child = Command::new(std::env::current_exe()?)
+            .arg(FLOOD_ARGUMENT)
+            .arg(target.address.to_string())
+            .arg(authority.directory())
+            .arg(duration.as_secs().to_string())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()?;
+        Ok(Self(child))
+    }
+
+    /// Waits for its end. Returns the handshakes a second that succeeded.
+    fn finish(&mut self) -> io::Result<f64> {
+        let mut text = String::new();
+        if let Some(mut stdout) = self.0.stdout.take() {
+            io::Read::read_to_string(&mut stdout, &mut text)?;
+        }
+        text.trim().parse().map_err(|_| io::Error::other("the flood ended early"))
+    }
+}
+
+impl Drop for Flood {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Floods, as a process of its own, and prints the handshakes a second that succeeded.
+fn flood(arguments: &[String]) -> io::Result<()> {
+    let [address, directory, seconds] = arguments else {
+        return Err(io::ErrorKind::InvalidInput.into());
+    };
+    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
+    rustix::process::nice(5)?;
+    let target = Target {
+        address: address.parse().map_err(io::Error::other)?,
+        authority: Some(Authority::open(Path::new(directory))?),
+        version: Version::V3_1_1,
+    };
+    let seconds: u64 = seconds.parse().map_err(io::Error::other)?;
+    let clients = (0..FLOOD_WIDTH).map(|index| target.client(format!("flood-{index}")));
+    let clients = clients.collect::<io::Result<Vec<Client>>>()?;
+
+    let mut swarm = Swarm::new()?;
+    let start = Instant::now();
+    let end = start + Duration::from_secs(seconds);
+    for client in &clients {
+        swarm.begin(client)?;
+    }
+    let mut succeeded = 0_u64;
+    while Instant::now() < end {
+        swarm.turn(end)?;
+        for position in 0..swarm.touched().len() {
+            let index = swarm.touched()[position];
+            match swarm.connection(index).phase() {
+                Phase::Opening => continue,
+                Phase::Ready => {
+                    succeeded += 1;
+                    swarm.close(index);
+                }
+                Phase::Closed => {}
+            }
+            swarm.begin_again(index, &clients[index])?;
+        }
+    }
+    eprintln!("the flood: {succeeded} succeeded, {} failed", swarm.failures());
+    println!("{}", succeeded as f64 / start.elapsed().as_secs_f64());
+    Ok(())
+}

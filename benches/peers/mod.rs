@@ -1,0 +1,315 @@
+//! The servers that are measured, each a process of its own on ports of loopback.
+#![allow(dead_code, reason = "each benchmark starts its own choice of servers")]
+
+pub(crate) mod relay;
+
+use std::io::{self, BufRead as _, BufReader};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::str::FromStr;
+use std::sync::{Arc, mpsc};
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+use crate::client::{Authority, CpuTime, Memory, Target, Version, raise_open_files};
+
+/// The argument that makes a benchmark's own binary be the relay.
+pub(crate) const RELAY_ARGUMENT: &str = "be-the-relay";
+
+/// How long a server may take to listen.
+const READY_MAX: Duration = Duration::from_secs(30);
+
+/// The servers that can be started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Server {
+    /// A bare relay of bytes: the floor.
+    Relay,
+    /// Mosquitto as the distribution has it, without persistence and without limits.
+    Mosquitto,
+    /// Portcullis with `config/bench.toml`: every gate, the policies and the audit log.
+    Portcullis,
+}
+
+impl Server {
+    /// All of them, in the order in which they are shown.
+    pub(crate) const ALL: [Self; 3] = [Self::Relay, Self::Mosquitto, Self::Portcullis];
+
+    /// The name in tables and on the command line.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Relay => "relay",
+            Self::Mosquitto => "mosquitto",
+            Self::Portcullis => "portcullis",
+        }
+    }
+
+    /// The name with its version, for the head of a table.
+    pub(crate) fn title(self) -> String {
+        match self {
+            Self::Relay => "bare relay".to_owned(),
+            Self::Portcullis => format!("Portcullis {}", env!("CARGO_PKG_VERSION")),
+            Self::Mosquitto => {
+                let help = mosquitto_path().map(|path| Command::new(path).arg("-h").output());
+                let help = help.and_then(Result::ok).map(|output| output.stdout);
+                let help = String::from_utf8(help.unwrap_or_default()).unwrap_or_default();
+                let version = help.split_whitespace().nth(2).unwrap_or_default();
+                format!("Mosquitto {version}")
+            }
+        }
+    }
+
+    /// Whether it can be started at all.
+    pub(crate) fn is_installed(self) -> bool {
+        self != Self::Mosquitto || mosquitto_path().is_some()
+    }
+}
+
+impl FromStr for Server {
+    type Err = ();
+
+    fn from_str(name: &str) -> Result<Self, ()> {
+        Self::ALL.into_iter().find(|server| server.name() == name).ok_or(())
+    }
+}
+
+/// Portcullis as the bench is told to run it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Options {
+    /// More `--set key=value` for Portcullis.
+    pub(crate) settings: Vec<String>,
+    /// Its configuration, unless `config/bench.toml`.
+    pub(crate) config: Option<PathBuf>,
+    /// The protocol version that the clients speak.
+    pub(crate) version: Version,
+}
+
+impl Options {
+    /// Takes `argument` if it is one of these options, with its value from `rest`.
+    pub(crate) fn take(
+        &mut self,
+        argument: &str,
+        rest: &mut std::slice::Iter<'_, String>,
+    ) -> Result<bool, String> {
+        match argument {
+            "--v5" => self.version = Version::V5,
+            "--set" => self.settings.push(value(argument, rest)?),
+            "--config" => {
+                let path: PathBuf = value(argument, rest)?;
+                let path = std::path::absolute(path).map_err(|error| error.to_string())?;
+                self.config = Some(path);
+            }
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+}
+
+/// The value that follows the option `name`.
+pub(crate) fn value<T: FromStr>(
+    name: &str,
+    rest: &mut std::slice::Iter<'_, String>,
+) -> Result<T, String> {
+    let text = rest.next().ok_or_else(|| format!("{name} needs a value"))?;
+    text.parse().map_err(|_| format!("{name} does not take {text}"))
+}
+
+/// A running server. Dropping it ends it and removes its folder.
+pub(crate) struct Running {
+    child: Child,
+    plain: SocketAddr,
+    mtls: SocketAddr,
+    authority: Arc<Authority>,
+    version: Version,
+    folder: TempDir,
+}
+
+impl Running {
+    /// Starts `server` in a new temporary folder and waits until it listens.
+    ///
+    /// # Errors
+    /// When it is not installed, exits, or does not listen within 30 seconds.
+    pub(crate) fn start(server: Server, options: &Options) -> io::Result<Self> {
+        raise_open_files()?;
+        let folder = tempfile::Builder::new().prefix("portcullis-bench-").tempdir()?;
+        let authority = Authority::create(folder.path())?;
+        let log = std::fs::File::create(folder.path().join("log"))?;
+        let (plain, mtls) = (free_address()?, free_address()?);
+        let mut command = match server {
+            Server::Relay => relay(plain)?,
+            Server::Mosquitto => mosquitto(folder.path(), &authority, plain, mtls)?,
+            Server::Portcullis => portcullis(folder.path(), &authority, options),
+        };
+        command.stdin(Stdio::null()).stderr(log);
+        let child = command.spawn()?;
+        let version = options.version;
+        let mut running = Self { child, plain, mtls, authority, version, folder };
+        let ready = match server {
+            Server::Portcullis => running.read_ready_line(),
+            Server::Relay | Server::Mosquitto => running.wait_for_port(),
+        };
+        match ready {
+            Ok(()) => Ok(running),
+            Err(error) => {
+                let log = std::fs::read_to_string(running.folder.path().join("log"));
+                let log = log.unwrap_or_default();
+                let text = format!("{} is not ready: {error}\n{log}", server.name());
+                Err(io::Error::other(text))
+            }
+        }
+    }
+
+    /// The plaintext listener.
+    pub(crate) fn plain(&self) -> Target {
+        Target { address: self.plain, authority: None, version: self.version }
+    }
+
+    /// The mutual TLS listener.
+    pub(crate) fn mtls(&self) -> Target {
+        let authority = Some(Arc::clone(&self.authority));
+        Target { address: self.mtls, authority, version: self.version }
+    }
+
+    /// CPU time until now.
+    pub(crate) fn cpu(&self) -> CpuTime {
+        CpuTime::of(self.child.id())
+    }
+
+    /// Memory now.
+    pub(crate) fn memory(&self) -> Memory {
+        Memory::of(self.child.id())
+    }
+
+    /// Reads `{"ready":true,"listeners":{"plain":"127.0.0.1:1883",…}}` from its standard output.
+    fn read_ready_line(&mut self) -> io::Result<()> {
+        let stdout = self.child.stdout.take().ok_or(io::ErrorKind::BrokenPipe)?;
+        let (sender, receiver) = mpsc::channel();
+        // Reads on to the end, so that the server never meets a closed pipe.
+        std::thread::spawn(move || {
+            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+                let _ = sender.send(line);
+            }
+        });
+        let deadline = Instant::now() + READY_MAX;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let line = receiver.recv_timeout(left).map_err(|_| {
+                io::Error::other("it printed no line with \"ready\" on standard output")
+            })?;
+            let Ok(value) = serde_json::from_str::<serde_json::Value>(&line) else { continue };
+            if value.get("ready") != Some(&serde_json::Value::Bool(true)) {
+                continue;
+            }
+            let address = |name: &str| -> io::Result<SocketAddr> {
+                let text = value.get("listeners").and_then(|all| all.get(name)?.as_str());
+                let text = text.ok_or_else(|| io::Error::other(format!("no listener {name}")))?;
+                text.parse().map_err(io::Error::other)
+            };
+            self.plain = address("plain")?;
+            self.mtls = address("mtls")?;
+            return Ok(());
+        }
+    }
+
+    fn wait_for_port(&mut self) -> io::Result<()> {
+        let deadline = Instant::now() + READY_MAX;
+        loop {
+            if let Some(status) = self.child.try_wait()? {
+                return Err(io::Error::other(status.to_string()));
+            }
+            match TcpStream::connect(self.plain) {
+                Ok(_) => return Ok(()),
+                Err(error) if Instant::now() > deadline => return Err(error),
+                Err(_) => std::thread::sleep(Duration::from_millis(10)),
+            }
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn relay(address: SocketAddr) -> io::Result<Command> {
+    let mut command = Command::new(std::env::current_exe()?);
+    command.arg(RELAY_ARGUMENT).arg(address.to_string()).stdout(Stdio::null());
+    Ok(command)
+}
+
+fn mosquitto(
+    folder: &Path,
+    authority: &Authority,
+    plain: SocketAddr,
+    mtls: SocketAddr,
+) -> io::Result<Command> {
+    let program = mosquitto_path().ok_or_else(|| io::Error::other("not installed"))?;
+    let config = format!(
+        "user root\n\
+         persistence false\n\
+         allow_anonymous true\n\
+         max_inflight_messages 0\n\
+         max_queued_messages 0\n\
+         set_tcp_nodelay true\n\
+         log_type error\n\
+         log_dest stderr\n\
+         listener {plain_port} 127.0.0.1\n\
+         listener {mtls_port} 127.0.0.1\n\
+         cafile {ca}\n\
+         certfile {certificate}\n\
+         keyfile {key}\n\
+         require_certificate true\n",
+        plain_port = plain.port(),
+        mtls_port = mtls.port(),
+        ca = authority.ca_certificate().display(),
+        certificate = authority.server_certificate().display(),
+        key = authority.server_key().display(),
+    );
+    let path = folder.join("mosquitto.conf");
+    std::fs::write(&path, config)?;
+    let mut command = Command::new(program);
+    command.arg("-c").arg(path).stdout(Stdio::null());
+    Ok(command)
+}
+
+fn portcullis(folder: &Path, authority: &Authority, options: &Options) -> Command {
+    let package = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let config = options.config.clone().unwrap_or_else(|| package.join("config/bench.toml"));
+    let mut command = Command::new(env!("CARGO_BIN_EXE_portcullis"));
+    command.arg("serve").arg("--config").arg(config).arg("--ready-json");
+    let mut set = |key: &str, value: &str| {
+        command.arg("--set").arg(format!("{key}={value}"));
+    };
+    set("listener.plain.address", "127.0.0.1:0");
+    set("listener.mtls.address", "127.0.0.1:0");
+    let tls = [
+        ("certificate", authority.server_certificate()),
+        ("key", authority.server_key()),
+        ("client_ca", authority.ca_certificate()),
+    ];
+    for (key, path) in tls {
+        set(&format!("listener.mtls.tls.{key}"), &path.display().to_string());
+    }
+    for setting in &options.settings {
+        command.arg("--set").arg(setting);
+    }
+    // Relative paths of the configuration, for the audit log, end with the run.
+    command.current_dir(folder).stdout(Stdio::piped());
+    command
+}
+
+fn mosquitto_path() -> Option<PathBuf> {
+    let folders = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&folders)
+        .chain([PathBuf::from("/usr/sbin")])
+        .map(|folder| folder.join("mosquitto"))
+        .find(|path| path.is_file())
+}
+
+/// An address of loopback that is free now.
+fn free_address() -> io::Result<SocketAddr> {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()
+}

@@ -1,0 +1,502 @@
+//! The control socket: a few commands for the operator on the same machine.
+//!
+//! One connection is one call: a line of JSON each way. The socket has mode 0600 and lies in a
+//! folder of mode 0700; besides that the kernel tells who calls. A caller names a command and
+//! nothing else: what is reloaded are the files the broker was started with.
+
+use std::fmt;
+use std::fs::{self, DirBuilder, Permissions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::Mutex;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use crate::audit::event::Outcome;
+use crate::audit::{AuditLog, Event, Kind};
+use crate::metrics::Metrics;
+
+/// Bytes of a request, its line feed included.
+pub const REQUEST_BYTES_MAX: u64 = 4 * 1024;
+
+/// Calls at a time; more wait in the kernel's queue.
+const CALLS_MAX: usize = 4;
+/// For reading a request, and again for writing the answer.
+const DEADLINE: Duration = Duration::from_secs(5);
+/// The pause after an accept that failed for want of something, such as file descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Where the control socket is, and who may use it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// The path of the socket. Its folder is made with mode 0700 if there is none.
+    pub path: PathBuf,
+    /// User ids that may call, besides the broker's own. Since only the broker's own user and
+    /// root get into the folder, this is for root, who may not call unless named.
+    pub uids: Vec<u32>,
+}
+
+/// What the broker can be told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Command {
+    /// Say how you are.
+    Status,
+    /// Load configuration, policies, certificates and revocations again.
+    Reload,
+}
+
+impl Command {
+    /// The word in requests and in the audit log.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Status => "status",
+            Self::Reload => "reload",
+        }
+    }
+}
+
+/// A call, as it is sent: `{"verb":"reload"}`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Request {
+    /// The command.
+    pub verb: Command,
+}
+
+/// The answer, as it is sent: `{"done":…}` or `{"failed":"…"}`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Response {
+    /// The command was carried out, with this result.
+    Done(serde_json::Value),
+    /// It was not, for this reason; nothing has changed.
+    Failed(String),
+}
+
+type Answer = Pin<Box<dyn Future<Output = Response> + Send>>;
+
+/// What carries out the commands.
+#[derive(Clone)]
+pub struct ControlHandle(Arc<dyn Fn(Command) -> Answer + Send + Sync>);
+
+impl ControlHandle {
+    /// Commands are carried out by this function. Two reloads never run at a time, and none is
+    /// broken off because its caller went away.
+    pub fn new<F, A>(carry_out: F) -> Self
+    where
+        F: Fn(Command) -> A + Send + Sync + 'static,
+        A: Future<Output = Response> + Send + 'static,
+    {
+        Self(Arc::new(move |command| Box::pin(carry_out(command))))
+    }
+}
+
+impl fmt::Debug for ControlHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("ControlHandle").finish_non_exhaustive()
+    }
+}
+
+/// The control socket, bound and not serving yet. Dropping it removes the file.
+#[derive(Debug)]
+pub struct Control {
+    listener: UnixListener,
+    settings: Settings,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    uids: Vec<u32>,
+    /// For reading a request, and again for writing the answer.
+    deadline: Duration,
+    handle: ControlHandle,
+    reload: Mutex<()>,
+    audit: AuditLog,
+}
+
+impl Control {
+    /// Binds the socket. One that a dead broker left behind is replaced.
+    ///
+    /// # Errors
+    /// When the folder is not the broker's own or others may enter it, when another broker
+    /// listens there, when the path is something else than a socket, or the system refuses.
+    pub fn bind(settings: Settings, handle: ControlHandle, audit: AuditLog) -> io::Result<Self> {
+        let own_uid = rustix::process::geteuid().as_raw();
+        prepare_folder(&settings.path, own_uid)?;
+        remove_stale(&settings.path)?;
+        let listener = UnixListener::bind(&settings.path)?;
+        fs::set_permissions(&settings.path, Permissions::from_mode(0o600))?;
+        let mut uids = settings.uids.clone();
+        uids.push(own_uid);
+        let shared = Shared { uids, deadline: DEADLINE, handle, reload: Mutex::new(()), audit };
+        Ok(Self { listener, settings, shared: Arc::new(shared) })
+    }
+
+    /// Serves until the future is dropped; calls end with it.
+    pub async fn serve(self, metrics: Arc<Metrics>) {
+        let mut calls = JoinSet::new();
+        loop {
+            tokio::select! {
+                accepted = self.listener.accept(), if calls.len() < CALLS_MAX => match accepted {
+                    Ok((stream, _)) => {
+                        let shared = Arc::clone(&self.shared);
+                        calls.spawn(async move { shared.call(stream).await });
+                    }
+                    Err(error) => {
+                        tracing::warn!(%error, "the control socket cannot accept");
+                        tokio::time::sleep(ACCEPT_PAUSE).await;
+                    }
+                },
+                Some(ended) = calls.join_next() => {
+                    if let Err(error) = ended && error.is_panic() {
+                        metrics.panics.inc();
+                        let message = error.to_string().into();
+                        let kind = Kind::TaskPanicked { task: "control", message };
+                        self.shared.audit.record(Event::broker(kind));
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Control {
+    fn drop(&mut self) {
+        // Nothing depends on it: what stays behind is replaced at the next start.
+        let _ = fs::remove_file(&self.settings.path);
+    }
+}
+
+impl Shared {
+    async fn call(&self, mut stream: UnixStream) {
+        let uid = stream.peer_cred().ok().map(|credentials| credentials.uid());
+        let allowed = uid.is_some_and(|uid| self.uids.contains(&uid));
+        let (command, response) = if allowed {
+            match self.read_request(&mut stream).await {
+                Ok(Request { verb }) => (Some(verb), self.carry_out(verb).await),
+                Err(error) => (None, Response::Failed(error.to_string())),
+            }
+        } else {
+            (None, Response::Failed("this user may not control the broker".to_owned()))
+        };
+        self.record(uid, command, &response);
+        if let Err(error) = self.write_response(&mut stream, &response).await {
+            tracing::debug!(%error, "a caller of the control socket did not take its answer");
+        }
+    }
+
+    async fn carry_out(&self, command: Command) -> Response {
+        let _one_at_a_time = match command {
+            Command::Reload => Some(self.reload.lock().await),
+            Command::Status => None,
+        };
+        (self.handle.0)(command).await
+    }
+
+    fn record(&self, uid: Option<u32>, command: Option<Command>, response: &Response) {
+        let (outcome, why) = match response {
+            Response::Done(_) => (Outcome::Done, String::new()),
+            Response::Failed(why) => (Outcome::Failed, why.clone()),
+        };
+        let verb = command.map(Command::as_str);
+        self.audit.record(Event::broker(Kind::ControlCall { uid, verb, outcome, why: why.into() }));
+    }
+
+    async fn read_request(&self, stream: &mut UnixStream) -> io::Result<Request> {
+        let mut line = Vec::new();
+        let mut limited = BufReader::new(stream.take(REQUEST_BYTES_MAX));
+        timeout(self.deadline, limited.read_until(b'\n', &mut line))
+            .await
+            .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "the request took too long"))??;
+        if line.pop() != Some(b'\n') {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                format!("a request is one line of at most {REQUEST_BYTES_MAX} bytes"),
+            ));
+        }
+        serde_json::from_slice(&line).map_err(io::Error::from)
+    }
+
+    async fn write_response(&self, stream: &mut UnixStream, response: &Response) -> io::Result<()> {
+        let mut line = serde_json::to_vec(response)?;
+        line.push(b'\n');
+        let written = async {
+            stream.write_all(&line).await?;
+            stream.shutdown().await
+        };
+        timeout(self.deadline, written)
+            .await
+            .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
+    }
+}
+
+/// Makes the folder, or checks that it is the broker's own and nobody else may enter it.
+fn prepare_folder(socket: &Path, own_uid: u32) -> io::Result<()> {
+    let folder =
+        socket.parent().filter(|folder| !folder.as_os_str().is_empty()).ok_or_else(|| {
+            io::Error::new(io::ErrorKind::InvalidInput, "the control socket needs a folder")
+        })?;
+    match DirBuilder::new().mode(0o700).create(folder) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+        _ => {}
+    }
+    let metadata = fs::symlink_metadata(folder)?;
+    if metadata.is_dir() && metadata.uid() == own_uid && metadata.mode() & 0o777 == 0o700 {
+        return Ok(());
+    }
+    Err(io::Error::new(
+        io::ErrorKind::PermissionDenied,
+        format!(
+            "the control socket needs a folder of the broker's own user (uid {own_uid}) with \
+             mode 0700; {} has uid {} and mode {:04o}",
+            folder.display(),
+            metadata.uid(),
+            metadata.mode() & 0o7777
+        ),
+    ))
+}
+
+/// Removes a socket nobody listens on. Nobody else can put one there: the folder is ours alone.
+fn remove_stale(path: &Path) -> io::Result<()> {
+    match fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+        Ok(metadata) if !metadata.file_type().is_socket() => Err(io::Error::new(
+            io::ErrorKind::AlreadyExists,
+            format!("{} is there already, and is no socket", path.display()),
+        )),
+        Ok(_) => match std::os::unix::net::UnixStream::connect(path) {
+            Ok(_) => Err(io::Error::new(
+                io::ErrorKind::AddrInUse,
+                format!("another broker listens on {}", path.display()),
+            )),
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path),
+            Err(error) => Err(error),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use serde_json::{Value, json};
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::audit;
+
+    const PATIENCE: Duration = Duration::from_secs(30);
+
+    struct Bench {
+        folder: TempDir,
+        audit: AuditLog,
+        metrics: Arc<Metrics>,
+    }
+
+    impl Bench {
+        fn new() -> Self {
+            let folder = tempfile::tempdir().unwrap();
+            let metrics = Arc::new(Metrics::new());
+            let settings = audit::Settings::at(folder.path().join("audit.jsonl"));
+            let audit = AuditLog::open(&settings, Arc::clone(&metrics)).unwrap();
+            Self { folder, audit, metrics }
+        }
+
+        fn path(&self) -> PathBuf {
+            self.folder.path().join("run/control.sock")
+        }
+
+        fn bind(&self, handle: ControlHandle) -> io::Result<Control> {
+            let settings = Settings { path: self.path(), uids: Vec::new() };
+            Control::bind(settings, handle, self.audit.clone())
+        }
+
+        fn serve(&self, control: Control) -> JoinSet<()> {
+            let mut task = JoinSet::new();
+            task.spawn(control.serve(Arc::clone(&self.metrics)));
+            task
+        }
+
+        async fn call(&self, request: &[u8]) -> String {
+            let mut stream = UnixStream::connect(self.path()).await.unwrap();
+            stream.write_all(request).await.unwrap();
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).await.unwrap();
+            answer
+        }
+
+        fn audited(&self) -> Vec<Value> {
+            assert!(self.audit.flush(PATIENCE));
+            let text = fs::read_to_string(self.folder.path().join("audit.jsonl")).unwrap();
+            text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+        }
+    }
+
+    fn obedient() -> ControlHandle {
+        ControlHandle::new(|command| async move {
+            match command {
+                Command::Status => Response::Done(json!({ "epoch": 7 })),
+                Command::Reload => Response::Failed("line 3: unexpected `;`".to_owned()),
+            }
+        })
+    }
+
+    #[tokio::test]
+    async fn a_call_is_answered_and_audited() {
+        let bench = Bench::new();
+        let _task = bench.serve(bench.bind(obedient()).unwrap());
+        assert_eq!(bench.call(b"{\"verb\":\"status\"}\n").await, "{\"done\":{\"epoch\":7}}\n");
+        assert_eq!(
+            bench.call(b"{\"verb\":\"reload\"}\n").await,
+            "{\"failed\":\"line 3: unexpected `;`\"}\n"
+        );
+        let audited = bench.audited();
+        let uid = rustix::process::geteuid().as_raw();
+        assert_eq!(audited[0]["event"], "control.call");
+        assert_eq!(audited[0]["uid"], uid);
+        assert_eq!(audited[0]["verb"], "status");
+        assert_eq!(audited[0]["outcome"], "done");
+        assert_eq!(audited[1]["verb"], "reload");
+        assert_eq!(audited[1]["outcome"], "failed");
+        assert_eq!(audited[1]["why"], "line 3: unexpected `;`");
+    }
+
+    #[tokio::test]
+    async fn what_is_no_request_is_refused_and_audited() {
+        let bench = Bench::new();
+        let _task = bench.serve(bench.bind(obedient()).unwrap());
+        let too_long = [b'x'; 4 * 1024];
+        for request in [
+            &b"\n"[..],
+            b"reload\n",
+            b"{\"verb\":\"shutdown\"}\n",
+            b"{\"verb\":\"reload\",\"path\":\"/etc/passwd\"}\n",
+            b"{\"verb\":\"reload\"} {\"verb\":\"reload\"}\n",
+            &too_long,
+        ] {
+            let answer = bench.call(request).await;
+            assert!(answer.starts_with("{\"failed\":"), "{answer}");
+        }
+        let audited = bench.audited();
+        assert_eq!(audited.len(), 6);
+        for line in audited {
+            assert_eq!((&line["verb"], &line["outcome"]), (&Value::Null, &json!("failed")));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_caller_that_is_not_on_the_list_is_refused_before_it_is_read() {
+        let bench = Bench::new();
+        let mut control = bench.bind(obedient()).unwrap();
+        Arc::get_mut(&mut control.shared).unwrap().uids = vec![u32::MAX];
+        let _task = bench.serve(control);
+        let mut stream = UnixStream::connect(bench.path()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.contains("may not control"), "{answer}");
+        assert_eq!(bench.audited()[0]["outcome"], "failed");
+    }
+
+    #[tokio::test]
+    async fn a_silent_caller_meets_the_deadline() {
+        let bench = Bench::new();
+        let mut control = bench.bind(obedient()).unwrap();
+        Arc::get_mut(&mut control.shared).unwrap().deadline = Duration::ZERO;
+        let mut stream = UnixStream::connect(bench.path()).await.unwrap();
+        stream.write_all(b"{\"verb\":").await.unwrap();
+        let _task = bench.serve(control);
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        assert_eq!(answer, "{\"failed\":\"the request took too long\"}\n");
+    }
+
+    #[tokio::test]
+    async fn two_reloads_never_run_at_a_time() {
+        let bench = Bench::new();
+        let running = Arc::new(AtomicU32::new(0));
+        let handle = ControlHandle::new(move |_| {
+            let running = Arc::clone(&running);
+            async move {
+                let others = running.fetch_add(1, Ordering::SeqCst);
+                for _ in 0..10 {
+                    tokio::task::yield_now().await;
+                }
+                running.fetch_sub(1, Ordering::SeqCst);
+                Response::Done(json!(others))
+            }
+        });
+        let _task = bench.serve(bench.bind(handle).unwrap());
+        let call = || bench.call(b"{\"verb\":\"reload\"}\n");
+        let (a, b, c) = tokio::join!(call(), call(), call());
+        assert_eq!([a, b, c], ["{\"done\":0}\n"; 3]);
+    }
+
+    #[tokio::test]
+    async fn a_panic_ends_one_call_only_and_is_audited() {
+        let bench = Bench::new();
+        let handle = ControlHandle::new(|command| async move {
+            assert!(command == Command::Status, "on purpose");
+            Response::Done(Value::Null)
+        });
+        let _task = bench.serve(bench.bind(handle).unwrap());
+        assert_eq!(bench.call(b"{\"verb\":\"reload\"}\n").await, "");
+        assert_eq!(bench.call(b"{\"verb\":\"status\"}\n").await, "{\"done\":null}\n");
+        assert_eq!(bench.metrics.panics.get(), 1);
+        assert_eq!(bench.audited()[0]["event"], "task.panicked");
+    }
+
+    #[tokio::test]
+    async fn the_socket_and_its_folder_are_private() {
+        let bench = Bench::new();
+        let control = bench.bind(obedient()).unwrap();
+        let mode = |path: &Path| fs::metadata(path).unwrap().mode() & 0o7777;
+        assert_eq!(mode(&bench.path()), 0o600);
+        assert_eq!(mode(bench.path().parent().unwrap()), 0o700);
+        drop(control);
+        assert!(!bench.path().exists());
+    }
+
+    #[tokio::test]
+    async fn a_folder_that_others_may_enter_is_refused() {
+        for mode in [0o755, 0o770, 0o701, 0o710] {
+            let bench = Bench::new();
+            let folder = bench.folder.path().join("run");
+            fs::create_dir(&folder).unwrap();
+            fs::set_permissions(&folder, Permissions::from_mode(mode)).unwrap();
+            let error = bench.bind(obedient()).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::PermissionDenied, "{mode:o}");
+        }
+        let bench = Bench::new();
+        let elsewhere = tempfile::tempdir().unwrap();
+        symlink(elsewhere.path(), bench.folder.path().join("run")).unwrap();
+        assert!(bench.bind(obedient()).is_err(), "a link");
+        let bare = Settings { path: "control.sock".into(), uids: Vec::new() };
+        assert!(Control::bind(bare, obedient(), bench.audit.clone()).is_err(), "no folder");
+    }
+
+    #[tokio::test]
+    async fn a_dead_brokers_socket_is_replaced_and_nothing_else() {
+        let bench = Bench::new();
+        DirBuilder::new().mode(0o700).create(bench.path().parent().unwrap()).unwrap();
+        drop(std::os::unix::net::UnixListener::bind(bench.path()).unwrap());
+        let alive = bench.bind(obedient()).unwrap();
+        assert_eq!(bench.bind(obedient()).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        drop(alive);
+        fs::write(bench.path(), "precious").unwrap();
+        assert_eq!(bench.bind(obedient()).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(fs::read_to_string(bench.path()).unwrap(), "precious");
+    }
+}

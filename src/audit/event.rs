@@ -1,0 +1,358 @@
+//! The events as types. What a field is called in the log stands here and nowhere else.
+
+use std::borrow::Cow;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use serde::Serialize;
+
+use crate::identity::{CertificateFacts, Identity, PrincipalKind};
+pub use crate::metrics::{Gate, Outcome, Verb};
+use crate::mqtt::{ProtocolVersion, ReasonCode, Violation};
+
+use super::text;
+
+/// Something that happened, to whom, and when.
+#[derive(Clone, Debug)]
+pub struct Event {
+    /// When it happened.
+    pub time: SystemTime,
+    /// The client it is about; `None` when it is about the broker.
+    pub subject: Option<Arc<Subject>>,
+    /// What happened.
+    pub kind: Kind,
+}
+
+impl Event {
+    /// Something a client did, or that was done to it, just now.
+    #[must_use]
+    pub fn about(subject: &Arc<Subject>, kind: Kind) -> Self {
+        Self { time: SystemTime::now(), subject: Some(Arc::clone(subject)), kind }
+    }
+
+    /// Something that happened to the broker as a whole, just now.
+    #[must_use]
+    pub fn broker(kind: Kind) -> Self {
+        Self { time: SystemTime::now(), subject: None, kind }
+    }
+
+    /// Bytes that the event may keep alive while it waits, roughly, for the bound of the queue.
+    pub(super) fn weight_bytes(&self) -> usize {
+        size_of::<Self>()
+            + self.subject.as_ref().map_or(0, |subject| subject.weight_bytes())
+            + self.kind.weight_bytes()
+    }
+}
+
+/// A client, as far as it is known at the time. One is shared by all events of a connection.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Subject {
+    /// The listener that took the connection.
+    pub listener: Option<Arc<str>>,
+    /// The address of the peer, or the one that a trusted proxy announced.
+    pub address: Option<IpAddr>,
+    /// Its port.
+    pub port: Option<u16>,
+    /// The client identifier.
+    pub client_id: Option<Arc<str>>,
+    /// The Cedar type and id of its identity.
+    pub principal: Option<(PrincipalKind, Arc<str>)>,
+    /// Its verified certificate.
+    pub certificate: Option<Arc<CertificateFacts>>,
+}
+
+impl Subject {
+    /// A connection of which nothing is known yet but where it comes from. IPv4 addresses
+    /// mapped into IPv6 are written as IPv4.
+    #[must_use]
+    pub fn connection(listener: &Arc<str>, peer: Option<SocketAddr>) -> Self {
+        Self {
+            listener: Some(Arc::clone(listener)),
+            address: peer.map(|peer| peer.ip().to_canonical()),
+            port: peer.map(|peer| peer.port()),
+            ..Self::default()
+        }
+    }
+
+    /// The same connection, now that its identity is known.
+    #[must_use]
+    pub fn identified(mut self, identity: &Identity) -> Self {
+        self.principal = Some((identity.kind, Arc::clone(&identity.name)));
+        self.certificate.clone_from(&identity.certificate);
+        self
+    }
+
+    /// The same connection, now that its client identifier is known.
+    #[must_use]
+    pub fn named(mut self, client_id: Arc<str>) -> Self {
+        self.client_id = Some(client_id);
+        self
+    }
+
+    fn weight_bytes(&self) -> usize {
+        let length = |text: &Option<Arc<str>>| text.as_ref().map_or(0, |text| text.len());
+        size_of::<Self>()
+            + length(&self.client_id)
+            + self.principal.as_ref().map_or(0, |(_, name)| name.len())
+    }
+}
+
+/// A topic or a filter that was asked for.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Target {
+    /// A topic name.
+    Topic(#[serde(serialize_with = "text::topic")] Arc<str>),
+    /// A topic filter, with its `$share/…/` where it has one.
+    Filter(#[serde(serialize_with = "text::topic")] Arc<str>),
+}
+
+/// A set of policies, or a configuration: which, and since when.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Version {
+    /// The hash of its content, lower-case hex.
+    #[serde(serialize_with = "text::short")]
+    pub hash: Arc<str>,
+    /// Counts the versions since the start of the process, from 1.
+    pub epoch: u64,
+}
+
+/// What happened. The name in the log is in `rename`; fields are named as they are here.
+#[derive(Clone, Debug, Serialize)]
+#[serde(tag = "event")]
+pub enum Kind {
+    /// The broker serves.
+    #[serde(rename = "broker.started")]
+    BrokerStarted {
+        /// The version of the program.
+        program_version: &'static str,
+        /// The policies in force.
+        policy: Version,
+    },
+    /// The broker is about to exit.
+    #[serde(rename = "broker.stopped")]
+    BrokerStopped {
+        /// The signal or the failure.
+        #[serde(serialize_with = "text::words")]
+        why: Cow<'static, str>,
+    },
+
+    /// A client got a successful CONNACK.
+    #[serde(rename = "connection.accepted")]
+    ConnectionAccepted {
+        /// The version of MQTT.
+        #[serde(serialize_with = "text::display")]
+        protocol: ProtocolVersion,
+        /// It continues a session.
+        session_present: bool,
+    },
+    /// A connection ended before a successful CONNACK.
+    #[serde(rename = "connection.refused")]
+    ConnectionRefused {
+        /// The gate that refused it.
+        gate: Gate,
+        /// What CONNACK said, or would have said.
+        #[serde(serialize_with = "text::reason")]
+        reason: ReasonCode,
+        /// What the operator should know beyond the reason.
+        #[serde(serialize_with = "text::words")]
+        why: Cow<'static, str>,
+    },
+    /// An accepted connection ended.
+    #[serde(rename = "connection.closed")]
+    ConnectionClosed {
+        /// What DISCONNECT said, or would have said; of either side.
+        #[serde(serialize_with = "text::reason")]
+        reason: ReasonCode,
+        /// Who ended it, and how.
+        #[serde(serialize_with = "text::words")]
+        why: Cow<'static, str>,
+    },
+
+    /// The policies refused something.
+    #[serde(rename = "denied")]
+    Denied {
+        /// What was asked for.
+        verb: Verb,
+        /// The topic or filter; none for connect.
+        #[serde(flatten)]
+        target: Option<Target>,
+        /// The ids of the policies that forbid it; none when nothing permits it.
+        #[serde(serialize_with = "text::policies")]
+        policies: Arc<[Arc<str>]>,
+        /// What the client was told, or would have been.
+        #[serde(serialize_with = "text::reason")]
+        reason: ReasonCode,
+    },
+    /// A client broke the specification.
+    #[serde(rename = "violation")]
+    Violation {
+        /// The normative statement, or the section.
+        statement: &'static str,
+        /// What is wrong.
+        what: &'static str,
+        /// What the client was told, or would have been.
+        #[serde(serialize_with = "text::reason")]
+        reason: ReasonCode,
+    },
+
+    /// A session continues on a new connection of its owner; the subject is the old one.
+    #[serde(rename = "session.taken-over")]
+    SessionTakenOver {
+        /// Where the new connection comes from.
+        by_address: Option<IpAddr>,
+    },
+    /// A client asked for a session of another principal; the subject is who asked.
+    #[serde(rename = "session.refused-owner")]
+    SessionRefusedOwner {
+        /// Whose session it is.
+        #[serde(serialize_with = "text::principal")]
+        owner: (PrincipalKind, Arc<str>),
+    },
+    /// A subscription ended because the policies changed.
+    #[serde(rename = "subscription.withdrawn")]
+    SubscriptionWithdrawn {
+        /// The filter, with its `$share/…/` where it has one.
+        #[serde(serialize_with = "text::topic")]
+        filter: Arc<str>,
+        /// The ids of the policies that forbid it now; none when nothing permits it any more.
+        #[serde(serialize_with = "text::policies")]
+        policies: Arc<[Arc<str>]>,
+    },
+    /// A will was not published.
+    #[serde(rename = "will.discarded")]
+    WillDiscarded {
+        /// Its topic.
+        #[serde(serialize_with = "text::topic")]
+        topic: Arc<str>,
+        /// The ids of the policies that forbid it; none when nothing permits it.
+        #[serde(serialize_with = "text::policies")]
+        policies: Arc<[Arc<str>]>,
+        /// Why it was discarded.
+        #[serde(serialize_with = "text::words")]
+        why: Cow<'static, str>,
+    },
+
+    /// New policies are in force.
+    #[serde(rename = "policy.reloaded")]
+    PolicyReloaded {
+        /// The ones before.
+        old: Version,
+        /// The ones now.
+        new: Version,
+    },
+    /// New policies could not be loaded; the old ones stay in force.
+    #[serde(rename = "policy.reload-failed")]
+    PolicyReloadFailed {
+        /// The ones that stay.
+        old: Version,
+        /// What is wrong with the new ones.
+        #[serde(serialize_with = "text::words")]
+        why: Cow<'static, str>,
+    },
+    /// A new configuration is in force.
+    #[serde(rename = "config.reloaded")]
+    ConfigReloaded {
+        /// The one before.
+        old: Version,
+        /// The one now.
+        new: Version,
+    },
+    /// A new configuration could not be loaded; the old one stays in force.
+    #[serde(rename = "config.reload-failed")]
+    ConfigReloadFailed {
+        /// The one that stays.
+        old: Version,
+        /// What is wrong with the new one.
+        #[serde(serialize_with = "text::words")]
+        why: Cow<'static, str>,
+    },
+    /// Somebody used the control socket.
+    #[serde(rename = "control.call")]
+    ControlCall {
+        /// The user id of the calling process; none if the kernel did not tell.
+        uid: Option<u32>,
+        /// The command; none if there was none that is known.
+        verb: Option<&'static str>,
+        /// How it ended.
+        outcome: Outcome,
+        /// Why it failed.
+        #[serde(serialize_with = "text::words", skip_serializing_if = "str::is_empty")]
+        why: Cow<'static, str>,
+    },
+
+    /// A task of the broker panicked.
+    #[serde(rename = "task.panicked")]
+    TaskPanicked {
+        /// The task.
+        task: &'static str,
+        /// What the panic said.
+        #[serde(serialize_with = "text::words")]
+        message: Cow<'static, str>,
+    },
+    /// Events are missing at this place of the log. Only the log itself records this.
+    #[serde(rename = "audit.overflow")]
+    AuditOverflow {
+        /// How many.
+        lost: u64,
+    },
+}
+
+impl Kind {
+    /// True for what a client can bring about as often as it likes. Such events leave a part of
+    /// the queue free, so that a flood of them cannot hide a reload or a control call.
+    #[must_use]
+    pub const fn is_client_driven(&self) -> bool {
+        match self {
+            Self::ConnectionAccepted { .. }
+            | Self::ConnectionRefused { .. }
+            | Self::ConnectionClosed { .. }
+            | Self::Denied { .. }
+            | Self::Violation { .. }
+            | Self::SessionTakenOver { .. }
+            | Self::SessionRefusedOwner { .. }
+            | Self::SubscriptionWithdrawn { .. }
+            | Self::WillDiscarded { .. }
+            | Self::TaskPanicked { .. } => true,
+            Self::BrokerStarted { .. }
+            | Self::BrokerStopped { .. }
+            | Self::PolicyReloaded { .. }
+            | Self::PolicyReloadFailed { .. }
+            | Self::ConfigReloaded { .. }
+            | Self::ConfigReloadFailed { .. }
+            | Self::ControlCall { .. }
+            | Self::AuditOverflow { .. } => false,
+        }
+    }
+
+    fn weight_bytes(&self) -> usize {
+        let target = |target: &Target| match target {
+            Target::Topic(text) | Target::Filter(text) => text.len(),
+        };
+        match self {
+            Self::Denied { target: Some(asked), .. } => target(asked),
+            Self::SubscriptionWithdrawn { filter: text, .. }
+            | Self::WillDiscarded { topic: text, .. } => text.len(),
+            Self::ConnectionRefused { why, .. }
+            | Self::ConnectionClosed { why, .. }
+            | Self::BrokerStopped { why }
+            | Self::PolicyReloadFailed { why, .. }
+            | Self::ConfigReloadFailed { why, .. }
+            | Self::ControlCall { why, .. }
+            | Self::TaskPanicked { message: why, .. } => why.len(),
+            // The rest shares its texts with what lives anyway, or has none.
+            _ => 0,
+        }
+    }
+}
+
+impl From<Violation> for Kind {
+    fn from(violation: Violation) -> Self {
+        Self::Violation {
+            statement: violation.statement,
+            what: violation.what,
+            reason: violation.reason,
+        }
+    }
+}

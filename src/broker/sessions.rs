@@ -1,0 +1,304 @@
+//! The sessions of a broker: who owns which client identifier, and takeover.
+//!
+//! A session is either *live*, then its connection's task owns the protocol state, or *parked*,
+//! then it lies here. A new connection that finds a live session of its own signals it and
+//! waits until the old task has parked it. A session of another principal is never touched.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use parking_lot::{Mutex, MutexGuard};
+use tokio::sync::Notify;
+
+use super::wills::{Agenda, PendingWill};
+use crate::identity::{Identity, PrincipalKind};
+use crate::mqtt::{ClientId, ReasonCode};
+use crate::router::{Peer, Signal};
+use crate::session::Session;
+
+const SHARDS: usize = 16;
+
+/// The principal that a session belongs to.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Owner {
+    /// Its type.
+    pub kind: PrincipalKind,
+    /// Its id.
+    pub name: Arc<str>,
+}
+
+impl Owner {
+    /// The owner that an identity is.
+    #[must_use]
+    pub fn of(identity: &Identity) -> Self {
+        Self { kind: identity.kind, name: Arc::clone(&identity.name) }
+    }
+}
+
+/// The term of a session's owner: every new connection begins a new one, and what an older one
+/// still wants to write is ignored. With one broker it only ever counts connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Term(u64);
+
+#[derive(Debug)]
+struct Entry {
+    owner: Owner,
+    peer: Arc<Peer>,
+    term: Term,
+    /// Told when a live session is parked or ended.
+    departed: Arc<Notify>,
+    state: State,
+}
+
+#[derive(Debug)]
+enum State {
+    Live,
+    Parked(Box<Parked>),
+}
+
+/// A session without a connection.
+#[derive(Debug)]
+pub(super) struct Parked {
+    pub(super) session: Session,
+    /// `None`: it never expires.
+    pub(super) expires_at: Option<Instant>,
+    pub(super) will: Option<PendingWill>,
+}
+
+impl Parked {
+    /// When the session has something due next: its end or its will.
+    pub(super) fn due_at(&self) -> Option<Instant> {
+        let will = self.will.as_ref().map(|will| will.due_at);
+        [self.expires_at, will].into_iter().flatten().min()
+    }
+}
+
+/// A session that was ended: what is left to do about it.
+#[derive(Debug)]
+pub(super) struct Ended {
+    pub(super) peer: Arc<Peer>,
+    pub(super) parked: Parked,
+}
+
+/// What a CONNECT found.
+#[derive(Debug)]
+pub(super) enum Claimed {
+    /// There was no session, or a clean start ended it; the new one is entered as live.
+    New { term: Term, ended: Option<Box<Ended>> },
+    /// The session goes on.
+    Resumed { peer: Arc<Peer>, session: Box<Session>, term: Term },
+}
+
+/// Why a CONNECT gets no session.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NoSession {
+    /// The client identifier belongs to another principal.
+    #[error("the client identifier has a session of another principal")]
+    OwnedByAnother(Owner),
+    /// The broker holds as many sessions as it may.
+    #[error("the broker holds as many sessions as it may")]
+    Full,
+    /// The present connection of this session did not give it up in time.
+    #[error("the session's present connection did not end in time")]
+    Busy,
+}
+
+/// How often a takeover waits for the old connection, and how long each time.
+const TAKEOVER_TRIES: usize = 3;
+const TAKEOVER_WAIT: Duration = Duration::from_secs(2);
+
+#[derive(Debug)]
+pub(super) struct Sessions {
+    shards: Box<[Mutex<HashMap<ClientId, Entry, ahash::RandomState>>]>,
+    hasher: ahash::RandomState,
+    count: AtomicUsize,
+    connected: AtomicUsize,
+    last_term: AtomicU64,
+    agenda: Agenda,
+    count_max: usize,
+}
+
+type Shard<'a> = MutexGuard<'a, HashMap<ClientId, Entry, ahash::RandomState>>;
+
+impl Sessions {
+    pub(super) fn new(count_max: u32) -> Self {
+        Self {
+            shards: std::iter::repeat_with(Mutex::default).take(SHARDS).collect(),
+            hasher: ahash::RandomState::new(),
+            count: 0.into(),
+            connected: 0.into(),
+            last_term: 0.into(),
+            agenda: Agenda::default(),
+            count_max: count_max as usize,
+        }
+    }
+
+    /// All sessions, and those with a connection.
+    pub(super) fn count(&self) -> (usize, usize) {
+        (self.count.load(Relaxed), self.connected.load(Relaxed))
+    }
+
+    /// Gives the client identifier to a new connection of `owner`. A live session of the same
+    /// owner is taken over; `new_peer` is entered where there was no session to resume.
+    pub(super) async fn claim(
+        &self,
+        client_id: &ClientId,
+        owner: &Owner,
+        clean_start: bool,
+        now: Instant,
+        new_peer: &Arc<Peer>,
+    ) -> Result<Claimed, NoSession> {
+        for _ in 0..TAKEOVER_TRIES {
+            let departed = match self.try_claim(client_id, owner, clean_start, now, new_peer)? {
+                Ok(claimed) => return Ok(claimed),
+                Err(departed) => departed,
+            };
+            // Past the time it is tried once more: the notice may just have come.
+            let _ = tokio::time::timeout(TAKEOVER_WAIT, departed).await;
+        }
+        Err(NoSession::Busy)
+    }
+
+    /// `Ok(Err(_))`: a live session was told to go, and this future waits until it has.
+    fn try_claim(
+        &self,
+        client_id: &ClientId,
+        owner: &Owner,
+        clean_start: bool,
+        now: Instant,
+        new_peer: &Arc<Peer>,
+    ) -> Result<Result<Claimed, impl Future<Output = ()> + use<>>, NoSession> {
+        let mut shard = self.shard(client_id);
+        let Some(entry) = shard.get_mut(client_id) else {
+            if self.count.load(Relaxed) >= self.count_max {
+                return Err(NoSession::Full);
+            }
+            let term = self.next_term();
+            let entry = Entry {
+                owner: owner.clone(),
+                peer: Arc::clone(new_peer),
+                term,
+                departed: Arc::new(Notify::new()),
+                state: State::Live,
+            };
+            shard.insert(client_id.clone(), entry);
+            self.count.fetch_add(1, Relaxed);
+            self.connected.fetch_add(1, Relaxed);
+            return Ok(Ok(Claimed::New { term, ended: None }));
+        };
+        if entry.owner != *owner {
+            return Err(NoSession::OwnedByAnother(entry.owner.clone()));
+        }
+        match std::mem::replace(&mut entry.state, State::Live) {
+            State::Live => {
+                entry.peer.mailbox.signal(Signal::Close(ReasonCode::SessionTakenOver));
+                let departed = Arc::clone(&entry.departed).notified_owned();
+                Ok(Err(departed))
+            }
+            State::Parked(parked) => {
+                entry.term = self.next_term();
+                self.connected.fetch_add(1, Relaxed);
+                let term = entry.term;
+                if let Some(at) = parked.due_at() {
+                    self.agenda.remove(at, client_id);
+                }
+                let expired = parked.expires_at.is_some_and(|at| at <= now);
+                if clean_start || expired {
+                    let peer = std::mem::replace(&mut entry.peer, Arc::clone(new_peer));
+                    let ended = Some(Box::new(Ended { peer, parked: *parked }));
+                    return Ok(Ok(Claimed::New { term, ended }));
+                }
+                let peer = Arc::clone(&entry.peer);
+                Ok(Ok(Claimed::Resumed { peer, session: Box::new(parked.session), term }))
+            }
+        }
+    }
+
+    /// The connection of `term` is gone and leaves its session here.
+    pub(super) fn park(&self, client_id: &ClientId, term: Term, parked: Parked) {
+        let mut shard = self.shard(client_id);
+        let Some(entry) = shard.get_mut(client_id).filter(|entry| entry.term == term) else {
+            return;
+        };
+        if let Some(at) = parked.due_at() {
+            self.agenda.add(at, client_id.clone());
+        }
+        entry.state = State::Parked(Box::new(parked));
+        self.connected.fetch_sub(1, Relaxed);
+        entry.departed.notify_waiters();
+    }
+
+    /// The connection of `term` is gone and its session ends with it.
+    pub(super) fn end(&self, client_id: &ClientId, term: Term) {
+        let mut shard = self.shard(client_id);
+        if shard.get(client_id).is_some_and(|entry| entry.term == term)
+            && let Some(entry) = shard.remove(client_id)
+        {
+            self.count.fetch_sub(1, Relaxed);
+            if matches!(entry.state, State::Live) {
+                self.connected.fetch_sub(1, Relaxed);
+            }
+            entry.departed.notify_waiters();
+        }
+    }
+
+    /// Removes a parked session that has expired by `now`; else, when its will is due, takes the
+    /// will out. `None`: neither.
+    pub(super) fn due(&self, client_id: &ClientId, now: Instant) -> Option<Due> {
+        let mut shard = self.shard(client_id);
+        let entry = shard.get_mut(client_id)?;
+        let State::Parked(parked) = &mut entry.state else { return None };
+        if parked.expires_at.is_some_and(|at| at <= now) {
+            let entry = shard.remove(client_id)?;
+            self.count.fetch_sub(1, Relaxed);
+            let State::Parked(parked) = entry.state else { return None };
+            return Some(Due::Ended(Box::new(Ended { peer: entry.peer, parked: *parked })));
+        }
+        let will = parked.will.take_if(|will| will.due_at <= now);
+        if let Some(at) = parked.due_at() {
+            self.agenda.add(at, client_id.clone());
+        }
+        Some(Due::Will(will?))
+    }
+
+    /// When which parked session has something due.
+    pub(super) fn agenda(&self) -> &Agenda {
+        &self.agenda
+    }
+
+    fn next_term(&self) -> Term {
+        Term(self.last_term.fetch_add(1, Relaxed) + 1)
+    }
+
+    /// Sends a signal to every live session.
+    pub(super) fn signal_all(&self, signal: Signal) {
+        for shard in &self.shards {
+            let peers: Vec<_> = {
+                let shard = shard.lock();
+                let live = shard.values().filter(|entry| matches!(entry.state, State::Live));
+                live.map(|entry| Arc::clone(&entry.peer)).collect()
+            };
+            for peer in peers {
+                peer.mailbox.signal(signal);
+            }
+        }
+    }
+
+    fn shard(&self, client_id: &ClientId) -> Shard<'_> {
+        let hash = self.hasher.hash_one(client_id.as_str());
+        let index = usize::try_from(hash % SHARDS as u64).unwrap_or(0);
+        #[expect(clippy::indexing_slicing, reason = "the index is below SHARDS, their number")]
+        self.shards[index].lock()
+    }
+}
+
+/// What [`Sessions::due`] found.
+#[derive(Debug)]
+pub(super) enum Due {
+    /// The session has expired and is gone.
+    Ended(Box<Ended>),
+    /// Its will is due; the session stays.
+    Will(PendingWill),
+}

@@ -1,0 +1,79 @@
+//! `portcullis check`: everything that `serve` would refuse, and nothing is bound.
+
+use std::path::PathBuf;
+
+use serde_json::json;
+
+use super::{Failure, coloured};
+use crate::config::Config;
+use crate::policy::{Bundle, PolicyEpoch};
+use crate::server::tls_config;
+
+/// Checks configuration, certificates and policies.
+#[derive(Debug, clap::Args)]
+pub(super) struct CheckArgs {
+    /// The configuration file
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+    /// Sets a key of the configuration
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// Prints the effective values as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+impl CheckArgs {
+    pub(super) fn run(self) -> Result<(), Failure> {
+        let config = Config::load(&self.config, &self.set)
+            .map_err(|error| Failure(error.render(coloured())))?;
+        let mut problems = Vec::new();
+        let mut warnings = config.warnings.clone();
+        for listener in &config.listeners {
+            let Some(tls) = &listener.tls else { continue };
+            match tls_config::server_config(tls) {
+                Ok(setup) => warnings.extend(setup.warnings.iter().map(ToString::to_string)),
+                Err(error) => problems.push(format!("listener `{}`: {error}", listener.name)),
+            }
+        }
+        let policies = Bundle::load_dir(&config.policies, None, PolicyEpoch(1));
+        let policies = match policies {
+            Ok(bundle) => bundle.policies(),
+            Err(error) => {
+                problems.push(error.to_string());
+                0
+            }
+        };
+        if self.json {
+            let values: serde_json::Map<_, _> = config
+                .origins
+                .iter()
+                .map(|origin| {
+                    let from = origin.from.to_string();
+                    (origin.key.clone(), json!({ "value": origin.value, "from": from }))
+                })
+                .collect();
+            let told = json!({
+                "values": values,
+                "policies": policies,
+                "warnings": warnings,
+                "problems": problems,
+            });
+            println!("{told}");
+        } else {
+            let width = config.origins.iter().map(|origin| origin.key.len()).max().unwrap_or(0);
+            for origin in &config.origins {
+                println!("{:width$}  {}  # {}", origin.key, origin.value, origin.from);
+            }
+        }
+        for warning in &warnings {
+            eprintln!("warning: {warning}");
+        }
+        if problems.is_empty() {
+            eprintln!("fine: {} listeners, {policies} policies", config.listeners.len());
+            Ok(())
+        } else {
+            Err(Failure(problems.join("\nerror: ")))
+        }
+    }
+}

@@ -1,0 +1,263 @@
+//! `portcullis ctl`: a word with the running broker.
+
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::admin::control::{Command, Request, Response};
+use crate::audit::is_harmful;
+
+/// For sending the request.
+const SEND_DEADLINE: Duration = Duration::from_secs(5);
+/// For the answer: a reload compiles every policy.
+const ANSWER_DEADLINE: Duration = Duration::from_mins(2);
+/// Bytes of an answer.
+const ANSWER_BYTES_MAX: u64 = 1024 * 1024;
+
+/// Ask or tell a running broker.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    /// The broker's control socket
+    #[arg(long, value_name = "PATH")]
+    pub socket: PathBuf,
+    /// Print the answer as JSON
+    #[arg(long)]
+    pub json: bool,
+    /// What to ask or tell
+    pub verb: Verb,
+}
+
+/// What a running broker can be asked or told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Verb {
+    /// How it is
+    Status,
+    /// To load configuration, policies, certificates and revocations again
+    Reload,
+}
+
+impl From<Verb> for Command {
+    fn from(verb: Verb) -> Self {
+        match verb {
+            Verb::Status => Self::Status,
+            Verb::Reload => Self::Reload,
+        }
+    }
+}
+
+/// Calls the broker. Data goes to `out`, words to `err`; returns the exit code: 0 when it was
+/// done, 1 when it was not.
+///
+/// # Errors
+/// When `out` or `err` cannot be written.
+pub fn run(args: &Args, out: &mut impl Write, err: &mut impl Write) -> io::Result<u8> {
+    match call(&args.socket, args.verb.into()) {
+        Ok(Response::Done(result)) => {
+            if args.json {
+                writeln!(out, "{result}")?;
+            } else {
+                print(&result, out)?;
+            }
+            Ok(0)
+        }
+        Ok(Response::Failed(why)) => {
+            if args.json {
+                writeln!(out, "{}", serde_json::json!({ "failed": why }))?;
+            }
+            writeln!(err, "error: {}", harmless(&why))?;
+            Ok(1)
+        }
+        Err(error) => {
+            writeln!(err, "error: {}: {error}", harmless(&args.socket.to_string_lossy()))?;
+            Ok(1)
+        }
+    }
+}
+
+fn call(socket: &Path, verb: Command) -> io::Result<Response> {
+    let mut stream = UnixStream::connect(socket)?;
+    stream.set_write_timeout(Some(SEND_DEADLINE))?;
+    stream.set_read_timeout(Some(ANSWER_DEADLINE))?;
+    let mut request = serde_json::to_vec(&Request { verb })?;
+    request.push(b'\n');
+    // A broker that refuses this user answers without reading; the answer says more than the
+    // failed write.
+    let sent = stream.write_all(&request);
+    let mut line = Vec::new();
+    let received = BufReader::new(stream.take(ANSWER_BYTES_MAX)).read_until(b'\n', &mut line);
+    if line.is_empty() {
+        sent.and(received)?;
+        return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the broker did not answer"));
+    }
+    serde_json::from_slice(&line).map_err(io::Error::from)
+}
+
+/// An object as one line for each of its fields, anything else as JSON.
+fn print(result: &Value, out: &mut impl Write) -> io::Result<()> {
+    let Value::Object(fields) = result else {
+        return if result.is_null() { Ok(()) } else { writeln!(out, "{}", plain(result)) };
+    };
+    let width = fields.keys().map(String::len).max().unwrap_or(0);
+    for (name, value) in fields {
+        writeln!(out, "{:width$}  {}", harmless(name), plain(value))?;
+    }
+    Ok(())
+}
+
+fn plain(value: &Value) -> String {
+    match value {
+        Value::String(text) => harmless(text),
+        other => harmless(&other.to_string()),
+    }
+}
+
+/// The text with nothing in it that could act on a terminal; lines stay lines.
+fn harmless(text: &str) -> String {
+    let mut harmless = String::with_capacity(text.len());
+    for character in text.chars() {
+        if is_harmful(character) && !matches!(character, '\n' | '\t') {
+            harmless.extend(character.escape_unicode());
+        } else {
+            harmless.push(character);
+        }
+    }
+    harmless
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixListener;
+
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    fn args(line: &[&str]) -> Result<Args, clap::Error> {
+        Line::try_parse_from([&["ctl"], line].concat()).map(|line| line.args)
+    }
+
+    /// Runs against a broker that sends these bytes; returns the exit code, what was printed,
+    /// and what the broker was sent.
+    fn run_against(answer: &'static [u8], flags: &[&str]) -> (u8, String, String, String) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("control.sock");
+        let listener = UnixListener::bind(&path).unwrap();
+        let broker = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut request = String::new();
+            BufReader::new(&stream).read_line(&mut request).unwrap();
+            stream.write_all(answer).unwrap();
+            request
+        });
+        let line = [&["--socket", path.to_str().unwrap()], flags].concat();
+        let (mut out, mut err) = (Vec::new(), Vec::new());
+        let code = run(&args(&line).unwrap(), &mut out, &mut err).unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        (code, text(out), text(err), broker.join().unwrap())
+    }
+
+    #[test]
+    fn status_is_a_table_or_json() {
+        let answer = b"{\"done\":{\"epoch\":7,\"policy_hash\":\"c0ffee\"}}\n";
+        let (code, out, err, sent) = run_against(answer, &["status"]);
+        assert_eq!((code, err.as_str()), (0, ""));
+        assert_eq!(out, "epoch        7\npolicy_hash  c0ffee\n");
+        assert_eq!(sent, "{\"verb\":\"status\"}\n");
+        let (code, out, ..) = run_against(answer, &["status", "--json"]);
+        assert_eq!((code, out.as_str()), (0, "{\"epoch\":7,\"policy_hash\":\"c0ffee\"}\n"));
+    }
+
+    #[test]
+    fn a_reload_that_failed_exits_with_one() {
+        let answer = b"{\"failed\":\"policies/a.cedar:3\\nunexpected `;`\"}\n";
+        let (code, out, err, sent) = run_against(answer, &["reload"]);
+        assert_eq!((code, out.as_str()), (1, ""));
+        assert_eq!(err, "error: policies/a.cedar:3\nunexpected `;`\n");
+        assert_eq!(sent, "{\"verb\":\"reload\"}\n");
+        let (code, out, ..) = run_against(answer, &["--json", "reload"]);
+        let json = "{\"failed\":\"policies/a.cedar:3\\nunexpected `;`\"}\n";
+        assert_eq!((code, out.as_str()), (1, json));
+    }
+
+    #[test]
+    fn an_answer_that_is_none_is_a_failure() {
+        for answer in [&b""[..], b"\n", b"{}\n", b"{\"done\":", b"HTTP/1.1 400\r\n"] {
+            let (code, out, err, _) = run_against(answer, &["reload"]);
+            assert_eq!((code, out.as_str()), (1, ""));
+            assert!(err.starts_with("error: "), "{err}");
+        }
+    }
+
+    #[test]
+    fn nothing_that_is_printed_acts_on_the_terminal() {
+        let answer = "{\"failed\":\"\\u001b[2J\u{9b}31m\u{202e}\\r\"}\n".as_bytes();
+        let (_, _, err, _) = run_against(answer, &["status"]);
+        assert_eq!(err, "error: \\u{1b}[2J\\u{9b}31m\\u{202e}\\u{d}\n");
+        let answer = "{\"done\":{\"a\":\"\u{9b}\",\"b\":[\"\u{2028}\"]}}\n".as_bytes();
+        let (_, out, ..) = run_against(answer, &["status"]);
+        assert_eq!(out, "a  \\u{9b}\nb  [\"\\u{2028}\"]\n");
+    }
+
+    #[test]
+    fn a_broker_that_is_not_there_is_a_failure() {
+        let args = args(&["--socket", "/nonexistent/control.sock", "status"]).unwrap();
+        let (mut out, mut err) = (Vec::new(), Vec::new());
+        assert_eq!(run(&args, &mut out, &mut err).unwrap(), 1);
+        assert!(out.is_empty());
+        assert!(err.starts_with(b"error: /nonexistent/control.sock: "));
+    }
+
+    #[test]
+    fn misuse_is_told_apart_from_failure() {
+        for line in [
+            &["status"][..],
+            &["--socket", "/s"],
+            &["--socket", "/s", "shutdown"],
+            &["--socket", "/s", "reload", "/etc/passwd"],
+        ] {
+            assert_eq!(args(line).unwrap_err().exit_code(), 2, "{line:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn the_broker_and_its_caller_understand_each_other() {
+        use crate::admin::control::{Control, ControlHandle, Settings};
+        use crate::audit::AuditLog;
+
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("run/control.sock");
+        let handle = ControlHandle::new(|command| async move {
+            match command {
+                Command::Status => Response::Done(serde_json::json!({ "ready": true })),
+                Command::Reload => Response::Failed("no".to_owned()),
+            }
+        });
+        let settings = Settings { path: path.clone(), uids: Vec::new() };
+        let audit = AuditLog::to_writer(io::sink()).unwrap();
+        let control = Control::bind(settings, handle, audit).unwrap();
+        let broker = tokio::spawn(control.serve(std::sync::Arc::default()));
+        for (verb, answer) in
+            [("status", (0, "ready  true\n", "")), ("reload", (1, "", "error: no\n"))]
+        {
+            let args = args(&["--socket", path.to_str().unwrap(), verb]).unwrap();
+            let (code, out, err) = tokio::task::spawn_blocking(move || {
+                let (mut out, mut err) = (Vec::new(), Vec::new());
+                let code = run(&args, &mut out, &mut err).unwrap();
+                (code, String::from_utf8(out).unwrap(), String::from_utf8(err).unwrap())
+            })
+            .await
+            .unwrap();
+            assert_eq!((code, out.as_str(), err.as_str()), answer);
+        }
+        broker.abort();
+    }
+}

@@ -1,0 +1,175 @@
+//! `portcullis quickstart`: from nothing to a hardened broker on mTLS, and the proof that it
+//! lets through what the policies permit and nothing else.
+
+mod client;
+mod demonstration;
+
+use std::path::{Path, PathBuf};
+
+use super::running::{Running, Source};
+use super::{Failure, coloured, serve};
+use crate::config::Config;
+use crate::pki::files::{self, Access};
+use crate::pki::{AlternativeNames, Ca, Profile, ProfileName};
+
+const CONFIG: &str = include_str!("portcullis.toml");
+/// The starter policies, as they stand in `policies/starter`.
+const POLICIES: [(&str, &str); 3] = [
+    ("connect.cedar", include_str!("../../../policies/starter/connect.cedar")),
+    ("devices.cedar", include_str!("../../../policies/starter/devices.cedar")),
+    ("commands.cedar", include_str!("../../../policies/starter/commands.cedar")),
+];
+/// The devices that get certificates.
+const DEVICES: [&str; 2] = ["dev1", "dev2"];
+
+/// Makes certificates, configuration and policies where there are none, serves, and shows with
+/// two clients what is let through.
+#[derive(Debug, clap::Args)]
+pub(super) struct QuickstartArgs {
+    /// The folder for all of it
+    #[arg(value_name = "DIR", default_value = "quickstart")]
+    folder: PathBuf,
+    /// Ends after the demonstration; fails if any part of it failed
+    #[arg(long)]
+    once: bool,
+    /// Sets a key of the configuration, such as listener.devices.address=127.0.0.1:0
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+}
+
+impl QuickstartArgs {
+    pub(super) fn run(self) -> Result<(), Failure> {
+        let folder = self.folder;
+        make_folder(&folder)?;
+        let path = folder.join("portcullis.toml");
+        let config =
+            Config::load(&path, &self.set).map_err(|error| Failure(error.render(coloured())))?;
+        serve::log_to_stderr(&config.log);
+        let audit = config.audit.path.clone();
+        let source = Source { path, overrides: self.set };
+        serve::runtime()?.block_on(async {
+            let running = Running::start(config, source).await?;
+            let address = running
+                .addresses
+                .iter()
+                .find(|(name, _)| &**name == "devices")
+                .map(|(_, address)| address.clone())
+                .ok_or_else(|| Failure("the configuration has no listener `devices`".to_owned()))?;
+            let address = reachable(&address)?;
+            let shown = {
+                let (folder, audit) = (folder.clone(), audit.clone());
+                let show = move || demonstration::show(&folder, address, &audit);
+                tokio::task::spawn_blocking(show).await?
+            };
+            if self.once || shown.is_err() {
+                running.stop("the demonstration is over").await;
+                return shown;
+            }
+            print_commands(&folder, address, &audit);
+            serve::until_stopped(running).await
+        })
+    }
+}
+
+/// A listener on every address is reached over loopback.
+fn reachable(address: &str) -> Result<std::net::SocketAddr, Failure> {
+    let mut address: std::net::SocketAddr = address.parse()?;
+    if address.ip().is_unspecified() {
+        address.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
+    }
+    Ok(address)
+}
+
+/// Makes what is missing; what is there stays as it is.
+fn make_folder(folder: &Path) -> Result<(), Failure> {
+    let certs = folder.join("certs");
+    files::create_private_folder(folder)?;
+    files::create_private_folder(&certs)?;
+    let ca = if Ca::certificate_path(&certs).exists() {
+        Ca::open(&certs)?
+    } else {
+        eprintln!("making {}", certs.join("ca.pem").display());
+        Ca::create(&certs, "Portcullis quickstart CA", None)?
+    };
+    let localhost = AlternativeNames {
+        dns: vec!["localhost".to_owned()],
+        ip: vec![std::net::Ipv4Addr::LOCALHOST.into(), std::net::Ipv6Addr::LOCALHOST.into()],
+        uri: Vec::new(),
+    };
+    issue(&ca, &certs, ProfileName::Server, "localhost", &localhost, "server")?;
+    for device in DEVICES {
+        issue(&ca, &certs, ProfileName::Device, device, &AlternativeNames::default(), device)?;
+    }
+    write_if_absent(&folder.join("portcullis.toml"), CONFIG)?;
+    let policies = folder.join("policies");
+    files::create_private_folder(&policies)?;
+    let has_policies = std::fs::read_dir(&policies)?
+        .filter_map(Result::ok)
+        .any(|entry| entry.path().extension().is_some_and(|extension| extension == "cedar"));
+    if !has_policies {
+        for (name, text) in POLICIES {
+            write_if_absent(&policies.join(name), text)?;
+        }
+    }
+    Ok(())
+}
+
+fn issue(
+    ca: &Ca,
+    certs: &Path,
+    profile: ProfileName,
+    name: &str,
+    alternative_names: &AlternativeNames,
+    file: &str,
+) -> Result<(), Failure> {
+    let (certificate, key) = (certs.join(format!("{file}.pem")), certs.join(format!("{file}.key")));
+    if certificate.exists() && key.exists() {
+        return Ok(());
+    }
+    eprintln!("making {}", certificate.display());
+    let issued = ca.issue(&Profile::built_in(profile)?, name, alternative_names)?;
+    files::write_new_pair(
+        (&key, issued.key_pem.as_bytes()),
+        (&certificate, issued.chain_pem.as_bytes()),
+    )?;
+    Ok(())
+}
+
+fn write_if_absent(path: &Path, text: &str) -> Result<(), Failure> {
+    if !path.exists() {
+        eprintln!("making {}", path.display());
+        files::write_new(path, text.as_bytes(), Access::Everybody)?;
+    }
+    Ok(())
+}
+
+fn print_commands(folder: &Path, address: std::net::SocketAddr, audit: &Path) {
+    let port = address.port();
+    let certs = folder.join("certs");
+    let certs = certs.display();
+    let client = |name: &str| {
+        format!(
+            "-V 5 -h localhost -p {port} --cafile {certs}/ca.pem \
+             --cert {certs}/{name}.pem --key {certs}/{name}.key -i {name}"
+        )
+    };
+    println!(
+        "\nThe broker is running. Try, in another terminal:\n\n  \
+         # dev1 listens to its own topics\n  \
+         mosquitto_sub {dev1} -t 'devices/dev1/#' -v\n\n  \
+         # dev1 may publish below devices/dev1 (use it without the line above running: one\n  \
+         # connection per client id), dev2 may not\n  \
+         mosquitto_pub {dev1} -q 1 -t devices/dev1/temperature -m 21.5\n  \
+         mosquitto_pub {dev2} -q 1 -t devices/dev1/temperature -m 99\n\n  \
+         # a filter that is wider than the policy is refused\n  \
+         mosquitto_sub {dev1} -t 'devices/#'\n\n  \
+         # every refusal, with its reason\n  \
+         tail -f {audit}\n\n\
+         Policies: {folder}/policies (edit, then `kill -HUP` this process). \
+         Stop with Ctrl-C.",
+        dev1 = client("dev1"),
+        dev2 = client("dev2"),
+        audit = audit.display(),
+        folder = folder.display(),
+    );
+}

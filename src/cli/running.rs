@@ -1,0 +1,279 @@
+//! A broker put together from its configuration, and taken apart again.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tracing::{info, warn};
+
+use super::Failure;
+use crate::admin::control::{self, Command, Control, ControlHandle, Response};
+use crate::admin::http::Http;
+use crate::audit::{self, AuditLog, Event, Kind, Version};
+use crate::broker::{self, Broker};
+use crate::config::Config;
+use crate::metrics::Metrics;
+use crate::mqtt::ReasonCode;
+use crate::policy::{Bundle, PolicyEpoch};
+use crate::router::RetainedSettings;
+use crate::server::{Server, TlsReload};
+
+/// How often it is looked whether all clients have left.
+const DRAIN_LOOK: Duration = Duration::from_millis(20);
+/// How long the audit log may take to be written at the end.
+const AUDIT_CLOSE: Duration = Duration::from_secs(10);
+
+/// A broker that serves.
+pub(super) struct Running {
+    /// The name of each listener with its address.
+    pub(super) addresses: Vec<(Arc<str>, String)>,
+    /// The address of the metrics page.
+    pub(super) metrics_address: Option<SocketAddr>,
+    broker: Arc<Broker>,
+    reloader: Arc<Reloader>,
+    stop: watch::Sender<bool>,
+    ready: Arc<AtomicBool>,
+    drain: Duration,
+    /// Ends with the value.
+    _background: JoinSet<()>,
+}
+
+impl Running {
+    /// Opens everything that `config` names, and serves.
+    pub(super) async fn start(config: Config, source: Source) -> Result<Self, Failure> {
+        confine();
+        for warning in &config.warnings {
+            warn!("{warning}");
+        }
+        let metrics = Arc::new(Metrics::new());
+        let audit = open_audit(&config, &metrics)?;
+        let policies = load_policies(config.policies.clone(), PolicyEpoch(1)).await?;
+        let policy = version(&policies);
+        let settings = broker::Settings {
+            sessions_max: config.broker.sessions_max,
+            queued_bytes_max: config.broker.queued_bytes_max,
+            retained: RetainedSettings {
+                messages_max: config.broker.retained_messages_max,
+                bytes_max: config.broker.retained_bytes_max,
+            },
+        };
+        let broker =
+            Arc::new(Broker::new(&settings, policies, Arc::clone(&metrics), audit.clone()));
+        let server =
+            Server::bind(config.listeners, &broker, config.broker.unauthenticated_bytes_max)?;
+        let addresses = server.addresses();
+        let reloader = Arc::new(Reloader {
+            broker: Arc::clone(&broker),
+            tls: server.tls_reload(),
+            policies: config.policies,
+            source,
+            last_epoch: AtomicU64::new(1),
+            started: Instant::now(),
+        });
+
+        let mut background = JoinSet::new();
+        let ready = Arc::new(AtomicBool::new(false));
+        let mut metrics_address = None;
+        if let Some(address) = config.metrics {
+            let http = Http::bind(address, Arc::clone(&metrics), Arc::clone(&ready)).await;
+            let http = http.map_err(|error| Failure(format!("metrics at {address}: {error}")))?;
+            metrics_address = Some(http.address()?);
+            background.spawn(http.serve());
+        }
+        if let Some(socket) = config.control {
+            let settings = control::Settings { path: socket.socket, uids: socket.uids };
+            let path = settings.path.display().to_string();
+            let handle = control_handle(&reloader);
+            let control = Control::bind(settings, handle, audit.clone())
+                .map_err(|error| Failure(format!("control socket {path}: {error}")))?;
+            background.spawn(control.serve(Arc::clone(&metrics)));
+        }
+        let agenda = Arc::clone(&broker);
+        background.spawn(async move { agenda.keep_agenda().await });
+        let (stop, stopped) = watch::channel(false);
+        background.spawn(server.run(stopped));
+        let program_version = env!("CARGO_PKG_VERSION");
+        audit.record(Event::broker(Kind::BrokerStarted { program_version, policy }));
+        for (listener, address) in &addresses {
+            info!(%listener, %address, "listening");
+        }
+        ready.store(true, Ordering::Release);
+        let drain = config.broker.drain;
+        Ok(Self {
+            addresses,
+            metrics_address,
+            broker,
+            reloader,
+            stop,
+            ready,
+            drain,
+            _background: background,
+        })
+    }
+
+    /// Loads configuration, policies and certificates again; says in the log how it went.
+    pub(super) async fn reload(&self) {
+        if let Err(Failure(why)) = self.reloader.reload().await {
+            warn!("reload refused, everything stays as it was: {why}");
+        }
+    }
+
+    /// Accepts nothing more, tells every client to go, and waits for them within the configured
+    /// time. Then the audit log is closed.
+    pub(super) async fn stop(self, why: &'static str) {
+        self.ready.store(false, Ordering::Release);
+        self.stop.send_replace(true);
+        info!("{why}: closing connections");
+        let deadline = Instant::now() + self.drain;
+        loop {
+            // Again and again: a client may have been on its way in.
+            self.broker.close_all(ReasonCode::ServerShuttingDown);
+            if self.broker.session_count().1 == 0 || Instant::now() >= deadline {
+                break;
+            }
+            tokio::time::sleep(DRAIN_LOOK).await;
+        }
+        let audit = self.broker.audit.clone();
+        audit.record(Event::broker(Kind::BrokerStopped { why: why.into() }));
+        let closed = tokio::task::spawn_blocking(move || audit.close(AUDIT_CLOSE)).await;
+        if !closed.unwrap_or(false) {
+            warn!("the audit log could not be written to its end");
+        }
+    }
+}
+
+/// Where the configuration came from, to read it again.
+#[derive(Clone, Debug)]
+pub(super) struct Source {
+    pub(super) path: PathBuf,
+    pub(super) overrides: Vec<String>,
+}
+
+/// Loads anew what a running broker was started with.
+struct Reloader {
+    broker: Arc<Broker>,
+    tls: TlsReload,
+    policies: PathBuf,
+    source: Source,
+    last_epoch: AtomicU64,
+    started: Instant,
+}
+
+impl Reloader {
+    /// Checks everything, then puts policies and certificates in force together. Listeners,
+    /// limits and profiles of a changed configuration need a restart.
+    async fn reload(&self) -> Result<serde_json::Value, Failure> {
+        let old = version(&self.broker.policies());
+        let done = self.try_reload().await;
+        let audit = &self.broker.audit;
+        match done {
+            Ok(bundle) => {
+                let new = version(&bundle);
+                info!(policies = bundle.policies(), hash = bundle.hash(), "reloaded");
+                let told = json!({
+                    "policies": bundle.policies(),
+                    "epoch": new.epoch,
+                    "hash": &*new.hash,
+                    "changed": new.hash != old.hash,
+                });
+                self.broker.metrics.policy_reloads.of(audit::Outcome::Done).inc();
+                audit.record(Event::broker(Kind::PolicyReloaded { old, new }));
+                Ok(told)
+            }
+            Err(Failure(why)) => {
+                self.broker.metrics.policy_reloads.of(audit::Outcome::Failed).inc();
+                let failed = Kind::PolicyReloadFailed { old, why: why.clone().into() };
+                audit.record(Event::broker(failed));
+                Err(Failure(why))
+            }
+        }
+    }
+
+    async fn try_reload(&self) -> Result<Arc<Bundle>, Failure> {
+        let Source { path, overrides } = self.source.clone();
+        let config = tokio::task::spawn_blocking(move || Config::load(&path, &overrides)).await?;
+        config.map_err(|error| Failure(error.render(false)))?;
+        let epoch = PolicyEpoch(self.last_epoch.fetch_add(1, Ordering::Relaxed) + 1);
+        let bundle = load_policies(self.policies.clone(), epoch).await?;
+        let tls = self.tls.prepare()?;
+        tls.put_in_force();
+        self.broker.set_policies(Arc::clone(&bundle));
+        Ok(bundle)
+    }
+
+    fn status(&self) -> serde_json::Value {
+        let (sessions, connected) = self.broker.session_count();
+        let (retained, retained_bytes) = self.broker.router.retained_size();
+        let policies = self.broker.policies();
+        json!({
+            "version": env!("CARGO_PKG_VERSION"),
+            "uptime_s": self.started.elapsed().as_secs(),
+            "policies": policies.policies(),
+            "policy_epoch": policies.epoch().0,
+            "policy_hash": policies.hash(),
+            "connections": connected,
+            "sessions": sessions,
+            "subscriptions": self.broker.router.subscriptions(),
+            "retained_messages": retained,
+            "retained_bytes": retained_bytes,
+            "queued_messages": self.broker.router.budget().messages(),
+            "queued_bytes": self.broker.router.budget().bytes(),
+        })
+    }
+}
+
+fn control_handle(reloader: &Arc<Reloader>) -> ControlHandle {
+    let reloader = Arc::clone(reloader);
+    ControlHandle::new(move |command| {
+        let reloader = Arc::clone(&reloader);
+        async move {
+            match command {
+                Command::Status => Response::Done(reloader.status()),
+                Command::Reload => match reloader.reload().await {
+                    Ok(told) => Response::Done(told),
+                    Err(Failure(why)) => Response::Failed(why),
+                },
+            }
+        }
+    })
+}
+
+fn version(bundle: &Bundle) -> Version {
+    Version { hash: bundle.hash().into(), epoch: bundle.epoch().0 }
+}
+
+async fn load_policies(path: PathBuf, epoch: PolicyEpoch) -> Result<Arc<Bundle>, Failure> {
+    let loaded = tokio::task::spawn_blocking(move || Bundle::load_dir(&path, None, epoch)).await?;
+    loaded.map(Arc::new).map_err(|error| Failure(error.to_string()))
+}
+
+fn open_audit(config: &Config, metrics: &Arc<Metrics>) -> Result<AuditLog, Failure> {
+    let path = &config.audit.path;
+    let about = |error: std::io::Error| Failure(format!("audit log {}: {error}", path.display()));
+    if let Some(folder) = path.parent().filter(|folder| *folder != Path::new("")) {
+        std::fs::create_dir_all(folder).map_err(about)?;
+    }
+    let mut settings = audit::Settings::at(path);
+    settings.queue_events_max = config.audit.queue_max;
+    AuditLog::open(&settings, Arc::clone(metrics)).map_err(about)
+}
+
+/// What the process gives up at the start: memory images that hold keys. And what it needs: as
+/// many descriptors as the system grants.
+fn confine() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let none = Rlimit { current: Some(0), maximum: Some(0) };
+    if let Err(error) = setrlimit(Resource::Core, none) {
+        warn!(%error, "core dumps could not be turned off");
+    }
+    let files = getrlimit(Resource::Nofile);
+    let all = Rlimit { current: files.maximum, ..files };
+    if let Err(error) = setrlimit(Resource::Nofile, all) {
+        warn!(%error, "the limit of open files could not be raised");
+    }
+}

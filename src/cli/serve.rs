@@ -1,0 +1,83 @@
+//! `portcullis serve`: the broker, until a signal ends it.
+
+use std::path::PathBuf;
+
+use serde_json::json;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+use super::running::{Running, Source};
+use super::{Failure, coloured};
+use crate::config::{Config, LogSettings};
+
+/// Runs the broker.
+#[derive(Debug, clap::Args)]
+pub(super) struct ServeArgs {
+    /// The configuration file
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+    /// Sets a key of the configuration, such as listener.devices.address=127.0.0.1:0
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// Prints one line of JSON when the broker is ready, with the address of each listener
+    #[arg(long)]
+    ready_json: bool,
+}
+
+impl ServeArgs {
+    pub(super) fn run(self) -> Result<(), Failure> {
+        let config = Config::load(&self.config, &self.set)
+            .map_err(|error| Failure(error.render(coloured())))?;
+        log_to_stderr(&config.log);
+        let source = Source { path: self.config, overrides: self.set };
+        runtime()?.block_on(async {
+            let running = Running::start(config, source).await?;
+            if self.ready_json {
+                print_ready(&running);
+            }
+            until_stopped(running).await
+        })
+    }
+}
+
+/// Serves until SIGTERM or SIGINT; SIGHUP reloads.
+pub(super) async fn until_stopped(running: Running) -> Result<(), Failure> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hangup = signal(SignalKind::hangup())?;
+    let why = loop {
+        tokio::select! {
+            _ = terminate.recv() => break "SIGTERM",
+            _ = interrupt.recv() => break "SIGINT",
+            _ = hangup.recv() => running.reload().await,
+        }
+    };
+    running.stop(why).await;
+    Ok(())
+}
+
+fn print_ready(running: &Running) {
+    let listeners: serde_json::Map<_, _> = running
+        .addresses
+        .iter()
+        .map(|(name, address)| (name.to_string(), json!(address)))
+        .collect();
+    let metrics = running.metrics_address.map(|address| address.to_string());
+    println!("{}", json!({ "ready": true, "listeners": listeners, "metrics": metrics }));
+}
+
+pub(super) fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    runtime.map_err(|error| Failure(format!("cannot start the worker threads: {error}")))
+}
+
+/// The diagnostic log. A second call, in the same process, changes nothing.
+pub(super) fn log_to_stderr(settings: &LogSettings) {
+    let filter = EnvFilter::new(settings.level.as_str());
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_target(false)
+        .with_ansi(coloured());
+    let _ = if settings.json { log.json().try_init() } else { log.try_init() };
+}

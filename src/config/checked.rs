@@ -1,0 +1,397 @@
+//! The configuration as meant: settings of every module, checked one by one and together.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::Read;
+use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::error::{ConfigError, Problem};
+use super::file::{FILE_BYTES_MAX, File};
+use super::kind::{Flag, Location, Word, address, list};
+use super::quantity::{bytes, count, show_bytes, span};
+use super::section::{Origin, Report, Section};
+use super::{listener, profile};
+use crate::gates::Profile;
+use crate::server::listener::{Endpoint, Settings as Listener};
+
+/// A whole configuration that contradicts neither itself nor the rules of safety.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The listeners, at least one, by name.
+    pub listeners: Vec<Listener>,
+    /// The folder of the policies.
+    pub policies: PathBuf,
+    /// The audit log.
+    pub audit: AuditSettings,
+    /// The listener of `/metrics`, `/healthz` and `/readyz`.
+    pub metrics: Option<SocketAddr>,
+    /// The socket of `portcullis ctl`.
+    pub control: Option<ControlSettings>,
+    /// Limits of the broker as a whole.
+    pub broker: BrokerSettings,
+    /// The diagnostic log.
+    pub log: LogSettings,
+    /// Every key with its effective value and where it was set, in the order of the keys.
+    pub origins: Vec<Origin>,
+    /// What is allowed and yet risky.
+    pub warnings: Vec<String>,
+}
+
+/// The audit log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AuditSettings {
+    /// The file.
+    pub path: PathBuf,
+    /// Events that may wait to be written.
+    pub queue_max: u32,
+}
+
+/// The control socket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ControlSettings {
+    /// The Unix socket.
+    pub socket: PathBuf,
+    /// Users that may give commands, beside the broker's own.
+    pub uids: Vec<u32>,
+}
+
+/// Limits of the broker as a whole.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BrokerSettings {
+    /// Bytes waiting in all mailboxes together.
+    pub queued_bytes_max: u64,
+    /// Retained messages.
+    pub retained_messages_max: u32,
+    /// Bytes of retained messages: topics, payloads and properties.
+    pub retained_bytes_max: u64,
+    /// Sessions, with and without connection.
+    pub sessions_max: u32,
+    /// How long clients are given to leave on shutdown; zero does not wait.
+    pub drain: Duration,
+    /// Bytes held for all connections that have not been answered with CONNACK yet.
+    pub unauthenticated_bytes_max: u64,
+}
+
+/// The diagnostic log, on standard error.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogSettings {
+    /// The least important level that is written.
+    pub level: LogLevel,
+    /// One JSON object per line instead of text.
+    pub json: bool,
+}
+
+/// The importance of a line in the diagnostic log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogLevel {
+    /// What needs a person.
+    Error,
+    /// What may need one soon.
+    Warn,
+    /// What an operator wants to know.
+    Info,
+    /// What helps to find a fault.
+    Debug,
+    /// Everything.
+    Trace,
+}
+
+impl LogLevel {
+    /// The word in the configuration, which `tracing` understands as well.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Warn => "warn",
+            Self::Info => "info",
+            Self::Debug => "debug",
+            Self::Trace => "trace",
+        }
+    }
+}
+
+const LOG_LEVEL: Word<LogLevel> = Word(&[
+    (LogLevel::Error.as_str(), LogLevel::Error),
+    (LogLevel::Warn.as_str(), LogLevel::Warn),
+    (LogLevel::Info.as_str(), LogLevel::Info),
+    (LogLevel::Debug.as_str(), LogLevel::Debug),
+    (LogLevel::Trace.as_str(), LogLevel::Trace),
+]);
+
+/// The highest sum of bytes that can be configured: far beyond any machine, far below overflow.
+const BYTES_MAX: u64 = 1 << 44;
+
+impl Config {
+    /// Reads the file at `path`, lays `overrides` (each `key=value`) over it, and checks the
+    /// whole. Relative paths are meant from the folder of the file. No other file is opened.
+    ///
+    /// # Errors
+    /// Everything that is wrong, with key, line and remedy; the file counts as wrong when it
+    /// cannot be read, is larger than 1 MiB or is not UTF-8.
+    pub fn load(path: &Path, overrides: &[String]) -> Result<Self, ConfigError> {
+        let name = path.display().to_string();
+        let unreadable = |message: String, remedy: &str| {
+            ConfigError::new(vec![Problem {
+                source: name.clone(),
+                line_and_column: None,
+                key: String::new(),
+                message,
+                remedy: remedy.to_owned(),
+                excerpt: None,
+            }])
+        };
+        let read = || -> std::io::Result<(Vec<u8>, u32, PathBuf)> {
+            let file = fs::File::open(path)?;
+            let mode = file.metadata()?.permissions().mode();
+            let mut content = Vec::new();
+            file.take(FILE_BYTES_MAX as u64 + 1).read_to_end(&mut content)?;
+            let folder = std::path::absolute(path)?.parent().map(Path::to_path_buf);
+            Ok((content, mode, folder.unwrap_or_default()))
+        };
+        let (content, mode, folder) = read().map_err(|error| {
+            unreadable(format!("cannot be read: {error}"), "name a file that the broker may read")
+        })?;
+        if content.len() > FILE_BYTES_MAX {
+            return Err(unreadable("is larger than 1 MiB".into(), "name a configuration file"));
+        }
+        let text = String::from_utf8(content)
+            .map_err(|_| unreadable("is not UTF-8".into(), "save it as UTF-8"))?;
+        let mut config = Self::from_text(&name, &text, &folder, overrides)?;
+        if mode & 0o022 != 0 {
+            config.warnings.push(format!("{name} can be changed by users other than its owner"));
+        }
+        Ok(config)
+    }
+
+    /// As [`Config::load`], from text: `name` is for messages, `folder` for relative paths.
+    ///
+    /// # Errors
+    /// Everything that is wrong, with key, line and remedy.
+    pub fn from_text(
+        name: &str,
+        text: &str,
+        folder: &Path,
+        overrides: &[String],
+    ) -> Result<Self, ConfigError> {
+        let file = File::parse(name, text, overrides).map_err(ConfigError::new)?;
+        let report = RefCell::new(Report {
+            texts: file.texts,
+            problems: Vec::new(),
+            warnings: Vec::new(),
+            origins: Vec::new(),
+        });
+        let mut config = read(&mut Section::root(&file.root, &report), folder);
+        let report = report.into_inner();
+        if !report.problems.is_empty() {
+            return Err(ConfigError::new(report.problems));
+        }
+        config.origins = report.origins;
+        config.origins.sort_by(|left, right| left.key.cmp(&right.key));
+        config.warnings = report.warnings;
+        Ok(config)
+    }
+}
+
+fn read(root: &mut Section<'_>, folder: &Path) -> Config {
+    let path = Location { folder: folder.into() };
+    let profiles = read_profiles(root);
+    let listeners = read_listeners(root, folder, &profiles);
+    let config = Config {
+        policies: root.take("policies", &path, folder.join("policies")),
+        audit: read_audit(&mut root.section("audit"), &path),
+        metrics: read_metrics(&mut root.section("metrics")),
+        control: read_control(&mut root.section("control"), &path),
+        broker: read_broker(&mut root.section("broker")),
+        log: read_log(&mut root.section("log")),
+        origins: Vec::new(),
+        warnings: Vec::new(),
+        listeners,
+    };
+    check_sums(root, &config.broker, &profiles);
+    check_endpoints(root, &config);
+    config
+}
+
+/// All profiles: `default` first, since the others inherit what they leave unset from it.
+fn read_profiles(root: &mut Section<'_>) -> BTreeMap<String, Arc<Profile>> {
+    let mut typed = root.named_sections("profile");
+    let base = match typed.iter().position(|(name, _)| *name == profile::DEFAULT) {
+        Some(at) => profile::read(profile::DEFAULT, &mut typed.remove(at).1, &profile::built_in()),
+        None => profile::read(
+            profile::DEFAULT,
+            &mut root.absent("profile.default"),
+            &profile::built_in(),
+        ),
+    };
+    let mut profiles = BTreeMap::new();
+    for (name, mut section) in typed {
+        section.inherit_from("profile.default");
+        profiles.insert(name.to_owned(), profile::read(name, &mut section, &base));
+    }
+    profiles.insert(profile::DEFAULT.to_owned(), base);
+    profiles
+}
+
+fn read_listeners(
+    root: &mut Section<'_>,
+    folder: &Path,
+    profiles: &BTreeMap<String, Arc<Profile>>,
+) -> Vec<Listener> {
+    let mut sections = root.named_sections("listener");
+    if sections.is_empty() {
+        let remedy = "add [listener.NAME] with its address and tls";
+        root.refuse("listener", "is missing: nobody could connect", remedy);
+    }
+    let read =
+        |(name, section): &mut (&str, Section<'_>)| listener::read(name, section, folder, profiles);
+    let listeners: Vec<Listener> = sections.iter_mut().filter_map(read).collect();
+    for name in profiles.keys().filter(|name| *name != profile::DEFAULT) {
+        if !listeners.iter().any(|listener| *listener.profile.name == **name) {
+            root.warn(&format!("profile.{name}"), "is used by no listener");
+        }
+    }
+    listeners
+}
+
+fn read_audit(section: &mut Section<'_>, path: &Location) -> AuditSettings {
+    AuditSettings {
+        path: section.take("path", path, path.folder.join("audit/audit.jsonl")),
+        queue_max: section.take("queue_max", &count(16, 1_000_000), 8192),
+    }
+}
+
+fn read_metrics(section: &mut Section<'_>) -> Option<SocketAddr> {
+    let found = section.find("address", &address());
+    let beyond_loopback = section.take("beyond_loopback", &Flag, false);
+    let address = found?;
+    if !listener::is_loopback(address) {
+        if beyond_loopback {
+            section.warn("address", "can be read by others: it has neither TLS nor login");
+        } else {
+            section.refuse(
+                "address",
+                &format!("is {address}, which others can reach, without TLS or login"),
+                "write a loopback address, or ask for it by beyond_loopback = true",
+            );
+        }
+    }
+    Some(address)
+}
+
+fn read_control(section: &mut Section<'_>, path: &Location) -> Option<ControlSettings> {
+    let socket = section.find("socket", path);
+    let uids = section.take("uids", &list(count(0, u32::MAX - 1)), Vec::new());
+    if section.has("uids") && !section.has("socket") {
+        section.refuse("uids", "has no effect without socket", "set socket, or remove it");
+    }
+    let socket = socket?;
+    listener::check_socket_path(section, "socket", &socket);
+    Some(ControlSettings { socket, uids })
+}
+
+fn read_broker(section: &mut Section<'_>) -> BrokerSettings {
+    let octets = bytes(1 << 10, BYTES_MAX);
+    let several = count(1, 100_000_000);
+    BrokerSettings {
+        queued_bytes_max: section.take("queued_bytes_max", &octets, 256 << 20),
+        retained_messages_max: section.take("retained_messages_max", &several, 100_000),
+        retained_bytes_max: section.take("retained_bytes_max", &octets, 64 << 20),
+        sessions_max: section.take("sessions_max", &several, 100_000),
+        drain: section.take(
+            "drain",
+            &span(Duration::ZERO, Duration::from_hours(1)),
+            Duration::from_secs(10),
+        ),
+        unauthenticated_bytes_max: section.take("unauthenticated_bytes_max", &octets, 64 << 20),
+    }
+}
+
+/// What one client may fill has to fit into what all may. A contradiction that a profile wholly
+/// inherited is reported at `default` only.
+fn check_sums(
+    root: &Section<'_>,
+    broker: &BrokerSettings,
+    profiles: &BTreeMap<String, Arc<Profile>>,
+) {
+    for (name, profile) in profiles {
+        let packet = u64::from(profile.size.packet_bytes_max);
+        let mailbox = profile.mailbox.bytes_max;
+        for (all_key, all, one_key, one) in [
+            ("queued_bytes_max", broker.queued_bytes_max, "mailbox.bytes_max", mailbox),
+            ("retained_bytes_max", broker.retained_bytes_max, "size.packet_bytes_max", packet),
+            (
+                "unauthenticated_bytes_max",
+                broker.unauthenticated_bytes_max,
+                "size.packet_bytes_max",
+                packet,
+            ),
+        ] {
+            let all_key = format!("broker.{all_key}");
+            let one_key = format!("profile.{name}.{one_key}");
+            if all >= one || (name != profile::DEFAULT && !root.has(&one_key)) {
+                continue;
+            }
+            let (all, one) = (show_bytes(all), show_bytes(one));
+            if root.has(&all_key) {
+                let remedy = format!("set it to at least \"{one}\", or lower {one_key}");
+                root.refuse(&all_key, &format!("is {all}, but {one_key} {one}"), &remedy);
+            } else {
+                let remedy = format!("lower it to \"{all}\", or raise {all_key}");
+                root.refuse(&one_key, &format!("is {one}, but {all_key} {all}"), &remedy);
+            }
+        }
+    }
+}
+
+fn read_log(section: &mut Section<'_>) -> LogSettings {
+    LogSettings {
+        level: section.take("level", &LOG_LEVEL, LogLevel::Info),
+        json: section.take("json", &Flag, false),
+    }
+}
+
+/// No two sockets in one place.
+fn check_endpoints(root: &Section<'_>, config: &Config) {
+    let mut taken: Vec<(String, Endpoint)> = Vec::new();
+    let listeners = config.listeners.iter().map(|listener| {
+        let key = match listener.endpoint {
+            Endpoint::Tcp(_) => "address",
+            Endpoint::Unix(_) => "unix",
+        };
+        (format!("listener.{}.{key}", listener.name), listener.endpoint.clone())
+    });
+    let metrics = config.metrics.map(|address| ("metrics.address".into(), Endpoint::Tcp(address)));
+    let control = config.control.as_ref();
+    let control =
+        control.map(|control| ("control.socket".into(), Endpoint::Unix(control.socket.clone())));
+    for (key, endpoint) in listeners.chain(metrics).chain(control) {
+        match taken.iter().find(|(_, other)| collide(&endpoint, other)) {
+            Some((other, _)) => {
+                let message = format!("is where {other} listens already");
+                root.refuse(&key, &message, "give each its own");
+            }
+            None => taken.push((key, endpoint)),
+        }
+    }
+}
+
+/// True when two endpoints cannot be bound together. Port 0 stands for any free one.
+fn collide(left: &Endpoint, right: &Endpoint) -> bool {
+    match (left, right) {
+        (Endpoint::Unix(left), Endpoint::Unix(right)) => left == right,
+        (Endpoint::Tcp(left), Endpoint::Tcp(right)) => {
+            // A dual-stack [::] takes the port of IPv4 as well.
+            let covers = |all: &SocketAddr, one: &SocketAddr| {
+                all.ip().is_unspecified() && (all.is_ipv6() || one.is_ipv4())
+            };
+            let same_port = left.port() == right.port() && left.port() != 0;
+            same_port && (left.ip() == right.ip() || covers(left, right) || covers(right, left))
+        }
+        (Endpoint::Tcp(_), Endpoint::Unix(_)) | (Endpoint::Unix(_), Endpoint::Tcp(_)) => false,
+    }
+}

@@ -1,0 +1,57 @@
+//! What each fuzz target does with its bytes: shared by `fuzz/` and by the test that replays
+//! its corpus, so that both run the same code.
+
+use crate::mqtt::ProtocolVersion;
+use crate::mqtt::frame::{FrameHeader, PACKET_BYTES_MAX};
+use crate::mqtt::packet::{Packet, Side};
+
+const VERSIONS: [ProtocolVersion; 3] =
+    [ProtocolVersion::V31, ProtocolVersion::V311, ProtocolVersion::V5];
+
+/// The bytes are the start of a stream. What the header says must not depend on how the bytes
+/// arrive, and must stay below the cap.
+///
+/// # Panics
+/// When that does not hold.
+pub fn frame(data: &[u8]) {
+    const BYTES_MAX: u32 = 1 << 20;
+    let whole = FrameHeader::peek(data, BYTES_MAX);
+    for bytes in (0..data.len().min(6)).filter_map(|end| data.get(..end)) {
+        let cut = FrameHeader::peek(bytes, BYTES_MAX);
+        assert!(cut == Ok(None) || cut == whole, "{cut:?} became {whole:?}");
+    }
+    if let Ok(Some(header)) = whole {
+        assert!((2..=5).contains(&header.header_bytes));
+        assert!(u32::try_from(header.packet_bytes()).is_ok_and(|bytes| bytes <= BYTES_MAX));
+        assert_eq!(FrameHeader::peek(data, PACKET_BYTES_MAX), whole);
+    }
+}
+
+/// The first byte is that of a packet, the rest its body, without the remaining length. What
+/// decodes must encode, to as many bytes as announced, and decode to the same again.
+///
+/// # Panics
+/// When that does not hold.
+pub fn packet(data: &[u8]) {
+    let Some((&first_byte, body)) = data.split_first() else { return };
+    for version in VERSIONS {
+        for side in [Side::FromClient, Side::FromServer] {
+            if let Ok(packet) = Packet::decode(first_byte, body, version, side) {
+                round_trip(&packet, version, side);
+            }
+        }
+    }
+}
+
+fn round_trip(packet: &Packet<'_>, version: ProtocolVersion, side: Side) {
+    let mut bytes = Vec::new();
+    packet.encode(version, &mut bytes);
+    assert_eq!(bytes.len(), packet.encoded_bytes(version), "{packet:?}");
+    let header = FrameHeader::peek(&bytes, PACKET_BYTES_MAX);
+    let Ok(Some(header)) = header else { unreachable!("{header:?} of {packet:?}") };
+    assert_eq!(header.packet_bytes(), bytes.len(), "{packet:?}");
+    let body = bytes.get(header.header_bytes..).unwrap_or_default();
+    let again = Packet::decode(header.first_byte, body, version, side);
+    // Boxed empty properties say the same as none.
+    assert_eq!(again.as_ref(), Ok(packet));
+}

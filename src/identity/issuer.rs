@@ -1,0 +1,198 @@
+//! Which authority issued a certificate.
+//!
+//! Revocation is keyed by the issuer's public key, so a wrong answer here would let a revoked
+//! certificate pass. A client chooses which intermediates it sends, and can make a certificate
+//! with any subject and with a key under which a given signature is valid; therefore an
+//! intermediate counts only where a trusted authority vouches for it.
+
+use std::sync::Arc;
+
+use rustls::crypto::aws_lc_rs;
+use rustls::pki_types::CertificateDer;
+use x509_parser::asn1_rs::{Any, FromDer as _};
+use x509_parser::certificate::X509Certificate;
+use x509_parser::extensions::{ParsedExtension, X509Extension};
+use x509_parser::oid_registry::{
+    OID_X509_EXT_AUTHORITY_KEY_IDENTIFIER, OID_X509_EXT_SUBJECT_KEY_IDENTIFIER,
+};
+
+use super::certificate::{self, CertificateError};
+use crate::pki;
+
+/// Signatures checked to find the issuer of one certificate. A chain is short; more is an attempt
+/// to spend our time.
+const SIGNATURE_CHECKS_MAX: u32 = 16;
+
+/// The authorities that client certificates of a listener have to come from.
+#[derive(Clone, Debug, Default)]
+pub struct TrustedIssuers(Vec<Authority>);
+
+/// A public key that signs certificates, and the name it signs under.
+#[derive(Clone, Debug)]
+struct Authority {
+    /// DER of the subject.
+    subject: Vec<u8>,
+    key_identifier: Option<Vec<u8>>,
+    /// The contents of the `AlgorithmIdentifier` of the key.
+    key_algorithm: Vec<u8>,
+    key: Vec<u8>,
+    /// Lower-case hex of the SHA-256 of the `SubjectPublicKeyInfo`.
+    fingerprint: Arc<str>,
+}
+
+/// An intermediate that the client sent.
+struct Intermediate<'a> {
+    authority: Authority,
+    certificate: &'a X509Certificate<'a>,
+}
+
+impl TrustedIssuers {
+    /// Reads the authorities' certificates.
+    ///
+    /// # Errors
+    /// When one of them is not a certificate.
+    pub fn new(authorities: &[CertificateDer<'_>]) -> Result<Self, CertificateError> {
+        authorities
+            .iter()
+            .map(|der| Authority::read(&certificate::parse(der)?))
+            .collect::<Result<_, _>>()
+            .map(Self)
+    }
+
+    /// The fingerprint of the key that signed `leaf`.
+    ///
+    /// The chain has been verified against these authorities, so an authority that is alone with
+    /// its name needs no second check; where names are shared, signatures decide.
+    pub(super) fn issuer_of(
+        &self,
+        leaf: &X509Certificate<'_>,
+        intermediates: &[X509Certificate<'_>],
+    ) -> Result<Arc<str>, CertificateError> {
+        let intermediates: Vec<Intermediate<'_>> = intermediates
+            .iter()
+            .map(|certificate| {
+                Ok(Intermediate { authority: Authority::read(certificate)?, certificate })
+            })
+            .collect::<Result<_, CertificateError>>()?;
+        let mut candidates = self
+            .0
+            .iter()
+            .chain(intermediates.iter().map(|intermediate| &intermediate.authority))
+            .filter(|authority| authority.subject == leaf.issuer().as_raw());
+        let first = candidates.next().ok_or(CertificateError::IssuerUnknown)?;
+        if candidates.all(|other| other.fingerprint == first.fingerprint) {
+            return if first.may_have_issued(leaf) {
+                Ok(Arc::clone(&first.fingerprint))
+            } else {
+                Err(CertificateError::IssuerUnknown)
+            };
+        }
+        let mut checks_left = SIGNATURE_CHECKS_MAX;
+        self.vouched_issuer(leaf, &intermediates, intermediates.len(), &mut checks_left)?
+            .ok_or(CertificateError::IssuerUnknown)
+    }
+
+    /// The authority that signed `certificate`: a trusted one, or an intermediate that is itself
+    /// signed by such an authority, over at most `depth` more steps.
+    fn vouched_issuer(
+        &self,
+        certificate: &X509Certificate<'_>,
+        intermediates: &[Intermediate<'_>],
+        depth: usize,
+        checks_left: &mut u32,
+    ) -> Result<Option<Arc<str>>, CertificateError> {
+        for authority in &self.0 {
+            if authority.signed(certificate, checks_left)? {
+                return Ok(Some(Arc::clone(&authority.fingerprint)));
+            }
+        }
+        let Some(depth) = depth.checked_sub(1) else { return Ok(None) };
+        for Intermediate { authority, certificate: own } in intermediates {
+            if authority.signed(certificate, checks_left)?
+                && self.vouched_issuer(own, intermediates, depth, checks_left)?.is_some()
+            {
+                return Ok(Some(Arc::clone(&authority.fingerprint)));
+            }
+        }
+        Ok(None)
+    }
+}
+
+impl Authority {
+    fn read(certificate: &X509Certificate<'_>) -> Result<Self, CertificateError> {
+        let spki = certificate.public_key();
+        let key_identifier = match extension(certificate, &OID_X509_EXT_SUBJECT_KEY_IDENTIFIER)? {
+            Some(ParsedExtension::SubjectKeyIdentifier(identifier)) => Some(identifier.0.to_vec()),
+            _ => None,
+        };
+        let (_, fields) = first_element(spki.raw)?;
+        let (_, key_algorithm) = first_element(fields)?;
+        Ok(Self {
+            subject: certificate.subject().as_raw().to_vec(),
+            key_identifier,
+            key_algorithm: key_algorithm.to_vec(),
+            key: spki.subject_public_key.data.to_vec(),
+            fingerprint: pki::sha256_hex(spki.raw).into(),
+        })
+    }
+
+    /// Whether names and key identifiers allow that this authority issued `certificate`.
+    fn may_have_issued(&self, certificate: &X509Certificate<'_>) -> bool {
+        let wanted = match extension(certificate, &OID_X509_EXT_AUTHORITY_KEY_IDENTIFIER) {
+            Ok(Some(ParsedExtension::AuthorityKeyIdentifier(identifier))) => {
+                identifier.key_identifier.as_ref().map(|identifier| identifier.0)
+            }
+            Ok(_) => None,
+            Err(_) => return false,
+        };
+        let keys_agree = match (wanted, &self.key_identifier) {
+            (Some(wanted), Some(own)) => wanted == own.as_slice(),
+            _ => true,
+        };
+        keys_agree && self.subject == certificate.issuer().as_raw()
+    }
+
+    /// Whether this authority's key made the signature of `certificate`.
+    fn signed(
+        &self,
+        certificate: &X509Certificate<'_>,
+        checks_left: &mut u32,
+    ) -> Result<bool, CertificateError> {
+        if !self.may_have_issued(certificate) {
+            return Ok(false);
+        }
+        let (_, fields) = first_element(certificate.as_raw())?;
+        let (after_tbs, _) = first_element(fields)?;
+        let (_, signature_algorithm) = first_element(after_tbs)?;
+        // The same algorithms that the verifier of the handshake accepts.
+        let algorithms = aws_lc_rs::default_provider().signature_verification_algorithms.all;
+        for algorithm in algorithms.iter().filter(|algorithm| {
+            *algorithm.public_key_alg_id() == *self.key_algorithm
+                && *algorithm.signature_alg_id() == *signature_algorithm
+        }) {
+            *checks_left = checks_left.checked_sub(1).ok_or(CertificateError::IssuerUnclear)?;
+            let message = certificate.tbs_certificate.as_ref();
+            let signature = &certificate.signature_value.data;
+            if algorithm.verify_signature(&self.key, message, signature).is_ok() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+}
+
+/// The first DER element: what follows it, and its contents.
+fn first_element(der: &[u8]) -> Result<(&[u8], &[u8]), CertificateError> {
+    let (rest, element) = Any::from_der(der).map_err(|_| CertificateError::Malformed)?;
+    Ok((rest, element.data))
+}
+
+fn extension<'a>(
+    certificate: &'a X509Certificate<'_>,
+    oid: &x509_parser::asn1_rs::Oid<'_>,
+) -> Result<Option<&'a ParsedExtension<'a>>, CertificateError> {
+    certificate
+        .get_extension_unique(oid)
+        .map(|found| found.map(X509Extension::parsed_extension))
+        .map_err(|_| CertificateError::Malformed)
+}

@@ -1,0 +1,235 @@
+//! Files that hold certificates and keys: read with a bound, keys only when nobody else can read
+//! them, written whole or not at all, and never over another file.
+
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+
+/// The largest file of certificates or keys that is read.
+pub const FILE_BYTES_MAX: u64 = 1024 * 1024;
+
+/// Why a file of certificates or keys cannot be used. Each says the file and the remedy.
+#[derive(Debug, thiserror::Error)]
+pub enum FileError {
+    /// The operating system refuses.
+    #[error("{}: cannot {action}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What was tried.
+        action: &'static str,
+        /// Why it failed.
+        source: io::Error,
+    },
+    /// The file is larger than any file of certificates.
+    #[error("{}: larger than {bytes_max} bytes; is this the right file?", path.display())]
+    TooLarge {
+        /// The file.
+        path: PathBuf,
+        /// The bound.
+        bytes_max: u64,
+    },
+    /// Others than the owner may read or write the key.
+    #[error(
+        "{0}: the private key has mode {mode:04o}, so that others than its owner can use it; run: chmod 600 {0}",
+        path.display()
+    )]
+    KeyOpenToOthers {
+        /// The file.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// There is a file already, and it may be the only copy of a key.
+    #[error("{}: exists already and is not overwritten; move it away or choose another folder", path.display())]
+    Exists {
+        /// The file.
+        path: PathBuf,
+    },
+}
+
+impl FileError {
+    fn io(path: &Path, action: &'static str, source: io::Error) -> Self {
+        Self::Io { path: path.to_owned(), action, source }
+    }
+}
+
+/// Reads a file that is no secret.
+///
+/// # Errors
+/// When it cannot be read or is larger than [`FILE_BYTES_MAX`].
+pub fn read(path: &Path) -> Result<Vec<u8>, FileError> {
+    let file = File::open(path).map_err(|error| FileError::io(path, "open it", error))?;
+    read_bounded(path, file)
+}
+
+/// Reads a private key.
+///
+/// # Errors
+/// As [`read`], and when group or others have any permission for it.
+pub fn read_key(path: &Path) -> Result<Vec<u8>, FileError> {
+    let file = File::open(path).map_err(|error| FileError::io(path, "open it", error))?;
+    // The mode of what was opened, not of what the path means a moment later.
+    let metadata = file.metadata().map_err(|error| FileError::io(path, "examine it", error))?;
+    let mode = metadata.permissions().mode() & 0o7777;
+    if mode & 0o077 != 0 {
+        return Err(FileError::KeyOpenToOthers { path: path.to_owned(), mode });
+    }
+    read_bounded(path, file)
+}
+
+fn read_bounded(path: &Path, file: File) -> Result<Vec<u8>, FileError> {
+    let mut bytes = Vec::new();
+    file.take(FILE_BYTES_MAX + 1)
+        .read_to_end(&mut bytes)
+        .map_err(|error| FileError::io(path, "read it", error))?;
+    if u64::try_from(bytes.len()).is_ok_and(|length| length <= FILE_BYTES_MAX) {
+        Ok(bytes)
+    } else {
+        Err(FileError::TooLarge { path: path.to_owned(), bytes_max: FILE_BYTES_MAX })
+    }
+}
+
+/// Who may read a new file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Its owner only: mode 0600.
+    Owner,
+    /// Everybody: mode 0644.
+    Everybody,
+}
+
+/// Makes a folder that only its owner may enter, unless there is one already.
+///
+/// # Errors
+/// When it cannot be made.
+pub fn create_private_folder(path: &Path) -> Result<(), FileError> {
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .map_err(|error| FileError::io(path, "create this folder", error))
+}
+
+/// Writes a new file: whole or not at all, durable, and never over a file that exists.
+///
+/// # Errors
+/// [`FileError::Exists`], or what the operating system says.
+pub fn write_new(path: &Path, bytes: &[u8], access: Access) -> Result<(), FileError> {
+    let folder = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    let temporary = Temporary::create(folder, path, access)?;
+    temporary.fill(bytes).map_err(|error| FileError::io(path, "write it", error))?;
+    // A link fails where a rename would overwrite.
+    std::fs::hard_link(&temporary.path, path).map_err(|error| match error.kind() {
+        io::ErrorKind::AlreadyExists => FileError::Exists { path: path.to_owned() },
+        _ => FileError::io(path, "create it", error),
+    })?;
+    File::open(folder)
+        .and_then(|folder| folder.sync_all())
+        .map_err(|error| FileError::io(path, "make it durable", error))
+}
+
+/// Writes a new key, for its owner only, and its certificate, for everybody: both or none.
+///
+/// # Errors
+/// As [`write_new`], for either.
+pub fn write_new_pair(
+    (key_path, key): (&Path, &[u8]),
+    (certificate_path, certificate): (&Path, &[u8]),
+) -> Result<(), FileError> {
+    write_new(key_path, key, Access::Owner)?;
+    write_new(certificate_path, certificate, Access::Everybody).inspect_err(|_| {
+        // It was made a moment ago, and belongs to no certificate.
+        let _ = std::fs::remove_file(key_path);
+    })
+}
+
+/// A file beside its destination, removed on drop.
+struct Temporary {
+    path: PathBuf,
+    file: File,
+}
+
+impl Temporary {
+    fn create(folder: &Path, destination: &Path, access: Access) -> Result<Self, FileError> {
+        let mut random = [0_u8; 8];
+        aws_lc_rs::rand::fill(&mut random).map_err(|_| {
+            FileError::io(destination, "name a temporary file", io::Error::other("no randomness"))
+        })?;
+        let path = folder.join(format!(".portcullis-{}.tmp", hex::encode(random)));
+        let mode = match access {
+            Access::Owner => 0o600,
+            Access::Everybody => 0o644,
+        };
+        let file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(mode)
+            .open(&path)
+            .map_err(|error| FileError::io(destination, "create it", error))?;
+        Ok(Self { path, file })
+    }
+
+    fn fill(&self, bytes: &[u8]) -> io::Result<()> {
+        (&self.file).write_all(bytes)?;
+        self.file.sync_all()
+    }
+}
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mode_of(path: &Path) -> u32 {
+        std::fs::metadata(path).unwrap().permissions().mode() & 0o7777
+    }
+
+    #[test]
+    fn a_new_file_is_never_written_over_another() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("ca.key");
+        write_new(&path, b"first", Access::Owner).unwrap();
+        let error = write_new(&path, b"second", Access::Owner).unwrap_err();
+        assert!(matches!(error, FileError::Exists { .. }), "{error}");
+        assert_eq!(read_key(&path).unwrap(), b"first");
+        assert_eq!(mode_of(&path), 0o600);
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "nothing is left behind");
+    }
+
+    #[test]
+    fn a_key_that_others_can_use_is_refused_with_the_remedy() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("server.key");
+        write_new(&path, b"key", Access::Owner).unwrap();
+        for (mode, refused) in
+            [(0o600, false), (0o400, false), (0o640, true), (0o604, true), (0o620, true)]
+        {
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+            let outcome = read_key(&path);
+            assert_eq!(outcome.is_err(), refused, "{mode:o}");
+            if let Err(error) = outcome {
+                let text = error.to_string();
+                assert!(text.contains(&format!("mode {mode:04o}")), "{text}");
+                assert!(text.ends_with(&format!("chmod 600 {}", path.display())), "{text}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_file_beyond_the_bound_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("huge.pem");
+        File::create(&path).unwrap().set_len(FILE_BYTES_MAX + 1).unwrap();
+        assert!(matches!(read(&path), Err(FileError::TooLarge { .. })));
+    }
+}

@@ -1,0 +1,249 @@
+//! A set of policies, loaded whole or not at all, and never changed afterwards.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::{Arc, Weak};
+
+use cedar_policy::{Authorizer, EntityUid, PrincipalConstraint};
+use parking_lot::Mutex;
+
+use super::PolicyEpoch;
+use super::acl::Acl;
+use super::groups::DeclaredGroups;
+use super::load::{self, Rule};
+use super::permit::Denial;
+use super::problem::{LoadError, Problem};
+use super::schema::{Action, SCHEMA, Vocabulary, uid};
+use super::source::{self, Source};
+use crate::identity::{Identity, PrincipalKind};
+
+/// The number of a rule within its bundle.
+type RuleIndex = u32;
+
+/// Policies in force together.
+pub struct Bundle {
+    epoch: PolicyEpoch,
+    hash: String,
+    rules: Vec<Rule>,
+    index: Index,
+    groups: DeclaredGroups,
+    pub(super) vocabulary: Vocabulary,
+    pub(super) authorizer: Authorizer,
+    pub(super) hasher: ahash::RandomState,
+    acls: Mutex<Acls>,
+}
+
+/// The rules by what their scope asks of the principal.
+#[derive(Debug, Default)]
+struct Index {
+    by_id: HashMap<EntityUid, Vec<RuleIndex>>,
+    by_kind: HashMap<PrincipalKind, Vec<RuleIndex>>,
+    rest: Vec<RuleIndex>,
+}
+
+/// Compiled rules that some session still uses, so that a fleet shares them.
+#[derive(Default)]
+struct Acls {
+    known: ahash::AHashMap<(Action, Box<[RuleIndex]>), Weak<Acl>>,
+    /// At this many entries the unused ones are removed.
+    sweep_at: usize,
+}
+
+impl Bundle {
+    /// Loads every `*.cedar` file of a directory; the order of the files does not matter. With
+    /// groups given, a policy that names another one is refused.
+    ///
+    /// # Errors
+    /// Everything that is wrong with the files or the policies in them.
+    pub fn load_dir(
+        dir: &Path,
+        groups: Option<&DeclaredGroups>,
+        epoch: PolicyEpoch,
+    ) -> Result<Self, LoadError> {
+        Self::load(&source::read_dir(dir)?, groups, epoch)
+    }
+
+    /// Loads policies from text; problems are shown under the given name.
+    ///
+    /// # Errors
+    /// Everything that is wrong with the policies.
+    pub fn load_text(
+        name: &str,
+        text: &str,
+        groups: Option<&DeclaredGroups>,
+        epoch: PolicyEpoch,
+    ) -> Result<Self, LoadError> {
+        Self::load(&[Source::new(name, text)], groups, epoch)
+    }
+
+    fn load(
+        sources: &[Source],
+        groups: Option<&DeclaredGroups>,
+        epoch: PolicyEpoch,
+    ) -> Result<Self, LoadError> {
+        let (vocabulary, rules) = load::load(sources, groups)?;
+        let index = Index::new(&rules, &vocabulary)?;
+        let groups = groups.cloned().unwrap_or_default();
+        Ok(Self {
+            epoch,
+            hash: content_hash(&rules, &groups),
+            rules,
+            index,
+            groups,
+            vocabulary,
+            authorizer: Authorizer::new(),
+            hasher: ahash::RandomState::new(),
+            acls: Mutex::default(),
+        })
+    }
+
+    /// Which generation of policies this is.
+    #[must_use]
+    pub fn epoch(&self) -> PolicyEpoch {
+        self.epoch
+    }
+
+    /// SHA-256 of all that decides (policies, groups, schema), in hex. The same policies in
+    /// other files, or in another order, have the same hash.
+    #[must_use]
+    pub fn hash(&self) -> &str {
+        &self.hash
+    }
+
+    /// How many policies there are.
+    #[must_use]
+    pub fn policies(&self) -> usize {
+        self.rules.len()
+    }
+
+    /// The ids of the policies, in order.
+    pub fn policy_ids(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.rules.iter().map(|rule| &rule.id)
+    }
+
+    /// Every group that a principal is in, directly or through other groups.
+    pub(super) fn groups_of(&self, identity: &Identity) -> Vec<Arc<str>> {
+        self.groups.closure(&identity.groups)
+    }
+
+    /// The groups that a group is directly in.
+    pub(super) fn parents_of(&self, group: &str) -> impl Iterator<Item = &Arc<str>> {
+        self.groups.parents(group)
+    }
+
+    /// The compiled rules of an action for a principal that is in these groups.
+    pub(super) fn acl(
+        &self,
+        action: Action,
+        identity: &Identity,
+        groups: &[Arc<str>],
+    ) -> Result<Arc<Acl>, Denial> {
+        let rules = self.candidates(action, identity, groups);
+        let key = (action, rules);
+        if let Some(acl) = self.acls.lock().known.get(&key).and_then(Weak::upgrade) {
+            return Ok(acl);
+        }
+        let acl = Acl::new(key.1.iter().filter_map(|index| self.rule(*index)), action)?;
+        let acl = Arc::new(acl);
+        self.acls.lock().add(key, &acl);
+        Ok(acl)
+    }
+
+    /// The rules whose scope does not rule out this principal, in order.
+    fn candidates(
+        &self,
+        action: Action,
+        identity: &Identity,
+        groups: &[Arc<str>],
+    ) -> Box<[RuleIndex]> {
+        let principal = uid(self.vocabulary.principal(identity.kind), &identity.name);
+        let of_groups = groups.iter().map(|group| uid(&self.vocabulary.group, group));
+        let by_id = std::iter::once(principal)
+            .chain(of_groups)
+            .filter_map(|entity| self.index.by_id.get(&entity))
+            .flatten();
+        let by_kind = self.index.by_kind.get(&identity.kind).into_iter().flatten();
+        let mut rules: Vec<RuleIndex> = by_id
+            .chain(by_kind)
+            .chain(&self.index.rest)
+            .copied()
+            .filter(|index| self.rule(*index).is_some_and(|rule| rule.actions.contains(action)))
+            .collect();
+        rules.sort_unstable();
+        rules.dedup();
+        rules.into()
+    }
+
+    fn rule(&self, index: RuleIndex) -> Option<&Rule> {
+        self.rules.get(usize::try_from(index).ok()?)
+    }
+}
+
+impl std::fmt::Debug for Bundle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Bundle")
+            .field("epoch", &self.epoch)
+            .field("hash", &self.hash)
+            .field("policies", &self.rules.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Index {
+    fn new(rules: &[Rule], vocabulary: &Vocabulary) -> Result<Self, Problem> {
+        let mut index = Self::default();
+        for (at, rule) in rules.iter().enumerate() {
+            let at = RuleIndex::try_from(at)
+                .map_err(|_| Problem::new("there are more policies than can be numbered"))?;
+            let list = match &rule.principal {
+                PrincipalConstraint::Any => &mut index.rest,
+                PrincipalConstraint::Is(name) => match vocabulary.kind(name) {
+                    Some(kind) => index.by_kind.entry(kind).or_default(),
+                    None => &mut index.rest,
+                },
+                PrincipalConstraint::Eq(entity)
+                | PrincipalConstraint::In(entity)
+                | PrincipalConstraint::IsIn(_, entity) => {
+                    index.by_id.entry(entity.clone()).or_default()
+                }
+            };
+            list.push(at);
+        }
+        Ok(index)
+    }
+}
+
+impl Acls {
+    const SWEEP_AT_MIN: usize = 64;
+
+    fn add(&mut self, key: (Action, Box<[RuleIndex]>), acl: &Arc<Acl>) {
+        if self.known.len() >= self.sweep_at.max(Self::SWEEP_AT_MIN) {
+            self.known.retain(|_, acl| acl.strong_count() > 0);
+            self.sweep_at = self.known.len().saturating_mul(2);
+        }
+        self.known.insert(key, Arc::downgrade(acl));
+    }
+}
+
+/// Every part is preceded by its length, so that no two sets of parts read alike.
+fn content_hash(rules: &[Rule], groups: &DeclaredGroups) -> String {
+    let mut digest = aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA256);
+    let mut part = |text: &str| {
+        digest.update(&u64::try_from(text.len()).unwrap_or(u64::MAX).to_be_bytes());
+        digest.update(text.as_bytes());
+    };
+    part(SCHEMA);
+    part(&rules.len().to_string());
+    for rule in rules {
+        part(&rule.id);
+        part(&rule.text);
+    }
+    for (group, parents) in groups.iter() {
+        part(group);
+        part(&parents.len().to_string());
+        for parent in parents {
+            part(parent);
+        }
+    }
+    hex::encode(digest.finish())
+}

@@ -1,0 +1,106 @@
+//! Decisions that one subject remembers. Bounded, and dropped as a whole.
+
+use ahash::AHashMap;
+
+use super::acl::Class;
+use super::permit::Verdict;
+use super::polarity::Reads;
+use super::schema::Action;
+use crate::mqtt::TopicName;
+use crate::mqtt::packet::Qos;
+
+/// Topics remembered, each in the slot its hash names: a publisher's few topics find each other
+/// there, and one that runs through many loses nothing but the short cut.
+const TOPIC_SLOTS: usize = 16;
+/// A longer topic is not remembered, so that a subject holds at most 4 KiB of them.
+const TOPIC_BYTES_MAX: usize = 256;
+/// Classes remembered; at the bound all are forgotten.
+const CLASSES_MAX: usize = 256;
+/// A class of more filters is not remembered.
+const CLASS_FILTERS_MAX: usize = 64;
+
+/// The part of a question that a decision can depend on besides the topic: the action, and
+/// those of its small facts that some rule reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Key(u8);
+
+impl Key {
+    pub(super) const fn new(action: Action, reads: Reads, small: Small) -> Self {
+        let mut key = (action as u8) << 4;
+        if reads.any_of(Reads::QOS) {
+            key |= small.qos.as_u8();
+        }
+        if reads.any_of(Reads::RETAIN) {
+            key |= (small.retain as u8) << 2;
+        }
+        if reads.any_of(Reads::WILL) {
+            key |= (small.will as u8) << 3;
+        }
+        Self(key)
+    }
+}
+
+/// The facts of a packet that have few values.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Small {
+    pub(super) qos: Qos,
+    pub(super) retain: bool,
+    pub(super) will: bool,
+}
+
+/// Decisions by full topic.
+#[derive(Debug, Default)]
+pub(super) struct TopicCache(Option<Box<[Option<Slot>; TOPIC_SLOTS]>>);
+
+#[derive(Debug)]
+struct Slot {
+    hash: u64,
+    key: Key,
+    topic: TopicName,
+    verdict: Verdict,
+}
+
+impl TopicCache {
+    pub(super) fn find(&self, hash: u64, key: Key, topic: &TopicName) -> Option<&Verdict> {
+        let slot = self.0.as_ref()?.get(place(hash))?.as_ref()?;
+        let found = slot.hash == hash
+            && slot.key == key
+            && (slot.topic.same(topic) || slot.topic == *topic);
+        found.then_some(&slot.verdict)
+    }
+
+    pub(super) fn keep(&mut self, hash: u64, key: Key, topic: &TopicName, verdict: &Verdict) {
+        if topic.as_str().len() > TOPIC_BYTES_MAX {
+            return;
+        }
+        let slots = self.0.get_or_insert_default();
+        if let Some(slot) = slots.get_mut(place(hash)) {
+            let (topic, verdict) = (topic.clone(), verdict.clone());
+            *slot = Some(Slot { hash, key, topic, verdict });
+        }
+    }
+}
+
+fn place(hash: u64) -> usize {
+    usize::try_from(hash % TOPIC_SLOTS as u64).unwrap_or_default()
+}
+
+/// Decisions by class: they hold for topics never seen before.
+#[derive(Debug, Default)]
+pub(super) struct ClassCache(AHashMap<(Key, Class), Verdict>);
+
+impl ClassCache {
+    pub(super) fn find(&self, question: &(Key, Class)) -> Option<&Verdict> {
+        self.0.get(question)
+    }
+
+    pub(super) fn keep(&mut self, question: (Key, Class), verdict: &Verdict) {
+        if question.1.len() > CLASS_FILTERS_MAX {
+            return;
+        }
+        if self.0.len() >= CLASSES_MAX {
+            self.0.clear();
+        }
+        self.0.insert(question, verdict.clone());
+    }
+}

@@ -1,0 +1,313 @@
+//! Text to rules: parse, validate strictly, and refuse what has no sound meaning.
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::Arc;
+
+use cedar_policy::{
+    ActionConstraint, Policy, PolicyId, PolicySet, PrincipalConstraint, ValidationMode, Validator,
+};
+use miette::Diagnostic;
+
+use super::groups::DeclaredGroups;
+use super::polarity::{self, Analysis, Misuse, Reads};
+use super::problem::{LoadError, PROBLEMS_MAX, Problem};
+use super::schema::{Action, Actions, Vocabulary};
+use super::source::{self, Source};
+use super::trie::PolicyFilter;
+
+/// Bytes of an `@id`.
+const ID_BYTES_MAX: usize = 128;
+/// Policies in one bundle.
+const POLICIES_MAX: usize = 1 << 20;
+/// The stack of the thread that parses. Within the bounds of the scan a policy needs far less.
+const STACK_BYTES: usize = 64 << 20;
+
+/// One policy, ready to be judged by.
+#[derive(Debug)]
+pub(super) struct Rule {
+    /// The `@id`.
+    pub(super) id: Arc<str>,
+    pub(super) policy: Policy,
+    /// As it judges a whole filter; for rules that can apply to subscribe or receive.
+    pub(super) rewritten: Option<Policy>,
+    /// The actions it can apply to.
+    pub(super) actions: Actions,
+    pub(super) principal: PrincipalConstraint,
+    pub(super) reads: Reads,
+    /// The filters it names, each once.
+    pub(super) filters: Vec<PolicyFilter>,
+    /// The filter without which it cannot apply.
+    pub(super) scope: Option<Arc<str>>,
+    /// The policy as written.
+    pub(super) text: Arc<str>,
+}
+
+/// Loads the policies of all sources, in order of their ids.
+///
+/// # Errors
+/// Everything that is wrong with them.
+pub(super) fn load(
+    sources: &[Source],
+    groups: Option<&DeclaredGroups>,
+) -> Result<(Vocabulary, Vec<Rule>), LoadError> {
+    std::thread::scope(|scope| {
+        std::thread::Builder::new()
+            .name("policy-load".into())
+            .stack_size(STACK_BYTES)
+            .spawn_scoped(scope, || load_here(sources, groups))
+            .map_err(|error| Problem::new(format!("no thread to load policies: {error}")))?
+            .join()
+            .unwrap_or_else(|_| Err(Problem::new("loading the policies ended in a panic").into()))
+    })
+}
+
+fn load_here(
+    sources: &[Source],
+    groups: Option<&DeclaredGroups>,
+) -> Result<(Vocabulary, Vec<Rule>), LoadError> {
+    let vocabulary = Vocabulary::new()?;
+    let loader = Loader {
+        validator: Validator::new(vocabulary.schema.clone()),
+        vocabulary: &vocabulary,
+        groups,
+    };
+    let mut rules: Vec<Rule> = Vec::new();
+    let mut problems: Vec<Problem> = Vec::new();
+    let mut places: HashMap<Arc<str>, String> = HashMap::new();
+    for source in sources {
+        let ranges = match source::scan(source) {
+            Ok(ranges) => ranges,
+            Err(problem) => {
+                problems.push(problem);
+                continue;
+            }
+        };
+        for range in ranges {
+            let place = Place { source, range };
+            match loader.rule(&place) {
+                Err(found) => problems.extend(found),
+                Ok(rule) => {
+                    if let Some(first) = places.get(&rule.id) {
+                        let message = format!("there are two policies with @id({:?})", rule.id);
+                        problems.push(place.problem(message).remedy(format!(
+                            "give this one an @id of its own; the other is in {first}"
+                        )));
+                        continue;
+                    }
+                    places.insert(Arc::clone(&rule.id), place.to_string());
+                    rules.push(rule);
+                }
+            }
+            // Enough to fill a report: an attacker's file is not worth more work.
+            if problems.len() > PROBLEMS_MAX {
+                return Err(LoadError::new(problems));
+            }
+        }
+        if rules.len() > POLICIES_MAX {
+            problems.push(Problem::new(format!("there are more than {POLICIES_MAX} policies")));
+            break;
+        }
+    }
+    if rules.is_empty() && problems.is_empty() {
+        problems
+            .push(Problem::new("there is no policy").remedy(
+                "without a policy nothing is permitted; write one that forbids everything",
+            ));
+    }
+    if !problems.is_empty() {
+        return Err(LoadError::new(problems));
+    }
+    rules.sort_by(|left, right| left.id.cmp(&right.id));
+    Ok((vocabulary, rules))
+}
+
+/// Where a policy stands.
+struct Place<'a> {
+    source: &'a Source,
+    range: Range<usize>,
+}
+
+impl Place<'_> {
+    fn text(&self) -> &str {
+        self.source.text.get(self.range.clone()).unwrap_or_default()
+    }
+
+    /// A problem with the policy as a whole: its first line is marked.
+    fn problem(&self, message: impl Into<String>) -> Problem {
+        let line = self.text().lines().next().map_or(0, str::len);
+        self.source.problem(message, self.within(0, line))
+    }
+
+    /// A problem with one entity literal.
+    fn literal_problem(&self, message: impl Into<String>, kind: &str, id: &str) -> Problem {
+        match source::locate(self.text(), kind, id) {
+            Some(bytes) => self.source.problem(message, self.within(bytes.start, bytes.len())),
+            None => self.problem(message),
+        }
+    }
+
+    /// A problem that Cedar found.
+    fn diagnostic(&self, found: &dyn Diagnostic) -> Problem {
+        let label = found.labels().and_then(|mut labels| labels.next());
+        let problem = match label {
+            Some(label) => {
+                let bytes = self.within(label.offset(), label.len());
+                self.source.problem(found.to_string(), bytes)
+            }
+            None => self.problem(found.to_string()),
+        };
+        match found.help() {
+            Some(help) => problem.remedy(help.to_string()),
+            None => problem,
+        }
+    }
+
+    fn within(&self, offset: usize, length: usize) -> Range<usize> {
+        let start = self.range.start.saturating_add(offset).min(self.range.end);
+        start..start.saturating_add(length).min(self.range.end)
+    }
+}
+
+impl std::fmt::Display for Place<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.problem("").location() {
+            Some((file, line, column)) => write!(f, "{file}:{line}:{column}"),
+            None => f.write_str(&self.source.name),
+        }
+    }
+}
+
+struct Loader<'a> {
+    vocabulary: &'a Vocabulary,
+    validator: Validator,
+    groups: Option<&'a DeclaredGroups>,
+}
+
+impl Loader<'_> {
+    fn rule(&self, place: &Place<'_>) -> Result<Rule, Vec<Problem>> {
+        let policy = Policy::parse(None, place.text()).map_err(|errors| {
+            errors.iter().map(|error| place.diagnostic(error)).collect::<Vec<_>>()
+        })?;
+        let id = check_id(&policy, place).map_err(|problem| vec![problem])?;
+        let policy = policy.new_id(PolicyId::new(&*id));
+        self.validate(&policy, place)?;
+        let failed = |error: &dyn std::fmt::Display| {
+            vec![place.problem(format!("the broker cannot read this policy: {error}"))]
+        };
+        let analysis = polarity::analyse(&policy).map_err(|error| failed(&error))?;
+        let filters = self.check(&analysis, place)?;
+        let actions = self.actions(&policy);
+        let judges_filters =
+            actions.contains(Action::Subscribe) || actions.contains(Action::Receive);
+        let rewritten = judges_filters
+            .then(|| polarity::rewrite(&policy))
+            .transpose()
+            .map_err(|error| failed(&error))?;
+        Ok(Rule {
+            id,
+            rewritten,
+            actions,
+            principal: policy.principal_constraint(),
+            policy,
+            reads: analysis.reads,
+            filters,
+            scope: analysis.scope.map(Arc::from),
+            text: place.text().into(),
+        })
+    }
+
+    /// Strict validation. A warning is an error too: a policy that never applies is a mistake.
+    fn validate(&self, policy: &Policy, place: &Place<'_>) -> Result<(), Vec<Problem>> {
+        let set = PolicySet::from_policies([policy.clone()])
+            .map_err(|error| vec![place.diagnostic(&error)])?;
+        let result = self.validator.validate(&set, ValidationMode::Strict);
+        let errors = result.validation_errors().map(|error| place.diagnostic(error));
+        let warnings = result.validation_warnings().map(|warning| place.diagnostic(warning));
+        let mut problems: Vec<Problem> = errors.chain(warnings).take(PROBLEMS_MAX).collect();
+        if problems.is_empty() && !result.validation_passed_without_warnings() {
+            problems.push(place.problem("the policy is not valid"));
+        }
+        if problems.is_empty() { Ok(()) } else { Err(problems) }
+    }
+
+    /// What Cedar accepts and the broker does not. Gives the filters, each once.
+    fn check(
+        &self,
+        analysis: &Analysis,
+        place: &Place<'_>,
+    ) -> Result<Vec<PolicyFilter>, Vec<Problem>> {
+        let mut problems: Vec<Problem> =
+            analysis.misuses.iter().map(|misuse| misuse_problem(misuse, place)).collect();
+        let mut filters: Vec<PolicyFilter> = Vec::new();
+        for text in &analysis.filters {
+            if filters.iter().any(|known| **known.text() == **text) {
+                continue;
+            }
+            match PolicyFilter::parse(text) {
+                Ok(filter) => filters.push(filter),
+                Err(problem) => problems.push(
+                    place
+                        .literal_problem(
+                            format!("TopicFilter {text:?}: {problem}"),
+                            "TopicFilter",
+                            text,
+                        )
+                        .remedy(problem.remedy()),
+                ),
+            }
+        }
+        if let Some(groups) = self.groups {
+            for group in analysis.groups.iter().filter(|group| !groups.contains(group)) {
+                problems.push(
+                    place
+                        .literal_problem(format!("group {group:?} is not declared"), "Group", group)
+                        .remedy("declare it among the groups of the principals, or correct it"),
+                );
+            }
+        }
+        if problems.is_empty() { Ok(filters) } else { Err(problems) }
+    }
+
+    fn actions(&self, policy: &Policy) -> Actions {
+        let named = match policy.action_constraint() {
+            ActionConstraint::Any => {
+                return Action::ALL.into_iter().fold(Actions::default(), Actions::with);
+            }
+            ActionConstraint::Eq(action) => vec![action],
+            ActionConstraint::In(actions) => actions,
+        };
+        Action::ALL
+            .into_iter()
+            .filter(|action| {
+                let action = self.vocabulary.action(*action);
+                named.iter().any(|group| {
+                    *group == action || self.vocabulary.actions.is_ancestor_of(group, &action)
+                })
+            })
+            .fold(Actions::default(), Actions::with)
+    }
+}
+
+fn check_id(policy: &Policy, place: &Place<'_>) -> Result<Arc<str>, Problem> {
+    let id = policy.annotation("id").unwrap_or_default();
+    if id.is_empty() {
+        return Err(place
+            .problem("the policy has no @id")
+            .remedy("name it: @id(\"…\"); refusals and the audit log tell it"));
+    }
+    if id.len() > ID_BYTES_MAX || id.chars().any(char::is_control) {
+        return Err(place
+            .problem(format!("the @id is longer than {ID_BYTES_MAX} bytes or not printable"))
+            .remedy("shorten it"));
+    }
+    Ok(id.into())
+}
+
+fn misuse_problem(misuse: &Misuse, place: &Place<'_>) -> Problem {
+    let problem = match &misuse.literal {
+        Some((kind, id)) => place.literal_problem(misuse.message.as_str(), kind, id),
+        None => place.problem(misuse.message.as_str()),
+    };
+    problem.remedy(misuse.remedy)
+}

@@ -1,0 +1,261 @@
+//! Policy text that is wrong, or made to harm: refused, in place, and never the end of us.
+
+use std::fs;
+
+use super::world::nested;
+use crate::policy::source::{BRACKET_DEPTH_MAX, FILE_BYTES_MAX, OPERATORS_MAX, POLICY_BYTES_MAX};
+use crate::policy::{Bundle, LoadError, PolicyEpoch, fuzz_policy_text};
+
+fn load(text: &str) -> Result<Bundle, LoadError> {
+    let groups = nested(&[("staff", &[])]);
+    Bundle::load_text("p.cedar", text, Some(&groups), PolicyEpoch(1))
+}
+
+fn refusal(text: &str) -> String {
+    lines(&load(text).map(drop).unwrap_err())
+}
+
+fn lines(error: &LoadError) -> String {
+    error.lines().collect::<Vec<_>>().join("\n")
+}
+
+fn with_condition(condition: &str) -> String {
+    format!("@id(\"x\") permit (principal, action, resource) when {{ {condition} }};")
+}
+
+#[test]
+fn text_that_would_overflow_the_stack_is_refused_before_it_is_parsed() {
+    let nest = |open: &str, close: &str, count| {
+        with_condition(&format!("{}true{}", open.repeat(count), close.repeat(count)))
+    };
+    let deep = format!("brackets are nested deeper than {BRACKET_DEPTH_MAX}");
+    let chained = format!("more than {OPERATORS_MAX} operators in a row");
+    let chain = |part: &str, count| with_condition(&vec!["true"; count].join(part));
+    for (text, problem) in [
+        (nest("(", ")", 200), &deep),
+        (nest("[", "]", 200), &deep),
+        (nest("{a:", "}", 200), &deep),
+        (nest("(", ")", 1_000_000), &deep),
+        (nest("if true then (", ") else false", 200), &deep),
+        (chain(" && ", 300), &chained),
+        (chain(" || ", 60_000), &chained),
+        (with_condition(&format!("{}true", "!".repeat(10_000))), &chained),
+        (with_condition(&format!("{}true", "if true then true else ".repeat(1000))), &chained),
+        (with_condition(&format!("context{}", ".a".repeat(10_000))), &chained),
+        (with_condition(&format!("context{}", "[\"a\"]".repeat(10_000))), &chained),
+        (with_condition(&format!("{} > 1", vec!["1"; 1000].join(" + "))), &chained),
+        (with_condition(&format!("{}1 > 1", "-".repeat(1000))), &chained),
+        (
+            format!("{} ;", with_condition("true").replace(';', " when { true }").repeat(300)),
+            &chained,
+        ),
+        (nest("(true && ", ")", 31).replace("true && ", &"true && ".repeat(20)), &chained),
+    ] {
+        let found = refusal(&text);
+        assert!(found.contains(problem.as_str()), "{found}\nnot {problem}");
+    }
+}
+
+#[test]
+fn within_the_bounds_the_deepest_text_is_parsed() {
+    let brackets = BRACKET_DEPTH_MAX - 2;
+    let deep = format!(
+        "{}context.session.tls_version == 13{}",
+        "(".repeat(brackets),
+        ")".repeat(brackets)
+    );
+    assert!(load(&with_condition(&deep)).is_ok(), "{:?}", load(&with_condition(&deep)));
+    let chain = vec!["resource in TopicFilter::\"a\""; 120].join(" || ");
+    let text = with_condition(&chain).replace("action,", "action == Action::\"publish\",");
+    assert!(load(&text).is_ok(), "{:?}", load(&text));
+    let ifs = format!("{}true", "if context.qos == 1 then false else ".repeat(60));
+    let text = with_condition(&ifs).replace("action,", "action == Action::\"publish\",");
+    assert!(load(&text).is_ok(), "{:?}", load(&text));
+    // What looks like brackets in strings and comments is none.
+    let quoted = format!(
+        "// {}\n@id(\"x\") @reason(\"{}\\\"{}\")\npermit (principal, action, resource); // ;",
+        "(".repeat(99),
+        "[".repeat(99),
+        "{;".repeat(99)
+    );
+    assert_eq!(load(&quoted).unwrap().policies(), 1);
+}
+
+#[test]
+fn text_beyond_the_bounds_of_size_is_refused() {
+    let comment = "// x\n".repeat(FILE_BYTES_MAX / 5 + 1);
+    assert!(refusal(&comment).contains("larger than"));
+    let set = format!("[{}].contains(1)", vec!["1"; POLICY_BYTES_MAX / 2].join(","));
+    assert!(refusal(&with_condition(&set)).contains("a policy is longer than 65536 bytes"));
+    let swallowed = format!(
+        "@id(\"x\") permit (principal, action, resource) when {{ \"{}",
+        "a;".repeat(40_000)
+    );
+    assert!(refusal(&swallowed).contains("a policy is longer than 65536 bytes"));
+    assert!(refusal("").contains("there is no policy"));
+    assert!(refusal("// nothing\n").contains("there is no policy"));
+}
+
+#[test]
+fn a_mistake_is_shown_with_file_line_column_and_remedy() {
+    for (text, shown) in [
+        (
+            "permit (principal, action, resource);",
+            "p.cedar:1:1: the policy has no @id; name it: @id(\"…\"); refusals and the audit log tell it",
+        ),
+        (
+            "\n  @id(\"a\")\n  permit (principal, action resource);",
+            "p.cedar:3:29: unexpected token `resource`",
+        ),
+        (
+            "@id(\"a\") permit (principal, action, resource);\n\n@id(\"a\") forbid (principal, action, resource);",
+            "p.cedar:3:1: there are two policies with @id(\"a\"); give this one an @id of its own; the other is in p.cedar:1:1",
+        ),
+        (
+            "@id(\"a\")\npermit (principal, action,\n  resource in TopicFilter::\"a/${typo}\");",
+            "p.cedar:3:28: TopicFilter \"a/${typo}\": there is no placeholder ${typo}; there are ${cn}",
+        ),
+        (
+            "@id(\"a\")\npermit (principal, action, resource in TopicFilter::\"$share/g/a\");",
+            "p.cedar:2:53: TopicFilter \"$share/g/a\": a policy judges the filter inside $share/<group>/",
+        ),
+        (
+            "@id(\"a\")\npermit (principal in Group::\"stuff\", action, resource);",
+            "p.cedar:2:29: group \"stuff\" is not declared",
+        ),
+        (
+            "@id(\"a\")\npermit (principal, action, resource) unless { principal in Group::\"stuff\" };",
+            "p.cedar:2:67: group \"stuff\" is not declared",
+        ),
+        (
+            "@id(\"a\") permit (principal, action == Action::\"publish\", resource)\nwhen { context.payload_sze < 10 };",
+            "p.cedar:2:8: for policy `a`, attribute `payload_sze`",
+        ),
+        (
+            "@id(\"a\") permit (principal, action == Action::\"publsh\", resource);",
+            "p.cedar:1:39: for policy `a`, unrecognized action `Action::\"publsh\"`",
+        ),
+        (
+            "@id(\"a\") permit (principal is User, action == Action::\"publish\", resource)\nwhen { principal is Device };",
+            "p.cedar:1:1: for policy `a`, policy is impossible",
+        ),
+        (
+            "@id(\"a\") forbid (principal, action == Action::\"publish\", resource)\nwhen { context.payload_size * context.qos > 1000 };",
+            "p.cedar:1:1: `*` in a forbid: on overflow its evaluation fails",
+        ),
+        (
+            "@id(\"a\") permit (principal, action == Action::\"publish\", resource)\nwhen { (resource in TopicFilter::\"a\") == true };",
+            "p.cedar:2:34: a TopicFilter inside a comparison, a call or the condition of an `if`",
+        ),
+        (
+            "@id(\"a\") permit (principal, action == Action::\"publish\", resource)\nwhen { if resource in TopicFilter::\"a\" then true else context.retain };",
+            "p.cedar:2:36: a TopicFilter inside a comparison, a call or the condition of an `if`",
+        ),
+        (
+            "@id(\"a\") permit (principal, action == Action::\"subscribe\", resource == Subscription::\"a/#\");",
+            "p.cedar:1:86: comparing the text of a subscription is never sound",
+        ),
+        (
+            "@id(\"a\") permit (principal == ?principal, action, resource);",
+            "p.cedar:1:31: expected a static policy, got a template containing the slot ?principal",
+        ),
+    ] {
+        let found = refusal(text);
+        assert!(found.starts_with(shown), "{found}\nnot\n{shown}\nfor\n{text}");
+    }
+}
+
+#[test]
+fn arithmetic_is_allowed_in_permits_and_fails_closed() {
+    let text = "@id(\"a\") permit (principal, action == Action::\"publish\", resource) when { context.payload_size * 2 < 100 };";
+    assert!(load(text).is_ok());
+}
+
+#[test]
+fn several_mistakes_are_shown_at_once_and_drawn_in_their_text() {
+    let text = "permit (principal, action, resource);\n@id(\"b\") permit (principal, action, resource in TopicFilter::\"a+\");\n@id(\"c\") oops;";
+    let error = load(text).unwrap_err();
+    assert_eq!(error.problems().len(), 3, "{error}");
+    let report = miette::Report::new(error);
+    let handler =
+        miette::GraphicalReportHandler::new_themed(miette::GraphicalTheme::unicode_nocolor());
+    let mut drawn = String::new();
+    handler.render_report(&mut drawn, report.as_ref()).unwrap();
+    for part in [
+        "p.cedar:1:1",
+        "p.cedar:2:62",
+        "p.cedar:3:14",
+        "TopicFilter::\"a+\"",
+        "help: write it as in SUBSCRIBE",
+    ] {
+        assert!(drawn.contains(part), "{part}\n{drawn}");
+    }
+    let many = "permit (principal, action, resource);\n".repeat(200);
+    assert_eq!(load(&many).unwrap_err().problems().len(), 50);
+}
+
+#[test]
+fn a_directory_is_loaded_whole_in_any_order_or_not_at_all() {
+    let dir = tempfile::tempdir().unwrap();
+    let load = || Bundle::load_dir(dir.path(), None, PolicyEpoch(1));
+    let permit = |id: &str| format!("@id(\"{id}\") permit (principal, action, resource);\n");
+    assert!(lines(&load().unwrap_err()).contains("no *.cedar file"));
+    fs::write(dir.path().join("b.cedar"), permit("one")).unwrap();
+    fs::write(dir.path().join("a.cedar"), format!("// why\n{}", permit("two"))).unwrap();
+    fs::write(dir.path().join(".hidden.cedar"), "oops").unwrap();
+    fs::write(dir.path().join("notes.txt"), "oops").unwrap();
+    fs::create_dir(dir.path().join("more")).unwrap();
+    let first = load().unwrap();
+    assert_eq!(first.policies(), 2);
+    assert_eq!(first.hash().len(), 64);
+    fs::write(dir.path().join("b.cedar"), permit("two") + &permit("one")).unwrap();
+    fs::remove_file(dir.path().join("a.cedar")).unwrap();
+    assert_eq!(load().unwrap().hash(), first.hash(), "the same policies in another file");
+    fs::write(dir.path().join("c.cedar"), permit("three")).unwrap();
+    assert_ne!(load().unwrap().hash(), first.hash());
+    for (content, problem) in [
+        (&b""[..], "is empty"),
+        (b" \n", "is empty"),
+        (b"\xff\xfe", "is no UTF-8"),
+        (b"@id(\"cut\") permit (principal, act", "c.cedar:1:"),
+        (b"@id(\"one\") forbid (principal, action, resource);", "two policies with @id(\"one\")"),
+    ] {
+        fs::write(dir.path().join("c.cedar"), content).unwrap();
+        let error = lines(&load().unwrap_err());
+        assert!(error.contains(problem), "{error}\nnot {problem}");
+    }
+    fs::write(dir.path().join("c.cedar"), " ".repeat(FILE_BYTES_MAX + 1)).unwrap();
+    assert!(lines(&load().unwrap_err()).contains("larger than"));
+    fs::remove_file(dir.path().join("c.cedar")).unwrap();
+    fs::create_dir(dir.path().join("c.cedar")).unwrap();
+    assert!(lines(&load().unwrap_err()).contains("cannot be read"));
+    assert!(Bundle::load_dir(&dir.path().join("absent"), None, PolicyEpoch(1)).is_err());
+}
+
+#[test]
+fn no_bytes_are_too_odd_to_be_refused() {
+    let seeds: [&[u8]; 12] = [
+        b"",
+        b"\"",
+        b"\"\\",
+        b"//",
+        b"/",
+        b";;;;",
+        b")))",
+        b"(((",
+        b"\xc3\x28",
+        b"@id(\"\xc3\xa9\")\xe2\x80\xa8;",
+        b"permit(principal,action,resource)when{\"\\\xc3\xa9\"==\"\"};",
+        b"\xef\xbb\xbfpermit",
+    ];
+    for seed in seeds {
+        fuzz_policy_text(seed);
+    }
+    let valid = include_bytes!("../../../policies/starter/commands.cedar");
+    for cut in (0..valid.len()).step_by(7) {
+        fuzz_policy_text(&valid[..cut]);
+        let mut changed = valid.to_vec();
+        changed[cut] = b"(){}[];\"\\/+#.!,"[cut % 15];
+        fuzz_policy_text(&changed);
+    }
+}

@@ -1,0 +1,9 @@
+//! The policy layer as its callers see it. Every allow has its deny.
+
+mod cases;
+mod engine;
+mod hostile;
+mod placeholders;
+mod random;
+mod soundness;
+pub(super) mod world;

@@ -1,0 +1,68 @@
+//! Share groups: each message of `$share/<name>/<filter>` goes to one member.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use parking_lot::RwLock;
+
+use super::filters::{Entry, put};
+use super::{Judge, Peer};
+use crate::mqtt::ShareName;
+use crate::session::Message;
+
+/// The members of one share group of one filter.
+#[derive(Debug)]
+pub(super) struct Group {
+    pub(super) name: ShareName,
+    members: RwLock<Vec<Entry>>,
+    next: AtomicUsize,
+}
+
+impl Group {
+    pub(super) fn new(name: ShareName) -> Self {
+        Self { name, members: RwLock::new(Vec::new()), next: AtomicUsize::new(0) }
+    }
+
+    /// Adds a member; `true` when it was none before.
+    pub(super) fn join(&self, entry: Entry) -> bool {
+        put(&mut self.members.write(), entry)
+    }
+
+    /// Removes a member; `true` when it was one.
+    pub(super) fn leave(&self, peer: &Arc<Peer>) -> bool {
+        let mut members = self.members.write();
+        let before = members.len();
+        members.retain(|member| !Arc::ptr_eq(&member.peer, peer));
+        members.len() < before
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.members.read().is_empty()
+    }
+
+    /// Chooses the member for a message, round robin: among those that may receive it, one that
+    /// is connected if any is. `None` when no member may receive it.
+    pub(super) fn choose(&self, message: &Message, judge: Judge<'_>) -> Option<Entry> {
+        let members = self.members.read();
+        let start = self.next.fetch_add(1, Ordering::Relaxed);
+        let mut absent = None;
+        for offset in 0..members.len() {
+            let Some(member) = members.get((start.wrapping_add(offset)) % members.len()) else {
+                break;
+            };
+            let connected = member.peer.mailbox.is_attached();
+            if !connected && absent.is_some() {
+                continue;
+            }
+            let cleared = member.subscription.is_cleared_under(member.peer.stamp());
+            if !cleared && !judge(&member.peer, message) {
+                continue;
+            }
+            if connected {
+                return Some(member.clone());
+            }
+            absent = Some(member.clone());
+        }
+        absent
+    }
+}

@@ -1,0 +1,105 @@
+//! What waits for a client, judged as it leaves.
+
+use std::task::Context;
+
+use super::{Closing, Connection, closing_by_signal};
+use crate::audit::{Target, Verb};
+use crate::broker::Now;
+use crate::gates::{Refusal, authorize};
+use crate::metrics::DropReason;
+use crate::mqtt::packet::Qos;
+use crate::router::{Signal, Wakes};
+use crate::session::{Delivery, Sent};
+
+/// Bytes of deliveries that are encoded before they are written.
+const BATCH_BYTES: usize = 64 * 1024;
+/// Deliveries taken from the mailbox at a time.
+const BATCH: usize = 512;
+/// Retained messages looked up at a time.
+const REPLAY_PAGE: usize = 64;
+
+impl Connection {
+    /// Sends again what an earlier connection left in flight, then what waits in the mailbox,
+    /// then retained messages, until a batch is full. `true`: there was something.
+    pub(super) fn take_deliveries(
+        &mut self,
+        cx: &mut Context<'_>,
+        now: Now,
+        out: &mut Vec<u8>,
+        wakes: &mut Wakes,
+    ) -> Result<bool, Closing> {
+        if self.link.session.is_resending() {
+            self.link.session.resend(now.instant, out);
+        }
+        let mut batch = std::mem::take(&mut self.batch);
+        let room = self.link.session.room();
+        let taken =
+            self.link.peer.mailbox.take(room, BATCH, BATCH_BYTES as u64, cx.waker(), &mut batch);
+        let mut progress = !batch.is_empty();
+        for delivery in batch.drain(..) {
+            self.deliver(delivery, now, out);
+        }
+        self.batch = batch;
+        match taken.signal {
+            Some(Signal::Close(reason)) => return Err(closing_by_signal(reason)),
+            Some(Signal::Rejudge) => {
+                self.rejudge(now, wakes)?;
+                progress = true;
+            }
+            None => {}
+        }
+        while !self.replays.is_empty() && out.len() < BATCH_BYTES {
+            if !self.replay(now, out) {
+                break;
+            }
+            progress = true;
+        }
+        Ok(progress)
+    }
+
+    /// A page of retained messages for the oldest new subscription. `false`: the client takes no
+    /// more at present.
+    fn replay(&mut self, now: Now, out: &mut Vec<u8>) -> bool {
+        let room = usize::from(self.link.session.room());
+        let Some(replay) = self.replays.front_mut() else { return false };
+        let limited = replay.subscription.options.qos != Qos::AtMostOnce;
+        let count = if limited { REPLAY_PAGE.min(room) } else { REPLAY_PAGE };
+        if count == 0 {
+            return false;
+        }
+        let router = &self.link.broker.router;
+        let page = router.retained(&replay.subscription, &mut replay.cursor, count, now.instant);
+        if page.is_empty() {
+            self.replays.pop_front();
+            return true;
+        }
+        for delivery in page {
+            self.deliver(delivery, now, out);
+        }
+        true
+    }
+
+    /// Judges one delivery for this client and sends it.
+    fn deliver(&mut self, delivery: Delivery, now: Now, out: &mut Vec<u8>) {
+        let stamp = self.stamp.as_u64();
+        let cleared =
+            delivery.via.subscriptions.iter().any(|through| through.is_cleared_under(stamp));
+        if !cleared {
+            let message = &delivery.message;
+            let subject = &mut self.link.subject;
+            let judged =
+                authorize::receive(subject, message, delivery.qos, delivery.retain, now.wall);
+            if let Err(denial) = judged {
+                let target = Target::Topic(message.topic.as_str().into());
+                self.record_denied(Verb::Receive, Some(target), &Refusal::Denied(denial));
+                return;
+            }
+        }
+        let metrics = &self.link.broker.metrics;
+        match self.link.session.send(delivery, now.instant, out) {
+            Sent::Written => metrics.publishes_delivered.inc(),
+            Sent::Expired => metrics.publishes_dropped.of(DropReason::Expired).inc(),
+            Sent::TooLarge => metrics.publishes_dropped.of(DropReason::TooLarge).inc(),
+        };
+    }
+}

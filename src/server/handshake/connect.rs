@@ -1,0 +1,230 @@
+//! CONNECT before the gates, and the CONNACK that answers it.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::num::NonZeroU32;
+use std::sync::Arc;
+
+use super::{Gatehouse, Refused};
+use crate::audit::{self, Event, Gate, Kind, Target, Verb};
+use crate::broker::{NoSession, Now};
+use crate::gates::rate::PrincipalRate;
+use crate::gates::{Refusal, authorize};
+use crate::identity::{Identity, PrincipalKind};
+use crate::mqtt::packet::{Connack, ConnackProperties, Connect, Qos};
+use crate::mqtt::{ClientId, ReasonCode};
+use crate::policy::{ConnectFacts, SessionFacts, Subject};
+use crate::router::Standing;
+use crate::session::Message;
+
+/// A CONNECT and what is known of who sent it.
+pub(super) struct Request<'a> {
+    pub(super) connect: &'a Connect,
+    pub(super) identity: &'a Arc<Identity>,
+    pub(super) address: Option<SocketAddr>,
+    pub(super) tls_version: u8,
+}
+
+/// A CONNECT that passed every gate.
+pub(super) struct Judged {
+    pub(super) client_id: ClientId,
+    pub(super) assigned: bool,
+    pub(super) standing: Standing,
+    pub(super) subject: Subject,
+    pub(super) rate: Arc<PrincipalRate>,
+    pub(super) granted: Granted,
+    pub(super) facts: ConnectFacts,
+}
+
+impl Request<'_> {
+    /// Size, features, client id, rate and policy, in this order.
+    pub(super) fn judge(
+        &self,
+        gatehouse: &Gatehouse,
+        client: &mut audit::Subject,
+        now: Now,
+    ) -> Result<Judged, Refused> {
+        let Self { connect, identity, .. } = *self;
+        let profile = &gatehouse.settings.profile;
+        let sized = profile.size.check_connect(connect);
+        sized.map_err(|error| Refused::by_refusal(&error.into()))?;
+        let offered = profile.features.check_connect(connect);
+        offered.map_err(|error| Refused::by_refusal(&error.into()))?;
+        if connect.authentication_method.is_some() {
+            let reason = ReasonCode::BadAuthenticationMethod;
+            return Err(Refused::by(Gate::Connect, reason, &"no such authentication method"));
+        }
+        let (client_id, assigned) = client_id(connect, gatehouse, identity)?;
+        client.client_id = Some(client_id.shared());
+        let rate = gatehouse.rates.of(
+            identity.kind,
+            &rate_name(identity, self.address),
+            &profile.rate,
+            now.instant,
+        );
+        let rate = rate.map_err(|full| Refused::by(Gate::Rate, ReasonCode::ServerBusy, &full))?;
+        let granted = Granted::of(connect, gatehouse);
+        let facts = ConnectFacts {
+            clean_start: connect.clean_start,
+            session_expiry_s: granted.expiry_s,
+            keep_alive_s: granted.keep_alive_s,
+            has_will: connect.will.is_some(),
+            now: now.wall,
+        };
+        let standing = self.standing(&client_id, gatehouse);
+        let mut subject = Subject::new(
+            gatehouse.broker.policies(),
+            Arc::clone(identity),
+            Arc::clone(&standing.facts),
+        );
+        subject
+            .connect(&facts)
+            .map_err(|denial| denied(gatehouse, client, Verb::Connect, None, &denial.into()))?;
+        if let Some(will) = &connect.will {
+            let message = Message::new(
+                gatehouse.broker.router.next_message_id(),
+                will.topic.clone(),
+                will.payload.clone(),
+                will.qos,
+                will.retain,
+                will.properties.clone(),
+                now.instant,
+            );
+            let judged = authorize::publish(&mut subject, message.as_will(), now.wall);
+            judged.map_err(|denial| {
+                let target = Target::Topic(will.topic.as_str().into());
+                denied(gatehouse, client, Verb::Will, Some(target), &denial.into())
+            })?;
+        }
+        Ok(Judged { client_id, assigned, standing, subject, rate, granted, facts })
+    }
+
+    fn standing(&self, client_id: &ClientId, gatehouse: &Gatehouse) -> Standing {
+        let facts = SessionFacts {
+            client_id: client_id.clone(),
+            listener: Arc::clone(&gatehouse.settings.name),
+            source_ip: self.address.map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |at| at.ip()),
+            protocol: self.connect.version,
+            tls_version: self.tls_version,
+        };
+        Standing { identity: Arc::clone(self.identity), facts: Arc::new(facts) }
+    }
+}
+
+/// Whose rate counts: the principal's. Clients without credentials are all one principal; of
+/// them each address counts by itself, so that one cannot use up what is everybody's.
+fn rate_name(identity: &Identity, address: Option<SocketAddr>) -> Arc<str> {
+    match address {
+        Some(address) if identity.kind == PrincipalKind::Anonymous => {
+            address.ip().to_canonical().to_string().into()
+        }
+        _ => Arc::clone(&identity.name),
+    }
+}
+
+/// Counts and records what the policy refused.
+fn denied(
+    gatehouse: &Gatehouse,
+    client: &audit::Subject,
+    verb: Verb,
+    target: Option<Target>,
+    refusal: &Refusal,
+) -> Refused {
+    let policies = match refusal {
+        Refusal::Denied(denial) => denial.policies.iter().cloned().collect(),
+        _ => Arc::default(),
+    };
+    let kind = Kind::Denied { verb, target, policies, reason: refusal.reason() };
+    gatehouse.broker.metrics.denials.of(verb).inc();
+    gatehouse.broker.audit.record(Event::about(&Arc::new(client.clone()), kind));
+    Refused::by_refusal(refusal)
+}
+
+/// The values in force where CONNECT may be overruled.
+#[derive(Debug)]
+pub(super) struct Granted {
+    pub(super) expiry_s: u32,
+    pub(super) keep_alive_s: u16,
+}
+
+impl Granted {
+    fn of(connect: &Connect, gatehouse: &Gatehouse) -> Self {
+        let features = &gatehouse.settings.profile.features;
+        Self {
+            expiry_s: features.session_expiry_s(connect.session_expiry_s),
+            keep_alive_s: features.keep_alive_s(connect.keep_alive_s),
+        }
+    }
+}
+
+/// The client identifier, bound to the identity; and whether it was assigned.
+fn client_id(
+    connect: &Connect,
+    gatehouse: &Gatehouse,
+    identity: &Identity,
+) -> Result<(ClientId, bool), Refused> {
+    let binding = &gatehouse.settings.identity.binding;
+    let refused = |reason, why: &dyn ToString| Refused::by(Gate::Identity, reason, why);
+    match ClientId::parse(&connect.client_id) {
+        Some(client_id) => {
+            let bound = binding.check(identity, &client_id);
+            bound.map_err(|error| refused(error.reason(), &error))?;
+            Ok((client_id, false))
+        }
+        None => {
+            let mut random = [0; 16];
+            let filled = aws_lc_rs::rand::fill(&mut random);
+            filled.map_err(|_| refused(ReasonCode::ServerUnavailable, &"no random numbers"))?;
+            let assigned = binding.assign(identity, &hex::encode(random));
+            let client_id = assigned.map_err(|error| refused(error.reason(), &error))?;
+            Ok((client_id, true))
+        }
+    }
+}
+
+pub(super) fn refused_session(
+    no_session: &NoSession,
+    gatehouse: &Gatehouse,
+    client: &audit::Subject,
+) -> Refused {
+    let reason = match no_session {
+        NoSession::OwnedByAnother(_) => ReasonCode::ClientIdentifierNotValid,
+        NoSession::Full => ReasonCode::QuotaExceeded,
+        NoSession::Busy => ReasonCode::ServerBusy,
+    };
+    if let NoSession::OwnedByAnother(owner) = no_session {
+        let kind = Kind::SessionRefusedOwner { owner: (owner.kind, Arc::clone(&owner.name)) };
+        gatehouse.broker.audit.record(Event::about(&Arc::new(client.clone()), kind));
+    }
+    Refused::by(Gate::Session, reason, no_session)
+}
+
+/// CONNACK of an accepted connection: what is not offered is announced.
+pub(super) fn connack(
+    connect: &Connect,
+    granted: &Granted,
+    assigned: Option<Box<str>>,
+    session_present: bool,
+    gatehouse: &Gatehouse,
+) -> Connack {
+    let profile = &gatehouse.settings.profile;
+    let features = &profile.features;
+    let differs = |is: bool| (!is).then_some(false);
+    let properties = ConnackProperties {
+        session_expiry_s: (granted.expiry_s != connect.session_expiry_s)
+            .then_some(granted.expiry_s),
+        receive_maximum: Some(profile.session.receive_maximum)
+            .filter(|maximum| maximum.get() != u16::MAX),
+        maximum_qos: Some(features.qos_max).filter(|qos| *qos != Qos::ExactlyOnce),
+        retain_available: differs(features.retain),
+        maximum_packet_bytes: NonZeroU32::new(profile.size.packet_bytes_max),
+        assigned_client_id: assigned,
+        topic_alias_maximum: Some(features.topic_alias_max).filter(|maximum| *maximum > 0),
+        wildcard_subscriptions_available: differs(features.wildcard_subscriptions),
+        subscription_ids_available: differs(features.subscription_ids),
+        shared_subscriptions_available: differs(features.shared_subscriptions),
+        server_keep_alive_s: (granted.keep_alive_s != connect.keep_alive_s)
+            .then_some(granted.keep_alive_s),
+        ..ConnackProperties::default()
+    };
+    Connack { session_present, reason: ReasonCode::Success, properties }
+}

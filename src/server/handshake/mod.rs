@@ -1,0 +1,298 @@
+//! The rungs from an accepted socket to a session: each consumes the one before.
+//!
+//! [`Admitted`] → [`Encrypted`] → [`Identified`] → [`Connected`]. Who is on a rung has passed
+//! every gate below it; the one deadline from accept to CONNACK is set by the caller.
+
+mod connect;
+mod first_packet;
+
+use std::future::poll_fn;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use rustls::pki_types::CertificateDer;
+
+use super::connection::Connected;
+use super::tls_config::TlsSetup;
+use super::transport::{CloseCode, Socket, Transport};
+use super::{Gatehouse, proxy_protocol, tls, websocket};
+use crate::audit::{self, Event, Gate, Kind};
+use crate::broker::{Now, Opened, Opening};
+use crate::gates::{Refusal, admission};
+use crate::identity::{CertificateFacts, Identity, Source};
+use crate::mqtt::packet::{Connack, Connect, Packet};
+use crate::mqtt::{ProtocolVersion, ReasonCode};
+use crate::session::Link;
+
+use connect::{Judged, Request, connack, refused_session};
+pub(super) use first_packet::Unauthenticated;
+use first_packet::read_connect;
+
+/// Why a connection got no session.
+#[derive(Debug)]
+pub(super) struct Refused {
+    pub(super) gate: Gate,
+    pub(super) reason: ReasonCode,
+    pub(super) why: String,
+}
+
+impl Refused {
+    pub(super) fn by(gate: Gate, reason: ReasonCode, why: &dyn ToString) -> Self {
+        Self { gate, reason, why: why.to_string() }
+    }
+
+    fn by_refusal(refusal: &Refusal) -> Self {
+        let gate = match refusal {
+            Refusal::Violation(_) => Gate::Connect,
+            Refusal::Size(_) | Refusal::RetainedFull | Refusal::Subscriptions { .. } => Gate::Size,
+            Refusal::Feature(_) => Gate::Features,
+            Refusal::Rate => Gate::Rate,
+            Refusal::Denied(_) => Gate::Authorize,
+        };
+        Self::by(gate, refusal.reason(), refusal)
+    }
+}
+
+/// First rung: the address and the counts are fine.
+#[derive(Debug)]
+pub(super) struct Admitted {
+    pub(super) socket: Socket,
+    /// `None` for a Unix socket.
+    pub(super) address: Option<SocketAddr>,
+    pub(super) slot: admission::Slot,
+}
+
+/// Second rung: the transport stands, with TLS and WebSocket where the listener has them.
+#[derive(Debug)]
+pub(super) struct Encrypted {
+    transport: Transport,
+    address: Option<SocketAddr>,
+    slot: admission::Slot,
+    tls_version: u8,
+    /// The client's chain, and the setup that verified it.
+    certificates: Option<(Vec<CertificateDer<'static>>, Arc<TlsSetup>)>,
+    announced_name: Option<String>,
+}
+
+/// Third rung: it is known who this is.
+#[derive(Debug)]
+pub(super) struct Identified {
+    transport: Transport,
+    address: Option<SocketAddr>,
+    slot: admission::Slot,
+    tls_version: u8,
+    identity: Arc<Identity>,
+}
+
+impl Admitted {
+    /// Reads the PROXY header, shakes hands for TLS and upgrades to WebSocket, as far as the
+    /// listener says so.
+    pub(super) async fn encrypt(self, gatehouse: &Gatehouse) -> Result<Encrypted, Refused> {
+        let Self { mut socket, mut address, mut slot } = self;
+        let settings = &gatehouse.settings;
+        let mut prefix = Vec::new();
+        let mut announced_name = None;
+        if settings.proxy_protocol.is_some() {
+            let announced = proxy_protocol::read_header(&mut socket).await;
+            let announced = announced
+                .map_err(|failure| Refused::by(Gate::Proxy, ReasonCode::ProtocolError, &failure))?;
+            prefix = announced.rest;
+            if settings.identity.source == Source::Proxy {
+                announced_name = announced.common_name;
+            }
+            // Without a source the connection is the proxy's own (LOCAL).
+            if let Some(source) = announced.source {
+                address = Some(source);
+                slot = slot.reannounce(source.ip(), Now::read().instant).map_err(|refused| {
+                    Refused::by(Gate::Admission, ReasonCode::ConnectionRateExceeded, &refused)
+                })?;
+            }
+        }
+        let mut encrypted = match &gatehouse.tls {
+            None => Encrypted {
+                transport: Transport::plain(socket, prefix),
+                address,
+                slot,
+                tls_version: 0,
+                certificates: None,
+                announced_name,
+            },
+            Some(setup) => {
+                let setup = setup.load_full();
+                let (config, slots) = (Arc::clone(&setup.config), Arc::clone(&gatehouse.slots));
+                let accepted = Box::pin(tls::accept(socket, prefix, config, slots)).await;
+                let accepted = accepted.map_err(|failure| {
+                    Refused::by(Gate::Tls, ReasonCode::NotAuthorized, &failure)
+                })?;
+                Encrypted {
+                    transport: accepted.transport,
+                    address,
+                    slot,
+                    tls_version: accepted.tls_version,
+                    certificates: accepted.peer_certificates.map(|chain| (chain, setup)),
+                    announced_name,
+                }
+            }
+        };
+        if let Some(websocket) = &settings.websocket {
+            let frame_bytes_max = u64::from(settings.profile.size.packet_bytes_max);
+            let upgraded =
+                Box::pin(websocket::accept(encrypted.transport, websocket, frame_bytes_max)).await;
+            encrypted.transport = upgraded.map_err(|failure| {
+                Refused::by(Gate::WebSocket, ReasonCode::ProtocolError, &failure)
+            })?;
+        }
+        Ok(encrypted)
+    }
+}
+
+impl Encrypted {
+    /// The client's address, of a trusted proxy the one it announced.
+    pub(super) fn address(&self) -> Option<SocketAddr> {
+        self.address
+    }
+
+    /// Finds out who the client is: from its certificate, from its proxy, or nobody.
+    pub(super) fn identify(self, gatehouse: &Gatehouse) -> Result<Identified, Refused> {
+        let Self { transport, address, slot, tls_version, certificates, announced_name } = self;
+        let settings = &gatehouse.settings.identity;
+        let refused =
+            |why: &dyn ToString| Refused::by(Gate::Identity, ReasonCode::NotAuthorized, why);
+        let identity = match settings.source {
+            Source::CertificateCn | Source::CertificateSanDns | Source::CertificateSanUri => {
+                let (chain, setup) =
+                    certificates.ok_or_else(|| refused(&"the client showed no certificate"))?;
+                let facts = CertificateFacts::from_verified_chain(&chain, &setup.trusted_issuers);
+                let facts = facts.map_err(|error| refused(&error))?;
+                Identity::from_certificate(settings, facts).map_err(|error| refused(&error))?
+            }
+            Source::Anonymous => Identity::anonymous(),
+            Source::Proxy => {
+                let name = announced_name
+                    .ok_or_else(|| refused(&"the proxy announced no certificate name"))?;
+                Identity::from_proxy(settings, &name).map_err(|error| refused(&error))?
+            }
+        };
+        Ok(Identified { transport, address, slot, tls_version, identity: Arc::new(identity) })
+    }
+}
+
+impl Identified {
+    /// Who this is, for the audit log.
+    pub(super) fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// Reads CONNECT, passes it through the gates, and claims the session.
+    pub(super) async fn connect(
+        mut self,
+        gatehouse: &Gatehouse,
+        client: audit::Subject,
+    ) -> Result<Connected, (Refused, audit::Subject)> {
+        let read = read_connect(&mut self.transport, gatehouse).await;
+        let (connect, unread) = match read {
+            Ok(read) => read,
+            Err((refused, version)) => {
+                self.transport.refuse(version, refused.reason).await;
+                return Err((refused, client));
+            }
+        };
+        let version = connect.version;
+        let mut client = client;
+        match self.admit(*connect, unread, gatehouse, &mut client).await {
+            Ok(connected) => Ok(connected),
+            Err((refused, transport)) => {
+                transport.refuse(Some(version), refused.reason).await;
+                Err((refused, client))
+            }
+        }
+    }
+
+    /// The gates of CONNECT in their order. Gives the transport back with a refusal.
+    async fn admit(
+        self,
+        mut connect: Connect,
+        unread: Vec<u8>,
+        gatehouse: &Gatehouse,
+        client: &mut audit::Subject,
+    ) -> Result<Connected, (Refused, Transport)> {
+        let Self { transport, address, mut slot, tls_version, identity } = self;
+        let broker = &gatehouse.broker;
+        let profile = &gatehouse.settings.profile;
+        let now = Now::read();
+        let request = Request { connect: &connect, identity: &identity, address, tls_version };
+        let judged = match request.judge(gatehouse, client, now) {
+            Ok(judged) => judged,
+            Err(refused) => return Err((refused, transport)),
+        };
+        let Judged { client_id, assigned, standing, subject, rate, granted, facts } = judged;
+        let opening = Opening {
+            client_id,
+            standing,
+            clean_start: connect.clean_start,
+            link: Link {
+                version: connect.version,
+                receive_maximum: connect.receive_maximum,
+                packet_bytes_max: connect.maximum_packet_bytes,
+                problem_information: connect.request_problem_information,
+                topic_alias_max: profile.features.topic_alias_max,
+                keep_alive: (granted.keep_alive_s > 0)
+                    .then(|| Duration::from_secs(granted.keep_alive_s.into())),
+            },
+            settings: profile.session.clone(),
+            mailbox: Arc::clone(&gatehouse.mailbox),
+        };
+        let opened = match broker.open(opening, now).await {
+            Ok(opened) => opened,
+            Err(no_session) => {
+                return Err((refused_session(&no_session, gatehouse, client), transport));
+            }
+        };
+        let Opened { peer, session, term, resumed } = opened;
+        let assigned = assigned.then(|| peer.client_id.as_str().into());
+        let connack = connack(&connect, &granted, assigned, resumed, gatehouse);
+        let mut greeting = Vec::with_capacity(64);
+        Packet::Connack(Box::new(connack)).encode(connect.version, &mut greeting);
+        slot.connected();
+        let client = Arc::new(client.clone());
+        let accepted =
+            Kind::ConnectionAccepted { protocol: connect.version, session_present: resumed };
+        broker.audit.record(Event::about(&client, accepted));
+        Ok(Connected {
+            broker: Arc::clone(broker),
+            transport,
+            greeting,
+            unread,
+            session,
+            subject,
+            peer,
+            term,
+            profile: Arc::clone(profile),
+            rate,
+            client,
+            connect_facts: facts,
+            expiry_s: granted.expiry_s,
+            will: connect.will.take(),
+            slot,
+        })
+    }
+}
+
+impl Transport {
+    /// Answers CONNECT with a refusal, where the version has one for it, and closes.
+    async fn refuse(mut self, version: Option<ProtocolVersion>, reason: ReasonCode) {
+        let answer = match version {
+            Some(version) if version.is_v5() || reason.v3_connect_return_code().is_some() => {
+                let mut out = Vec::new();
+                Packet::Connack(Box::new(Connack::refused(reason))).encode(version, &mut out);
+                out
+            }
+            _ => Vec::new(),
+        };
+        // What the socket does not take waits in the transport for `finish`.
+        let _ = poll_fn(|cx| Poll::Ready(self.poll_write(cx, &answer))).await;
+        self.finish(CloseCode::Normal).await;
+    }
+}

@@ -1,0 +1,239 @@
+//! TLS of a listener: from files to a rustls configuration.
+//!
+//! Every connection makes a full handshake. A resumed one would skip the verifier, and with it
+//! expiry and revocation of the client's certificate; so there are no tickets, no session store
+//! and no early data.
+
+mod client_verifier;
+mod error;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use rustls::crypto::CryptoProvider;
+use rustls::crypto::aws_lc_rs::{self, cipher_suite, kx_group};
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
+use rustls::server::danger::ClientCertVerifier;
+use rustls::server::{NoClientAuth, NoServerSessionStorage};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls::{ServerConfig, SupportedCipherSuite, version};
+use x509_parser::certificate::X509Certificate;
+
+pub use error::{TlsError, TlsWarning};
+
+use super::listener;
+use crate::identity::{CertificateError, TrustedIssuers, certificate};
+use crate::pki::files;
+use client_verifier::ClientVerifier;
+
+/// The days before its end at which the server's certificate is worth a warning.
+const EXPIRY_WARNING_DAYS: i64 = 14;
+const SECONDS_PER_DAY: i64 = 24 * 60 * 60;
+
+/// TLS of a listener, ready for use.
+#[derive(Debug)]
+pub struct TlsSetup {
+    /// What connections are made with.
+    pub config: Arc<ServerConfig>,
+    /// The authorities that clients' certificates have to come from; empty where the listener
+    /// asks for none.
+    pub client_cas: Arc<[CertificateDer<'static>]>,
+    /// The same authorities, to find the issuer of a client's certificate.
+    pub trusted_issuers: Arc<TrustedIssuers>,
+    /// The last second of validity of the server's certificate, Unix time.
+    pub certificate_not_after_unix_s: i64,
+    /// What works but should be looked after.
+    pub warnings: Vec<TlsWarning>,
+}
+
+/// Sets up TLS as a listener is told to.
+///
+/// TLS 1.3 only, unless `tls_1_2`; with `client_ca` a client has to show a certificate.
+///
+/// # Errors
+/// When a file is missing, unfit, open to others, or out of date.
+pub fn server_config(tls: &listener::Tls) -> Result<TlsSetup, TlsError> {
+    server_config_at(tls, UnixTime::now())
+}
+
+fn server_config_at(tls: &listener::Tls, now: UnixTime) -> Result<TlsSetup, TlsError> {
+    let now_unix_s = unix_seconds(now);
+    let provider = Arc::new(provider(tls.tls_1_2));
+    let mut warnings = Vec::new();
+
+    let chain = certificates(&tls.certificate)?;
+    let not_after = check_server_certificate(&tls.certificate, &chain, now_unix_s)?;
+    let days = (not_after - now_unix_s) / SECONDS_PER_DAY;
+    if days < EXPIRY_WARNING_DAYS {
+        warnings.push(TlsWarning::CertificateEndsSoon { path: tls.certificate.clone(), days });
+    }
+    let key = certified_key(tls, chain, &provider)?;
+
+    let (verifier, client_cas): (Arc<dyn ClientCertVerifier>, Vec<_>) = match &tls.client_ca {
+        None => (Arc::new(NoClientAuth), Vec::new()),
+        Some(path) => {
+            let client_cas = certificates(path)?;
+            let verifier = ClientVerifier::new(path, &client_cas, &provider)?;
+            warnings.extend(verifier.warnings(path, now_unix_s));
+            (Arc::new(verifier), client_cas)
+        }
+    };
+    let trusted_issuers = client_ca_result(tls, TrustedIssuers::new(&client_cas))?;
+
+    let versions: &[&rustls::SupportedProtocolVersion] =
+        if tls.tls_1_2 { &[&version::TLS13, &version::TLS12] } else { &[&version::TLS13] };
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_protocol_versions(versions)
+        .map_err(|source| TlsError::Unusable { path: tls.certificate.clone(), source })?
+        .with_client_cert_verifier(verifier)
+        .with_cert_resolver(Arc::new(SingleCertAndKey::from(key)));
+    // INVARIANT: no handshake is resumed. The ticketer of a new configuration makes none.
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.send_tls13_tickets = 0;
+    config.max_early_data_size = 0;
+    // TLS 1.2 without it allows an attacker to splice two handshakes (RFC 7627).
+    config.require_ems = true;
+
+    Ok(TlsSetup {
+        config: Arc::new(config),
+        client_cas: client_cas.into(),
+        trusted_issuers: Arc::new(trusted_issuers),
+        certificate_not_after_unix_s: not_after,
+        warnings,
+    })
+}
+
+/// The algorithms that are spoken, the preferred first.
+fn provider(tls_1_2: bool) -> CryptoProvider {
+    const TLS_1_3: [SupportedCipherSuite; 3] = [
+        cipher_suite::TLS13_AES_256_GCM_SHA384,
+        cipher_suite::TLS13_AES_128_GCM_SHA256,
+        cipher_suite::TLS13_CHACHA20_POLY1305_SHA256,
+    ];
+    const TLS_1_2: [SupportedCipherSuite; 6] = [
+        cipher_suite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
+        cipher_suite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
+        cipher_suite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256,
+        cipher_suite::TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
+        cipher_suite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
+        cipher_suite::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
+    ];
+    let mut cipher_suites = TLS_1_3.to_vec();
+    if tls_1_2 {
+        cipher_suites.extend(TLS_1_2);
+    }
+    CryptoProvider {
+        cipher_suites,
+        kx_groups: vec![
+            kx_group::X25519MLKEM768,
+            kx_group::X25519,
+            kx_group::SECP256R1,
+            kx_group::SECP384R1,
+        ],
+        ..aws_lc_rs::default_provider()
+    }
+}
+
+fn unix_seconds(time: UnixTime) -> i64 {
+    i64::try_from(time.as_secs()).unwrap_or(i64::MAX)
+}
+
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let pem = files::read(path)?;
+    let found = CertificateDer::pem_slice_iter(&pem)
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|source| TlsError::NotPem { path: path.to_owned(), source })?;
+    if found.is_empty() {
+        return Err(TlsError::NoCertificate { path: path.to_owned() });
+    }
+    Ok(found)
+}
+
+fn certified_key(
+    tls: &listener::Tls,
+    chain: Vec<CertificateDer<'static>>,
+    provider: &CryptoProvider,
+) -> Result<CertifiedKey, TlsError> {
+    let path = || tls.key.clone();
+    let pem = files::read_key(&tls.key)?;
+    let key = PrivateKeyDer::from_pem_slice(&pem).map_err(|source| match source {
+        rustls::pki_types::pem::Error::NoItemsFound if is_encrypted(&pem) => {
+            TlsError::EncryptedKey { path: path() }
+        }
+        rustls::pki_types::pem::Error::NoItemsFound => TlsError::NoKey { path: path() },
+        source => TlsError::NotPem { path: path(), source },
+    })?;
+    let key = provider
+        .key_provider
+        .load_private_key(key)
+        .map_err(|source| TlsError::BadKey { path: path(), source })?;
+    let certified = CertifiedKey::new(chain, key);
+    certified
+        .keys_match()
+        .map_err(|_| TlsError::KeyMismatch { key: path(), certificate: tls.certificate.clone() })?;
+    Ok(certified)
+}
+
+fn is_encrypted(pem: &[u8]) -> bool {
+    const MARK: &[u8] = b"-----BEGIN ENCRYPTED PRIVATE KEY-----";
+    pem.windows(MARK.len()).any(|window| window == MARK)
+}
+
+/// Parses one certificate of a file.
+fn parse<'a>(
+    path: &Path,
+    number: usize,
+    der: &'a CertificateDer<'_>,
+) -> Result<X509Certificate<'a>, TlsError> {
+    certificate::parse(der).map_err(|source| TlsError::BadCertificate {
+        path: path.to_owned(),
+        number,
+        source,
+    })
+}
+
+/// Refuses a certificate that clients would refuse. The last second of its validity, otherwise.
+fn check_server_certificate(
+    path: &Path,
+    chain: &[CertificateDer<'_>],
+    now_unix_s: i64,
+) -> Result<i64, TlsError> {
+    let path_owned = || path.to_owned();
+    let leaf = chain.first().ok_or_else(|| TlsError::NoCertificate { path: path_owned() })?;
+    let leaf = parse(path, 1, leaf)?;
+    let validity = leaf.validity();
+    if validity.not_after.timestamp() < now_unix_s {
+        let not_after = validity.not_after.to_string();
+        return Err(TlsError::Expired { path: path_owned(), not_after });
+    }
+    if validity.not_before.timestamp() > now_unix_s {
+        let not_before = validity.not_before.to_string();
+        return Err(TlsError::NotYetValid { path: path_owned(), not_before });
+    }
+    let usage = leaf.extended_key_usage().map_err(|_| TlsError::BadCertificate {
+        path: path_owned(),
+        number: 1,
+        source: CertificateError::Malformed,
+    })?;
+    match usage {
+        Some(usage) if !usage.value.server_auth => {
+            Err(TlsError::NotForServers { path: path_owned() })
+        }
+        _ => Ok(validity.not_after.timestamp()),
+    }
+}
+
+fn client_ca_result<T>(
+    tls: &listener::Tls,
+    result: Result<T, CertificateError>,
+) -> Result<T, TlsError> {
+    result.map_err(|source| TlsError::BadCertificate {
+        path: tls.client_ca.clone().unwrap_or_default(),
+        number: 1,
+        source,
+    })
+}
+
+#[cfg(test)]
+mod tests;

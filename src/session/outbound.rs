@@ -1,0 +1,286 @@
+//! Towards the client: packet identifiers, what is in flight, and sending again.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::message::Delivery;
+use super::{Link, Settings};
+use crate::mqtt::packet::{Ack, Packet, PacketId, PublishHead, Qos, encode_publish, publish_bytes};
+use crate::mqtt::{ProtocolVersion, ReasonCode};
+
+/// What became of a delivery that was handed to [`super::Session::send`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sent {
+    /// Encoded.
+    Written,
+    /// Not sent, and never will be: it has expired.
+    Expired,
+    /// Not sent, and never will be: the client does not take packets of that size.
+    TooLarge,
+}
+
+/// QoS 1 and 2 publications on their way to the client, in the order they were sent.
+#[derive(Debug, Default)]
+pub(super) struct Outbound {
+    /// In the order of sending. What is done stays as a gap until the front has moved past it,
+    /// so that a packet identifier is found by its distance from the front.
+    inflight: VecDeque<Inflight>,
+    /// How many of `inflight` are not done.
+    active: u16,
+    /// How many of `inflight`, from the front, were sent on this connection.
+    sent: usize,
+    /// The packet identifier given out last.
+    last_id: u16,
+}
+
+#[derive(Debug)]
+struct Inflight {
+    packet_id: PacketId,
+    state: State,
+}
+
+#[derive(Debug)]
+enum State {
+    /// PUBLISH sent, PUBACK or PUBREC awaited.
+    Published(Delivery),
+    /// PUBREL sent, PUBCOMP awaited.
+    Released,
+    /// Acknowledged to the end.
+    Done,
+}
+
+impl Outbound {
+    /// Marks everything in flight as to be sent again on a new connection.
+    pub(super) fn rewind(&mut self) {
+        self.inflight.retain(|entry| !matches!(entry.state, State::Done));
+        self.sent = 0;
+    }
+
+    /// True when something of an earlier connection is still to be sent again.
+    pub(super) fn has_unsent(&self) -> bool {
+        self.sent < self.inflight.len()
+    }
+
+    /// How many more QoS 1 and 2 publications may be sent.
+    pub(super) fn room(&self, link: &Link, settings: &Settings) -> u16 {
+        if self.has_unsent() {
+            return 0;
+        }
+        link.receive_maximum.min(settings.inflight_max).get().saturating_sub(self.active)
+    }
+
+    /// How many QoS 1 and 2 publications are in flight.
+    pub(super) fn active(&self) -> u16 {
+        self.active
+    }
+
+    /// Sends again what was in flight when the last connection ended, in order, as far as the
+    /// client's receive maximum lets it: publications with DUP, and PUBREL
+    /// [MQTT-4.4.0-1].
+    pub(super) fn resend(&mut self, link: &Link, now: Instant, out: &mut Vec<u8>) {
+        let limit = usize::from(link.receive_maximum.get());
+        let mut awaited = self
+            .inflight
+            .iter()
+            .take(self.sent)
+            .filter(|entry| !matches!(entry.state, State::Done))
+            .count();
+        while awaited < limit {
+            let Some(entry) = self.inflight.get_mut(self.sent) else { return };
+            self.sent += 1;
+            match &entry.state {
+                State::Done => {}
+                State::Published(delivery) => {
+                    // Expired or not: its delivery has begun, so it is brought to its end.
+                    if fits(delivery, link, now) {
+                        encode(delivery, Some(entry.packet_id), true, link.version, now, out);
+                        awaited += 1;
+                    } else {
+                        entry.state = State::Done;
+                        self.active = self.active.saturating_sub(1);
+                    }
+                }
+                State::Released => {
+                    let ack = Ack::new(entry.packet_id, ReasonCode::Success);
+                    Packet::Pubrel(ack).encode(link.version, out);
+                    awaited += 1;
+                }
+            }
+        }
+    }
+
+    /// Sends one delivery. QoS 1 and 2 need [`Outbound::room`].
+    pub(super) fn send(
+        &mut self,
+        delivery: Delivery,
+        link: &Link,
+        now: Instant,
+        out: &mut Vec<u8>,
+    ) -> Sent {
+        if delivery.message.has_expired(now) {
+            return Sent::Expired;
+        }
+        if !fits(&delivery, link, now) {
+            return Sent::TooLarge;
+        }
+        if delivery.qos == Qos::AtMostOnce {
+            encode(&delivery, None, false, link.version, now, out);
+            return Sent::Written;
+        }
+        let packet_id = self.next_id();
+        encode(&delivery, Some(packet_id), false, link.version, now, out);
+        self.inflight.push_back(Inflight { packet_id, state: State::Published(delivery) });
+        self.sent = self.inflight.len();
+        self.active = self.active.saturating_add(1);
+        Sent::Written
+    }
+
+    /// PUBACK: a QoS 1 delivery is done. An identifier that is not in flight is ignored: the
+    /// client may acknowledge what it got on an earlier connection.
+    pub(super) fn puback(&mut self, packet_id: PacketId) {
+        if let Some(entry) = self.entry(packet_id)
+            && matches!(&entry.state, State::Published(delivery) if delivery.qos == Qos::AtLeastOnce)
+        {
+            entry.state = State::Done;
+            self.finish_one();
+        }
+    }
+
+    /// PUBREC: answers with PUBREL, or ends the delivery when the client refused it, which
+    /// frees its place in the quota [MQTT-4.9.0-2].
+    pub(super) fn pubrec(&mut self, ack: &Ack, version: ProtocolVersion, out: &mut Vec<u8>) {
+        let failed = ack.reason.is_error();
+        let reason = match self.entry(ack.packet_id) {
+            Some(entry) => match &entry.state {
+                State::Published(delivery) if delivery.qos == Qos::ExactlyOnce => {
+                    if failed {
+                        entry.state = State::Done;
+                        self.finish_one();
+                        return;
+                    }
+                    entry.state = State::Released;
+                    ReasonCode::Success
+                }
+                State::Released => ReasonCode::Success,
+                State::Published(_) | State::Done => ReasonCode::PacketIdentifierNotFound,
+            },
+            None => ReasonCode::PacketIdentifierNotFound,
+        };
+        if !failed {
+            Packet::Pubrel(Ack::new(ack.packet_id, reason)).encode(version, out);
+        }
+    }
+
+    /// PUBCOMP: a QoS 2 delivery is done.
+    pub(super) fn pubcomp(&mut self, packet_id: PacketId) {
+        if let Some(entry) = self.entry(packet_id)
+            && matches!(entry.state, State::Released)
+        {
+            entry.state = State::Done;
+            self.finish_one();
+        }
+    }
+
+    /// Takes out the publications that were not acknowledged at all, in order.
+    pub(super) fn take_unacknowledged(&mut self) -> Vec<Delivery> {
+        self.active = 0;
+        self.sent = 0;
+        std::mem::take(&mut self.inflight)
+            .into_iter()
+            .filter_map(|entry| match entry.state {
+                State::Published(delivery) => Some(delivery),
+                State::Released | State::Done => None,
+            })
+            .collect()
+    }
+
+    fn finish_one(&mut self) {
+        self.active = self.active.saturating_sub(1);
+        while self.inflight.front().is_some_and(|entry| matches!(entry.state, State::Done)) {
+            self.inflight.pop_front();
+            self.sent = self.sent.saturating_sub(1);
+        }
+        // A client that never acknowledges one message must not make the gaps behind it grow.
+        if self.inflight.len() > 2 * usize::from(self.active) + 64 {
+            let sent = self.inflight.iter().take(self.sent);
+            self.sent = sent.filter(|entry| !matches!(entry.state, State::Done)).count();
+            self.inflight.retain(|entry| !matches!(entry.state, State::Done));
+        }
+        if self.inflight.is_empty() && self.inflight.capacity() > 64 {
+            self.inflight = VecDeque::new();
+        }
+    }
+
+    /// The place of an identifier: its distance from the front where there are no gaps in the
+    /// numbers, else by a search.
+    fn position(&self, packet_id: PacketId) -> Option<usize> {
+        let front = self.inflight.front()?.packet_id.as_u16();
+        let id = packet_id.as_u16();
+        let distance =
+            if id >= front { id - front } else { id.wrapping_sub(front).wrapping_sub(1) };
+        let guess = usize::from(distance);
+        if self.inflight.get(guess).is_some_and(|entry| entry.packet_id == packet_id) {
+            return Some(guess);
+        }
+        self.inflight.iter().position(|entry| entry.packet_id == packet_id)
+    }
+
+    fn entry(&mut self, packet_id: PacketId) -> Option<&mut Inflight> {
+        let position = self.position(packet_id)?;
+        self.inflight.get_mut(position)
+    }
+
+    /// The next identifier that is not in flight. There always is one: no more than
+    /// `inflight_max` (at most 65,535, of which one is about to be given) are active.
+    fn next_id(&mut self) -> PacketId {
+        loop {
+            self.last_id = self.last_id.wrapping_add(1);
+            let Some(packet_id) = PacketId::new(self.last_id) else { continue };
+            let oldest = self.inflight.front().map(|entry| entry.packet_id);
+            let in_use = oldest.is_some() && self.position_if_active(packet_id);
+            if !in_use {
+                return packet_id;
+            }
+        }
+    }
+
+    fn position_if_active(&self, packet_id: PacketId) -> bool {
+        // Numbers rise from the front: only when they have come round can one be in use.
+        let Some(front) = self.inflight.front() else { return false };
+        let Some(back) = self.inflight.back() else { return false };
+        let rising = front.packet_id <= back.packet_id;
+        if rising && (packet_id > back.packet_id || packet_id < front.packet_id) {
+            return false;
+        }
+        self.position(packet_id).is_some()
+    }
+}
+
+/// True when the client takes a packet of this size [MQTT-3.1.2-24].
+fn fits(delivery: &Delivery, link: &Link, now: Instant) -> bool {
+    let Some(limit) = link.packet_bytes_max else { return true };
+    let message = &delivery.message;
+    let body = message.body(message.expiry_left_s(now), &delivery.via.ids);
+    let bytes = publish_bytes(link.version, delivery.qos, &body);
+    bytes <= limit.get() as usize
+}
+
+fn encode(
+    delivery: &Delivery,
+    packet_id: Option<PacketId>,
+    dup: bool,
+    version: ProtocolVersion,
+    now: Instant,
+    out: &mut Vec<u8>,
+) {
+    let message: &Arc<_> = &delivery.message;
+    let plain = packet_id.is_none() && !delivery.retain && message.expires_at.is_none();
+    if delivery.wide && plain && (delivery.via.ids.is_empty() || !version.is_v5()) {
+        out.extend_from_slice(message.shared_frame(version));
+        return;
+    }
+    let head = PublishHead { dup, qos: delivery.qos, retain: delivery.retain, packet_id };
+    let body = message.body(message.expiry_left_s(now), &delivery.via.ids);
+    encode_publish(out, version, head, &body);
+}

@@ -1,0 +1,144 @@
+//! Certificates for tests, made with rcgen and not with the broker's own `pki`: what the broker
+//! accepts must not depend on who issued it, and a hostile certificate has to be possible.
+
+use std::fs;
+use std::net::{SocketAddr, TcpStream};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa,
+    KeyPair, KeyUsagePurpose,
+};
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+
+use super::raw::PATIENCE;
+
+/// A certificate authority and the folder with what it issued.
+pub struct Authority {
+    issuer: CertifiedIssuer<'static, KeyPair>,
+    folder: PathBuf,
+}
+
+/// A certificate with its key, both also as PEM files.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    pub certificate: PathBuf,
+    pub key: PathBuf,
+}
+
+impl Authority {
+    /// A new authority whose files go to this folder.
+    pub fn new(folder: &Path, name: &str) -> Self {
+        let mut parameters = CertificateParams::default();
+        parameters.distinguished_name.push(DnType::CommonName, name);
+        parameters.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        parameters.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        let issuer =
+            CertifiedIssuer::self_signed(parameters, KeyPair::generate().unwrap()).unwrap();
+        fs::create_dir_all(folder).unwrap();
+        let authority = Self { issuer, folder: folder.to_owned() };
+        fs::write(authority.certificate(), authority.issuer.pem()).unwrap();
+        authority
+    }
+
+    /// The file with the authority's own certificate.
+    pub fn certificate(&self) -> PathBuf {
+        self.folder.join("ca.crt")
+    }
+
+    /// A client certificate with this common name.
+    pub fn client(&self, common_name: &str) -> Identity {
+        self.client_with(common_name, |_| {})
+    }
+
+    /// A client certificate that is changed before it is signed.
+    pub fn client_with(
+        &self,
+        common_name: &str,
+        change: impl FnOnce(&mut CertificateParams),
+    ) -> Identity {
+        let mut parameters = CertificateParams::default();
+        parameters.distinguished_name.push(DnType::CommonName, common_name);
+        parameters.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        parameters.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        change(&mut parameters);
+        self.issue(parameters)
+    }
+
+    /// A server certificate for loopback.
+    pub fn server(&self) -> Identity {
+        let names = ["localhost".to_owned(), "127.0.0.1".to_owned()];
+        let mut parameters = CertificateParams::new(names).unwrap();
+        parameters.distinguished_name.push(DnType::CommonName, "localhost");
+        parameters.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        parameters.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        self.issue(parameters)
+    }
+
+    fn issue(&self, mut parameters: CertificateParams) -> Identity {
+        let key = KeyPair::generate().unwrap();
+        parameters.use_authority_key_identifier_extension = true;
+        let certificate = parameters.signed_by(&key, &self.issuer).unwrap();
+        // Names may be hostile, so files are numbered.
+        let number = fs::read_dir(&self.folder).unwrap().count();
+        let identity = Identity {
+            certificate: self.folder.join(format!("{number}.crt")),
+            key: self.folder.join(format!("{number}.key")),
+        };
+        fs::write(&identity.certificate, certificate.pem()).unwrap();
+        let mut options = fs::OpenOptions::new();
+        let mut file =
+            options.write(true).create_new(true).mode(0o600).open(&identity.key).unwrap();
+        std::io::Write::write_all(&mut file, key.serialize_pem().as_bytes()).unwrap();
+        identity
+    }
+
+    /// TLS settings of a client that trusts this authority.
+    pub fn client_config(&self, identity: Option<&Identity>) -> ClientConfig {
+        let mut roots = RootCertStore::empty();
+        roots.add(self.issuer.der().clone()).unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots);
+        match identity {
+            Some(identity) => {
+                config.with_client_auth_cert(identity.chain(), identity.private_key()).unwrap()
+            }
+            None => config.with_no_client_auth(),
+        }
+    }
+
+    /// A TLS connection whose handshake may still fail: TLS 1.3 tells a client that its
+    /// certificate was refused only when it reads.
+    pub fn connect(
+        &self,
+        address: SocketAddr,
+        identity: Option<&Identity>,
+    ) -> StreamOwned<ClientConnection, TcpStream> {
+        let stream = TcpStream::connect_timeout(&address, PATIENCE).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_write_timeout(Some(PATIENCE)).unwrap();
+        stream.set_nodelay(true).unwrap();
+        let name = ServerName::try_from("localhost").unwrap();
+        let config = Arc::new(self.client_config(identity));
+        StreamOwned::new(ClientConnection::new(config, name).unwrap(), stream)
+    }
+}
+
+impl Identity {
+    /// The chain, leaf first.
+    pub fn chain(&self) -> Vec<CertificateDer<'static>> {
+        CertificateDer::pem_file_iter(&self.certificate).unwrap().map(Result::unwrap).collect()
+    }
+
+    /// The key.
+    pub fn private_key(&self) -> PrivateKeyDer<'static> {
+        PrivateKeyDer::from_pem_file(&self.key).unwrap()
+    }
+}
