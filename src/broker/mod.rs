@@ -67,6 +67,13 @@ pub struct Broker {
     pub audit: AuditLog,
     policies: ArcSwap<Bundle>,
     sessions: Sessions,
+    tasks: Arc<()>,
+}
+
+/// Stands for one connection's task while it runs; see [`Broker::is_quiet`].
+#[derive(Debug)]
+pub struct Task {
+    _counted: Arc<()>,
 }
 
 /// A session as a new connection gets it.
@@ -130,6 +137,7 @@ impl Broker {
             audit,
             policies: ArcSwap::new(policies),
             sessions: Sessions::new(settings.sessions_max),
+            tasks: Arc::default(),
         }
     }
 
@@ -157,6 +165,18 @@ impl Broker {
     /// Asks every connection to close, with this reason.
     pub fn close_all(&self, reason: ReasonCode) {
         self.sessions.signal_all(Signal::Close(reason));
+    }
+
+    /// Counts a connection's task until the value is dropped.
+    #[must_use]
+    pub fn task(&self) -> Task {
+        Task { _counted: Arc::clone(&self.tasks) }
+    }
+
+    /// True when no connection's task runs any more: everybody has heard what there was to say.
+    #[must_use]
+    pub fn is_quiet(&self) -> bool {
+        Arc::strong_count(&self.tasks) == 1
     }
 
     /// Sessions in all, and those with a connection.
@@ -299,6 +319,21 @@ impl Broker {
             .map_err(|_| Refusal::RetainedFull)
     }
 
+    /// Brings the gauges up to date.
+    fn gauge(&self) {
+        let gauge = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+        let (sessions, connected) = self.sessions.count();
+        let (retained, retained_bytes) = self.router.retained_size();
+        let metrics = &self.metrics;
+        metrics.sessions_connected.set(gauge(connected as u64));
+        metrics.sessions_offline.set(gauge(sessions.saturating_sub(connected) as u64));
+        metrics.subscriptions.set(gauge(self.router.subscriptions() as u64));
+        metrics.retained_messages.set(gauge(retained as u64));
+        metrics.retained_bytes.set(gauge(retained_bytes));
+        metrics.queued_messages.set(gauge(self.router.budget().messages()));
+        metrics.queued_bytes.set(gauge(self.router.budget().bytes()));
+    }
+
     /// Ends sessions that have expired, sends wills that are due and removes expired retained
     /// messages, for as long as it is polled.
     pub async fn keep_agenda(&self) {
@@ -315,6 +350,7 @@ impl Broker {
                 }
             }
             self.router.expire_retained(&mut cursor, now.instant);
+            self.gauge();
             if busy {
                 tokio::task::yield_now().await;
                 continue;

@@ -25,6 +25,8 @@ use crate::server::{Server, TlsReload};
 
 /// How often it is looked whether all clients have left.
 const DRAIN_LOOK: Duration = Duration::from_millis(20);
+/// What the broker's own tasks need to say goodbye, however little clients are given.
+const DRAIN_MIN: Duration = Duration::from_secs(1);
 /// How long the audit log may take to be written at the end.
 const AUDIT_CLOSE: Duration = Duration::from_secs(10);
 
@@ -129,11 +131,11 @@ impl Running {
         self.ready.store(false, Ordering::Release);
         self.stop.send_replace(true);
         info!("{why}: closing connections");
-        let deadline = Instant::now() + self.drain;
+        let deadline = Instant::now() + self.drain.max(DRAIN_MIN);
         loop {
             // Again and again: a client may have been on its way in.
             self.broker.close_all(ReasonCode::ServerShuttingDown);
-            if self.broker.session_count().1 == 0 || Instant::now() >= deadline {
+            if self.broker.is_quiet() || Instant::now() >= deadline {
                 break;
             }
             tokio::time::sleep(DRAIN_LOOK).await;

@@ -323,6 +323,7 @@ fn admit(gatehouse: &Arc<Gatehouse>, socket: Socket, peer: Option<SocketAddr>) {
     };
     let admitted = Admitted { socket, address: peer, slot };
     let gatehouse = Arc::clone(gatehouse);
+    let task = gatehouse.broker.task();
     tokio::spawn(async move {
         let deadline = now.instant + gatehouse.settings.admission.connect_deadline;
         // The handshake's future is large and short-lived, the connection's small and long-lived:
@@ -342,6 +343,7 @@ fn admit(gatehouse: &Arc<Gatehouse>, socket: Socket, peer: Option<SocketAddr>) {
                 refuse(&gatehouse, &refused, client);
             }
         }
+        drop(task);
     });
 }
 

@@ -5,7 +5,8 @@ use crate::{BOTH, broker, client, expect_refused, unique};
 
 /// MQTT 5: [MQTT-4.13.1-1] [MQTT-2.1.3-1] [MQTT-3.6.1-1] [MQTT-3.8.1-1] [MQTT-3.10.1-1]
 /// [MQTT-3.3.1-4] [MQTT-3.3.1-2] [MQTT-2.2.1-3] [MQTT-3.8.3-2] [MQTT-3.10.3-2] [MQTT-4.7.3-1]
-/// [MQTT-3.3.2-2] [MQTT-4.7.0-1] [MQTT-1.5.5-1] [MQTT-3.14.4-2] [MQTT-3.14.2-1]
+/// [MQTT-3.3.2-2] [MQTT-4.7.0-1] [MQTT-1.5.5-1] [MQTT-3.14.4-1]
+/// [MQTT-3.14.4-2] [MQTT-3.14.2-1] [MQTT-3.14.2-2]
 /// MQTT 3.1.1: [MQTT-2.2.2-1] [MQTT-2.2.2-2] [MQTT-3.6.1-1] [MQTT-3.8.1-1] [MQTT-3.10.1-1]
 /// [MQTT-3.3.1-4] [MQTT-3.3.1-2] [MQTT-2.3.1-1] [MQTT-3.8.3-3] [MQTT-3.8.3-4] [MQTT-3.10.3-2]
 /// [MQTT-4.7.3-1] [MQTT-3.3.2-2] [MQTT-4.7.1-1] [MQTT-4.8.0-1] [MQTT-3.14.1-1] [MQTT-7.1.2-1]

@@ -259,11 +259,12 @@ impl Broker {
         self.child.try_wait().unwrap().is_none()
     }
 
-    /// Asks the process to end, waits for it, and starts it again on the same folder.
-    pub fn signal(&self, signal: Signal) {
-        let id = Pid::from_child(&self.child);
-        // An error means that it has ended already.
-        let _ = kill_process(id, signal);
+    /// Sends a signal to the process, unless it has ended.
+    pub fn signal(&mut self, signal: Signal) {
+        // Its id cannot be somebody else's yet: nobody but this reaps it.
+        if self.is_alive() {
+            kill_process(Pid::from_child(&self.child), signal).unwrap();
+        }
     }
 
     /// Waits for the end of the process.

@@ -106,6 +106,13 @@ impl Raw {
         assert_eq!(packet[0], 0xe0, "expected DISCONNECT, received {packet:02x?}");
         let reason = packet.get(2).copied().unwrap_or(0);
         assert!(reasons.contains(&reason), "reason 0x{reason:02x}, expected one of {reasons:02x?}");
+        let (_, body) = wire::read_varint(&packet[1..]);
+        if body.len() > 1 {
+            let (length, properties) = wire::read_varint(&body[1..]);
+            assert_eq!(length, properties.len());
+            let expiry = wire::properties(properties).into_iter().find(|(id, _)| *id == 0x11);
+            assert_eq!(expiry, None, "a Session Expiry Interval from the server [MQTT-3.14.2-2]");
+        }
         self.expect_closed();
     }
 

@@ -224,6 +224,8 @@ path = "{AUDIT_FOLDER}/audit.jsonl"
 address = "127.0.0.1:0"
 [control]
 socket = "{CONTROL_SOCKET}"
+[broker]
+drain = "0s"
 {profile}
 {}
 {}

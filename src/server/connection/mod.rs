@@ -11,6 +11,7 @@ mod rejudge;
 use std::any::Any;
 use std::collections::VecDeque;
 use std::future::poll_fn;
+use std::num::NonZeroU32;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -25,7 +26,7 @@ use crate::broker::{Broker, Departure, Now, Term};
 use crate::gates::rate::PrincipalRate;
 use crate::gates::{Profile, Refusal, admission};
 use crate::mqtt::packet::{Disconnect, Packet, Will};
-use crate::mqtt::{ReasonCode, Violation};
+use crate::mqtt::{ProtocolVersion, ReasonCode, Violation};
 use crate::policy::{ConnectFacts, Subject};
 use crate::router::{Cursor, Peer, RouteCache, Signal, Wakes};
 use crate::session::{Delivery, Session, Stamp, Subscription};
@@ -83,12 +84,15 @@ pub(super) enum Closing {
         reason: ReasonCode,
         /// What the operator is told.
         why: String,
+        /// The client is told it too. What the policies say is not for clients.
+        told: bool,
     },
 }
 
 impl Closing {
     fn because(refusal: &Refusal) -> Self {
-        Self::ByBroker { reason: refusal.reason(), why: refusal.to_string() }
+        let told = !matches!(refusal, Refusal::Denied(_));
+        Self::ByBroker { reason: refusal.reason(), why: refusal.to_string(), told }
     }
 }
 
@@ -100,7 +104,7 @@ impl From<std::io::Error> for Closing {
 
 impl From<Violation> for Closing {
     fn from(violation: Violation) -> Self {
-        Self::ByBroker { reason: violation.reason, why: violation.to_string() }
+        Self::ByBroker { reason: violation.reason, why: violation.to_string(), told: true }
     }
 }
 
@@ -318,7 +322,7 @@ impl Connection {
             (write, ReasonCode::QuotaExceeded, "the client does not read"),
         ] {
             if deadline.is_some_and(|deadline| deadline <= now.instant) {
-                return Some(Closing::ByBroker { reason, why: why.to_owned() });
+                return Some(Closing::ByBroker { reason, why: why.to_owned(), told: true });
             }
         }
         if shed.is_none() {
@@ -360,7 +364,8 @@ impl Connection {
         self.link.broker.audit.record(Event::about(&self.link.client, event));
         self.link.expiry_s = 0;
         let reason = ReasonCode::UnspecifiedError;
-        Closing::ByBroker { reason, why: "the connection's task panicked".to_owned() }
+        let why = "the connection's task panicked".to_owned();
+        Closing::ByBroker { reason, why, told: false }
     }
 
     /// Says goodbye, gives the session back and records how it ended.
@@ -384,19 +389,27 @@ impl Connection {
             Closing::Lost(error) => {
                 (ReasonCode::UnspecifiedError, format!("connection lost: {error}"), true, None)
             }
-            Closing::ByBroker { reason, why } => (reason, why, true, Some(reason)),
+            Closing::ByBroker { reason, why, told } => {
+                let mut farewell = Disconnect::new(reason);
+                farewell.reason_string = told.then(|| why.as_str().into());
+                (reason, why, true, Some(farewell))
+            }
         };
         let version = session.link().version;
         let room = session.link().packet_bytes_max;
+        if reason == ReasonCode::SessionTakenOver {
+            broker.metrics.takeovers.inc();
+            let taken_over = Kind::SessionTakenOver { by_address: None };
+            broker.audit.record(Event::about(&client, taken_over));
+        }
+        let closed = Kind::ConnectionClosed { reason, why: why.into() };
+        broker.audit.record(Event::about(&client, closed));
         // The session first: whoever takes it over must not wait for this client's socket.
         let will = will.filter(|_| will_wanted);
         broker.close(Departure { peer, session, term, expiry_s, will }, Now::read());
-        let closed = Kind::ConnectionClosed { reason, why: why.into() };
-        broker.audit.record(Event::about(&client, closed));
-        if let (Some(reason), true) = (farewell, version.is_v5()) {
-            let mut out = Vec::new();
-            Packet::Disconnect(Box::new(Disconnect::new(reason))).encode(version, &mut out);
-            if room.is_none_or(|room| out.len() <= room.get() as usize) {
+        if let (Some(farewell), true) = (farewell, version.is_v5()) {
+            let out = fitting(farewell, room);
+            if !out.is_empty() {
                 let _ = tokio::time::timeout(
                     FAREWELL,
                     poll_fn(|cx| {
@@ -420,5 +433,19 @@ impl Connection {
 const SMALL_REMAINDER_BYTES: usize = 4096;
 
 fn closing_by_signal(reason: ReasonCode) -> Closing {
-    Closing::ByBroker { reason, why: reason.name().to_owned() }
+    Closing::ByBroker { reason, why: reason.name().to_owned(), told: false }
+}
+
+/// DISCONNECT, without its reason string where that would be more than the client takes; empty
+/// where even that is [MQTT-3.14.2-3].
+fn fitting(mut farewell: Disconnect, room: Option<NonZeroU32>) -> Vec<u8> {
+    let fits = |out: &[u8]| room.is_none_or(|room| out.len() <= room.get() as usize);
+    let mut out = Vec::new();
+    Packet::Disconnect(Box::new(farewell.clone())).encode(ProtocolVersion::V5, &mut out);
+    if !fits(&out) {
+        farewell.reason_string = None;
+        out.clear();
+        Packet::Disconnect(Box::new(farewell)).encode(ProtocolVersion::V5, &mut out);
+    }
+    if fits(&out) { out } else { Vec::new() }
 }

@@ -66,6 +66,7 @@ impl Connection {
                 return Err(Closing::ByBroker {
                     reason: ReasonCode::PacketTooLarge,
                     why: format!("a packet of {bytes} bytes, the most allowed is {bytes_max}"),
+                    told: true,
                 });
             }
         };
@@ -200,6 +201,7 @@ impl Connection {
     ) -> Result<(), Closing> {
         let version = self.link.session.link().version;
         let mut reasons = Vec::with_capacity(subscribe.entries.len());
+        let mut explained = None;
         for entry in subscribe.entries {
             let options = SubscriptionOptions {
                 qos: entry.qos,
@@ -222,15 +224,24 @@ impl Connection {
                         return Err(Closing::because(&refusal));
                     }
                     reasons.push(refusal.reason());
+                    if !matches!(refusal, Refusal::Denied(_)) {
+                        explained.get_or_insert_with(|| refusal.to_string().into_boxed_str());
+                    }
                 }
             }
         }
-        let suback = Suback {
+        let link = self.link.session.link();
+        let mut suback = Suback {
             packet_id: subscribe.packet_id,
             reasons,
-            reason_string: None,
+            reason_string: explained.filter(|_| link.problem_information),
             user_properties: UserProperties::default(),
         };
+        if suback.reason_string.is_some() {
+            let bytes = Packet::Suback(suback.clone()).encoded_bytes(version);
+            let fits = link.packet_bytes_max.is_none_or(|most| bytes <= most.get() as usize);
+            suback.reason_string.take_if(|_| !fits);
+        }
         Packet::Suback(suback).encode(version, out);
         Ok(())
     }

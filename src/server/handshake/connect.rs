@@ -53,6 +53,7 @@ impl Request<'_> {
             let reason = ReasonCode::BadAuthenticationMethod;
             return Err(Refused::by(Gate::Connect, reason, &"no such authentication method"));
         }
+        client.client_id = ClientId::parse(&connect.client_id).map(|asked| asked.shared());
         let (client_id, assigned) = client_id(connect, gatehouse, identity)?;
         client.client_id = Some(client_id.shared());
         let rate = gatehouse.rates.of(

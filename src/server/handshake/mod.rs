@@ -8,6 +8,7 @@ mod first_packet;
 
 use std::future::poll_fn;
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
@@ -195,16 +196,16 @@ impl Identified {
         let (connect, unread) = match read {
             Ok(read) => read,
             Err((refused, version)) => {
-                self.transport.refuse(version, refused.reason).await;
+                self.transport.refuse(version, &refused, None).await;
                 return Err((refused, client));
             }
         };
-        let version = connect.version;
+        let (version, room) = (connect.version, connect.maximum_packet_bytes);
         let mut client = client;
         match self.admit(*connect, unread, gatehouse, &mut client).await {
             Ok(connected) => Ok(connected),
             Err((refused, transport)) => {
-                transport.refuse(Some(version), refused.reason).await;
+                transport.refuse(Some(version), &refused, room).await;
                 Err((refused, client))
             }
         }
@@ -282,15 +283,26 @@ impl Identified {
 
 impl Transport {
     /// Answers CONNECT with a refusal, where the version has one for it, and closes.
-    async fn refuse(mut self, version: Option<ProtocolVersion>, reason: ReasonCode) {
-        let answer = match version {
-            Some(version) if version.is_v5() || reason.v3_connect_return_code().is_some() => {
-                let mut out = Vec::new();
-                Packet::Connack(Box::new(Connack::refused(reason))).encode(version, &mut out);
-                out
+    async fn refuse(
+        mut self,
+        version: Option<ProtocolVersion>,
+        refused: &Refused,
+        room: Option<NonZeroU32>,
+    ) {
+        let mut answer = Vec::new();
+        if let Some(version) = version {
+            let mut connack = Connack::refused(refused.reason);
+            // What the peer can mend is explained; what concerns who it is, is not.
+            let explained = matches!(refused.gate, Gate::Connect | Gate::Size | Gate::Features);
+            connack.properties.reason_string = explained.then(|| refused.why.as_str().into());
+            let packet = Packet::Connack(Box::new(connack));
+            if room.is_none_or(|most| packet.encoded_bytes(version) <= most.get() as usize) {
+                packet.encode(version, &mut answer);
+            } else {
+                let connack = Connack::refused(refused.reason);
+                Packet::Connack(Box::new(connack)).encode(version, &mut answer);
             }
-            _ => Vec::new(),
-        };
+        }
         // What the socket does not take waits in the transport for `finish`.
         let _ = poll_fn(|cx| Poll::Ready(self.poll_write(cx, &answer))).await;
         self.finish(CloseCode::Normal).await;

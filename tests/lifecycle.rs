@@ -1,0 +1,68 @@
+//! The broker as a process: it starts, says so, serves, can be asked, and ends when told.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by panic"
+)]
+
+#[path = "harness/mod.rs"]
+mod harness;
+
+use rustix::process::Signal;
+
+use harness::Setup;
+use harness::wire::{Publish, Version};
+
+#[test]
+fn a_message_goes_from_one_client_to_another() {
+    let broker = Setup::new().plaintext().start();
+    for version in [Version::Mqtt31, Version::Mqtt311, Version::Mqtt5] {
+        let mut reader = broker.simple(version, "reader");
+        assert_eq!(reader.subscribe("greetings", 0), 0);
+        broker.simple(version, "writer").publish("greetings", "hello");
+        reader.receive_text("hello");
+    }
+}
+
+#[test]
+fn on_sigterm_clients_are_told_and_the_exit_is_clean() {
+    for signal in [Signal::TERM, Signal::INT] {
+        let mut broker = Setup::new().plaintext().start();
+        let mut modern = broker.simple(Version::Mqtt5, "modern");
+        let mut old = broker.simple(Version::Mqtt311, "old");
+        broker.signal(signal);
+        // Server shutting down.
+        modern.raw.expect_disconnect(&[0x8b]);
+        old.raw.expect_closed();
+        assert!(broker.wait().success(), "{}", broker.stderr());
+        let events: Vec<_> = broker.audit().iter().map(|it| it["event"].clone()).collect();
+        assert_eq!(events.first().unwrap(), "broker.started");
+        assert_eq!(events.last().unwrap(), "broker.stopped");
+    }
+}
+
+#[test]
+fn metrics_count_what_happens() {
+    let broker = Setup::new().plaintext().start();
+    let before = broker.metrics();
+    assert!(before.starts_with("HTTP/1.1 200"), "{before}");
+    assert!(before.contains("\n# HELP portcullis_"), "{before}");
+    let mut client = broker.simple(Version::Mqtt5, "counted");
+    client.publish_surely(&Publish::new("t", "x"));
+    assert_ne!(broker.metrics(), before);
+}
+
+#[test]
+fn the_status_is_told_over_the_control_socket() {
+    let broker = Setup::new().plaintext().start();
+    let _client = broker.simple(Version::Mqtt5, "present");
+    let output = broker.ctl(&["status"]);
+    assert!(output.status.success(), "{output:?}");
+    let status = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(
+        status.lines().any(|line| line.starts_with("connections") && line.ends_with('1')),
+        "{status}"
+    );
+}

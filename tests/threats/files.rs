@@ -1,0 +1,69 @@
+//! Files that others may read, and a configuration that says too little.
+
+use std::fs::{Permissions, metadata, set_permissions};
+use std::os::unix::fs::PermissionsExt as _;
+
+use crate::harness::{Setup, portcullis};
+
+/// Threat: file permissions.
+#[test]
+fn a_private_key_that_others_can_read_is_refused() {
+    for mode in [0o644, 0o640, 0o604, 0o660] {
+        let setup = Setup::new().mutual_tls();
+        let key = std::fs::read_dir(setup.path().join("certs"))
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .find(|path| path.extension().is_some_and(|extension| extension == "key"))
+            .unwrap();
+        set_permissions(&key, Permissions::from_mode(mode)).unwrap();
+        let refused = setup.refused();
+        assert!(!refused.status.success());
+        // The file may be shown over several lines; its name is enough, and what to do.
+        let name = key.file_name().unwrap().to_str().unwrap();
+        assert!(refused.stderr.contains(name), "{}", refused.stderr);
+        assert!(refused.stderr.contains("chmod"), "{}", refused.stderr);
+    }
+}
+
+/// Threat: file permissions.
+#[test]
+fn what_the_broker_writes_is_for_its_owner_alone() {
+    let broker = Setup::new().plaintext().start();
+    for name in ["audit/audit.jsonl", crate::harness::setup::CONTROL_SOCKET] {
+        let mode = metadata(broker.path().join(name)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o077, 0, "{name} has mode {mode:o}");
+    }
+}
+
+/// Plaintext and anonymity are asked for by name, and a typing error is not a default.
+#[test]
+fn a_listener_that_does_not_say_how_it_is_protected_is_refused() {
+    for (what, listener) in [
+        ("no TLS", "identity = \"anonymous\""),
+        ("no TLS, said so", "identity = \"anonymous\"\nplaintext = false"),
+        ("no identity", "plaintext = true"),
+        ("TLS without a client CA", "[listener.mqtt.tls]\ncertificate = \"x\"\nkey = \"y\""),
+        ("a misspelt key", "plaintext = true\nidentity = \"anonymous\"\nconections_max = 5"),
+        ("zero", "plaintext = true\nidentity = \"anonymous\"\nconnections_max = 0"),
+    ] {
+        let config = format!("[listener.mqtt]\naddress = \"127.0.0.1:0\"\n{listener}\n");
+        let refused = Setup::new().config(&config).refused();
+        assert!(!refused.status.success(), "{what}");
+        assert!(refused.stderr.contains("listener.mqtt"), "{what}: {}", refused.stderr);
+    }
+    let refused = Setup::new().refused();
+    assert!(!refused.status.success(), "no listener at all");
+}
+
+/// `check` finds what `serve` would refuse, and binds nothing.
+#[test]
+fn check_refuses_what_serve_refuses() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("bad.toml"), "[listener.mqtt]\n").unwrap();
+    let output = portcullis(&["check", "--config", "bad.toml"], folder.path());
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let output = portcullis(&["check", "--config", "absent.toml"], folder.path());
+    assert!(!output.status.success());
+    let output = portcullis(&["frobnicate"], folder.path());
+    assert_eq!(output.status.code(), Some(2), "misuse: {output:?}");
+}

@@ -1,0 +1,142 @@
+//! Rights that are taken away while they are in use, and reloads that fail.
+
+use crate::harness::setup::PERMIT_ALL;
+use crate::harness::wire::{Connect, Publish, Version, Will, property};
+use crate::harness::{Broker, Setup};
+use crate::{NOT_AUTHORIZED, suback};
+
+const V: Version = Version::Mqtt5;
+
+const LOCKED: &str = r#"
+@id("everything")
+@reason("as before")
+permit (principal, action, resource);
+
+@id("locked")
+@reason("a right that is taken away")
+forbid (
+  principal,
+  action in [Action::"read", Action::"write"],
+  resource in TopicFilter::"secret/#"
+);
+"#;
+
+fn reloaded(broker: &Broker, policies: &str) {
+    let output = broker.reload_policies(policies);
+    assert!(output.status.success(), "{output:?}");
+    broker.audited("the reload", |record| record["event"] == "policy.reloaded");
+}
+
+/// Threat: subscription survives revocation; retained after revocation.
+#[test]
+fn a_reload_takes_rights_away_at_once() {
+    let broker = Setup::new().plaintext().start();
+    let mut writer = broker.simple(V, "writer");
+    let mut exact = broker.simple(V, "exact");
+    exact.subscribe("secret/a", 1);
+    let mut unrelated = broker.simple(V, "unrelated");
+    unrelated.subscribe("open/+", 1);
+    let durable = Connect::new(V, "durable").durable();
+    let mut offline = broker.client(&durable);
+    offline.subscribe("secret/a", 1);
+    offline.subscribe("open/a", 1);
+    offline.disconnect();
+    writer.publish_surely(&Publish::new("secret/a", "before").retain());
+    exact.receive_text("before");
+
+    reloaded(&broker, LOCKED);
+    exact.raw.expect_disconnect(&[NOT_AUTHORIZED]);
+    broker.audited("the subscription", |record| {
+        record["event"] == "subscription.withdrawn" && record["filter"] == "secret/a"
+    });
+    // What waited in the session is judged when it leaves.
+    writer.publish_surely(&Publish::new("open/a", "open"));
+    unrelated.receive_text("open");
+    let mut offline = broker.client(&durable);
+    offline.receive_text("open");
+    offline.ping();
+    // And nobody new gets it.
+    let mut late = broker.simple(V, "late");
+    assert_eq!(suback(&mut late, "secret/a"), NOT_AUTHORIZED);
+    writer.send(&Publish::new("secret/a", "after").qos(1, 3));
+    assert_eq!(writer.expect_ack_any(0x40, 3), NOT_AUTHORIZED);
+}
+
+/// Threat: will bypass, by a will that waits.
+#[test]
+fn a_will_whose_right_was_taken_away_is_discarded_and_audited() {
+    let broker = Setup::new().plaintext().start();
+    let mut witness = broker.simple(V, "witness");
+    witness.subscribe("open/a", 1);
+    let live = broker.client(&Connect::new(V, "live").will(Will::new("secret/a", "live").retain()));
+    let will = Will::new("secret/a", "delayed").retain().properties(property::will_delay(2));
+    broker.client(&Connect::new(V, "delayed").durable().will(will)).vanish();
+    reloaded(&broker, LOCKED);
+    live.vanish();
+    for client_id in ["live", "delayed"] {
+        broker.audited("the discarded will", |record| {
+            record["event"] == "will.discarded" && record["client_id"] == client_id
+        });
+    }
+    // Given back, the right finds nothing that was kept.
+    let output = broker.reload_policies(PERMIT_ALL);
+    assert!(output.status.success(), "{output:?}");
+    let mut late = broker.simple(V, "late");
+    late.subscribe("secret/a", 1);
+    late.ping();
+    witness.ping();
+}
+
+/// Threat: config reload fails open.
+#[test]
+fn a_reload_that_fails_leaves_the_old_policies_in_force() {
+    let broker = Setup::new().plaintext().policies(LOCKED).start();
+    let mut client = broker.simple(V, "client");
+    let huge = format!("// {}\n{PERMIT_ALL}", "x".repeat(5 << 20));
+    let nested = format!(
+        "@id(\"deep\") permit (principal, action, resource) when {{ {}true{} }};",
+        "(".repeat(5000),
+        ")".repeat(5000)
+    );
+    for (what, policies) in [
+        ("no text", ""),
+        ("no policy", "// nothing here\n"),
+        ("no Cedar", "permit permit permit"),
+        (
+            "no schema that fits",
+            r#"@id("x") permit (principal, action == Action::"fly", resource);"#,
+        ),
+        ("no id", "permit (principal, action, resource);"),
+        ("too much", &huge),
+        ("too deep", &nested),
+        (
+            "a wildcard inside a level",
+            r#"@id("x") permit (principal, action, resource in TopicFilter::"a+/b");"#,
+        ),
+        (
+            "an unknown placeholder",
+            r#"@id("x") permit (principal, action, resource in TopicFilter::"${root}/b");"#,
+        ),
+        ("NUL", "\0"),
+    ] {
+        let output = broker.reload_policies(policies);
+        assert!(!output.status.success(), "{what} was taken: {output:?}");
+        assert_eq!(suback(&mut client, "secret/a"), NOT_AUTHORIZED, "after {what}");
+        assert_eq!(suback(&mut client, "open/a"), 1, "after {what}");
+    }
+    broker.audited("the failed reload", |record| record["event"] == "policy.reload-failed");
+    // A folder that is not there.
+    std::fs::remove_dir_all(broker.path().join("policies")).unwrap();
+    assert!(!broker.ctl(&["reload"]).status.success());
+    assert_eq!(suback(&mut client, "secret/a"), NOT_AUTHORIZED);
+}
+
+/// A broker does not start on policies that it would not reload.
+#[test]
+fn a_broker_without_valid_policies_does_not_start() {
+    for policies in ["", "permit permit", "permit (principal, action, resource);"] {
+        let refused = Setup::new().plaintext().policies(policies).refused();
+        assert!(!refused.status.success());
+        assert!(!refused.stderr.is_empty(), "it says why");
+    }
+}
