@@ -34,6 +34,7 @@ use crate::audit::{self, Event, Gate, Kind};
 use crate::broker::{Broker, Now};
 use crate::gates::admission::Admission;
 use crate::gates::rate::RateLimits;
+use crate::identity::Identity;
 use crate::mqtt::ReasonCode;
 use crate::router::mailbox;
 
@@ -56,6 +57,8 @@ struct Gatehouse {
     /// a flood of them leaves the other workers to established sessions.
     slots: Arc<Semaphore>,
     rates: Arc<RateLimits>,
+    /// The identity of all clients of a listener that asks nobody.
+    anonymous: Arc<Identity>,
     unauthenticated: Arc<Unauthenticated>,
     broker: Arc<Broker>,
 }
@@ -174,6 +177,7 @@ impl Server {
                 ),
                 slots: Arc::clone(&slots),
                 rates: Arc::clone(&rates),
+                anonymous: Arc::new(Identity::anonymous()),
                 unauthenticated: Arc::clone(&unauthenticated),
                 broker: Arc::clone(broker),
                 settings,
@@ -325,26 +329,38 @@ fn admit(gatehouse: &Arc<Gatehouse>, socket: Socket, peer: Option<SocketAddr>) {
     let gatehouse = Arc::clone(gatehouse);
     let task = gatehouse.broker.task();
     tokio::spawn(async move {
-        let deadline = now.instant + gatehouse.settings.admission.connect_deadline;
         // The handshake's future is large and short-lived, the connection's small and long-lived:
         // so the one is boxed and gone before the other begins.
-        let handshake = Box::pin(climb(admitted, &gatehouse, client.clone()));
-        let climbed = timeout_at(deadline.into(), handshake).await;
-        match climbed {
-            Ok(Ok(connected)) => {
-                gatehouse.broker.metrics.connections_accepted.inc();
-                drop(gatehouse);
-                connected.serve().await;
-            }
-            Ok(Err((refused, client))) => refuse(&gatehouse, &refused, client),
-            Err(_) => {
-                let reason = ReasonCode::UnspecifiedError;
-                let refused = Refused::by(Gate::Connect, reason, &"no CONNECT before the deadline");
-                refuse(&gatehouse, &refused, client);
-            }
+        let connected = Box::pin(climb_in_time(admitted, gatehouse, client, now)).await;
+        if let Some(connected) = connected {
+            connected.serve().await;
         }
         drop(task);
     });
+}
+
+/// All rungs, within the deadline from accept to CONNACK.
+async fn climb_in_time(
+    admitted: Admitted,
+    gatehouse: Arc<Gatehouse>,
+    client: audit::Subject,
+    now: Now,
+) -> Option<Box<connection::Connected>> {
+    let deadline = now.instant + gatehouse.settings.admission.connect_deadline;
+    let climbed = timeout_at(deadline.into(), climb(admitted, &gatehouse, client.clone())).await;
+    let (refused, client) = match climbed {
+        Ok(Ok(connected)) => {
+            gatehouse.broker.metrics.connections_accepted.inc();
+            return Some(connected);
+        }
+        Ok(Err(refused)) => refused,
+        Err(_) => {
+            let why = "no CONNECT before the deadline";
+            (Refused::by(Gate::Connect, ReasonCode::UnspecifiedError, &why), client)
+        }
+    };
+    refuse(&gatehouse, &refused, client);
+    None
 }
 
 /// All rungs, one after the other.

@@ -47,8 +47,6 @@ const FAREWELL: Duration = Duration::from_secs(2);
 pub(super) struct Connected {
     pub(super) broker: Arc<Broker>,
     pub(super) transport: Transport,
-    /// CONNACK.
-    pub(super) greeting: Vec<u8>,
     /// What has come of packets that are not handled yet.
     pub(super) unread: Vec<u8>,
     pub(super) session: Session,
@@ -136,23 +134,10 @@ struct Connection {
 }
 
 impl Connected {
-    /// Serves the connection to its end, and gives the session back.
-    pub(super) async fn serve(self) {
-        let now = Now::read();
-        let mut connection = Connection {
-            stamp: Stamp::next(),
-            routes: RouteCache::default(),
-            replays: VecDeque::new(),
-            paused_until: None,
-            backlog: !self.unread.is_empty(),
-            incomplete_since: None,
-            blocked_since: None,
-            active_at: now.instant,
-            batch: Vec::new(),
-            timer: Box::pin(tokio::time::sleep_until(now.instant.into())),
-            link: self,
-        };
-        connection.clear_subscriptions(now);
+    /// Serves the connection to its end, and gives the session back. Everything is behind one
+    /// pointer: a task is as large as the largest of its states, for as long as it lives.
+    pub(super) async fn serve(self: Box<Self>) {
+        let mut connection = self.begin();
         let greeting = std::mem::take(&mut connection.link.greeting);
         // What the socket does not take waits in the transport, before everything else.
         let _ =
@@ -165,6 +150,26 @@ impl Connected {
         })
         .await;
         Box::pin(connection.finish(closing)).await;
+    }
+
+    fn begin(self: Box<Self>) -> Box<Connection> {
+        let now = Now::read();
+        let mut connection = Box::new(Connection {
+            stamp: Stamp::next(),
+            routes: RouteCache::default(),
+            replays: VecDeque::new(),
+            paused_until: None,
+            backlog: !self.unread.is_empty(),
+            incomplete_since: None,
+            blocked_since: None,
+            active_at: now.instant,
+            batch: Vec::new(),
+            timer: Box::pin(tokio::time::sleep_until(now.instant.into())),
+            link: *self,
+        });
+        connection.clear_subscriptions(now);
+        connection.link.subject.shed();
+        connection
     }
 }
 
@@ -369,7 +374,7 @@ impl Connection {
     }
 
     /// Says goodbye, gives the session back and records how it ended.
-    async fn finish(self, closing: Closing) {
+    async fn finish(self: Box<Self>, closing: Closing) {
         let Connected {
             broker,
             mut transport,
@@ -448,4 +453,19 @@ fn fitting(mut farewell: Disconnect, room: Option<NonZeroU32>) -> Vec<u8> {
         Packet::Disconnect(Box::new(farewell)).encode(ProtocolVersion::V5, &mut out);
     }
     if fits(&out) { out } else { Vec::new() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Ten thousand of them wait for most of their lives.
+    #[test]
+    fn an_idle_connection_is_small() {
+        fn bytes_of<F>(_: impl Fn(Box<Connected>) -> F) -> usize {
+            size_of::<F>()
+        }
+        assert!(bytes_of(Connected::serve) <= 64, "{} in the task", bytes_of(Connected::serve));
+        assert!(size_of::<Connection>() <= 640, "{} behind it", size_of::<Connection>());
+    }
 }

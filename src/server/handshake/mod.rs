@@ -167,16 +167,18 @@ impl Encrypted {
                     certificates.ok_or_else(|| refused(&"the client showed no certificate"))?;
                 let facts = CertificateFacts::from_verified_chain(&chain, &setup.trusted_issuers);
                 let facts = facts.map_err(|error| refused(&error))?;
-                Identity::from_certificate(settings, facts).map_err(|error| refused(&error))?
+                let identity = Identity::from_certificate(settings, facts);
+                Arc::new(identity.map_err(|error| refused(&error))?)
             }
-            Source::Anonymous => Identity::anonymous(),
+            Source::Anonymous => Arc::clone(&gatehouse.anonymous),
             Source::Proxy => {
                 let name = announced_name
                     .ok_or_else(|| refused(&"the proxy announced no certificate name"))?;
-                Identity::from_proxy(settings, &name).map_err(|error| refused(&error))?
+                let identity = Identity::from_proxy(settings, &name);
+                Arc::new(identity.map_err(|error| refused(&error))?)
             }
         };
-        Ok(Identified { transport, address, slot, tls_version, identity: Arc::new(identity) })
+        Ok(Identified { transport, address, slot, tls_version, identity })
     }
 }
 
@@ -219,7 +221,7 @@ impl Identified {
         gatehouse: &Gatehouse,
         client: &mut audit::Subject,
     ) -> Result<Connected, (Refused, Transport)> {
-        let Self { transport, address, mut slot, tls_version, identity } = self;
+        let Self { mut transport, address, mut slot, tls_version, identity } = self;
         let broker = &gatehouse.broker;
         let profile = &gatehouse.settings.profile;
         let now = Now::read();
@@ -256,6 +258,9 @@ impl Identified {
         let connack = connack(&connect, &granted, assigned, resumed, gatehouse);
         let mut greeting = Vec::with_capacity(64);
         Packet::Connack(Box::new(connack)).encode(connect.version, &mut greeting);
+        // What the socket does not take waits in the transport, before everything else; an error
+        // shows again at the next write.
+        let _ = poll_fn(|cx| Poll::Ready(transport.poll_write(cx, &greeting))).await;
         slot.connected();
         let client = Arc::new(client.clone());
         let accepted =
@@ -264,7 +269,6 @@ impl Identified {
         Ok(Connected {
             broker: Arc::clone(broker),
             transport,
-            greeting,
             unread,
             session,
             subject,
