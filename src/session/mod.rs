@@ -279,3 +279,6 @@ impl Session {
         self.outbound.take_unacknowledged()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -18,6 +18,9 @@ pub enum Sent {
     Expired,
     /// Not sent, and never will be: the client does not take packets of that size.
     TooLarge,
+    /// Not sent: every packet identifier is in use. It does not happen to who asks for
+    /// [`super::Session::room`] first.
+    NoIdentifier,
 }
 
 /// QoS 1 and 2 publications on their way to the client, in the order they were sent.
@@ -32,6 +35,9 @@ pub(super) struct Outbound {
     sent: usize,
     /// The packet identifier given out last.
     last_id: u16,
+    /// How many identifiers after `last_id` are known to be free.
+    // INVARIANT: none of them stands in `inflight`. Only `next_id` puts identifiers there.
+    free_ahead: u16,
 }
 
 #[derive(Debug)]
@@ -128,7 +134,7 @@ impl Outbound {
             encode(&delivery, None, false, link.version, now, out);
             return Sent::Written;
         }
-        let packet_id = self.next_id();
+        let Some(packet_id) = self.next_id() else { return Sent::NoIdentifier };
         encode(&delivery, Some(packet_id), false, link.version, now, out);
         self.inflight.push_back(Inflight { packet_id, state: State::Published(delivery) });
         self.sent = self.inflight.len();
@@ -195,6 +201,12 @@ impl Outbound {
             .collect()
     }
 
+    /// How many places the queue has, gaps included.
+    #[cfg(test)]
+    pub(super) fn places(&self) -> usize {
+        self.inflight.len()
+    }
+
     fn finish_one(&mut self) {
         self.active = self.active.saturating_sub(1);
         while self.inflight.front().is_some_and(|entry| matches!(entry.state, State::Done)) {
@@ -203,13 +215,17 @@ impl Outbound {
         }
         // A client that never acknowledges one message must not make the gaps behind it grow.
         if self.inflight.len() > 2 * usize::from(self.active) + 64 {
-            let sent = self.inflight.iter().take(self.sent);
-            self.sent = sent.filter(|entry| !matches!(entry.state, State::Done)).count();
-            self.inflight.retain(|entry| !matches!(entry.state, State::Done));
+            self.close_gaps();
         }
         if self.inflight.is_empty() && self.inflight.capacity() > 64 {
             self.inflight = VecDeque::new();
         }
+    }
+
+    fn close_gaps(&mut self) {
+        let sent = self.inflight.iter().take(self.sent);
+        self.sent = sent.filter(|entry| !matches!(entry.state, State::Done)).count();
+        self.inflight.retain(|entry| !matches!(entry.state, State::Done));
     }
 
     /// The place of an identifier: its distance from the front where there are no gaps in the
@@ -231,30 +247,44 @@ impl Outbound {
         self.inflight.get_mut(position)
     }
 
-    /// The next identifier that is not in flight. There always is one: no more than
-    /// `inflight_max` (at most 65,535, of which one is about to be given) are active.
-    fn next_id(&mut self) -> PacketId {
-        loop {
-            self.last_id = self.last_id.wrapping_add(1);
-            let Some(packet_id) = PacketId::new(self.last_id) else { continue };
-            let oldest = self.inflight.front().map(|entry| entry.packet_id);
-            let in_use = oldest.is_some() && self.position_if_active(packet_id);
-            if !in_use {
-                return packet_id;
-            }
+    /// The next identifier that is not in use; `None` when all are.
+    fn next_id(&mut self) -> Option<PacketId> {
+        if self.free_ahead == 0 {
+            self.find_free();
         }
+        self.free_ahead = self.free_ahead.checked_sub(1)?;
+        self.last_id = id_after(self.last_id, 1);
+        PacketId::new(self.last_id)
     }
 
-    fn position_if_active(&self, packet_id: PacketId) -> bool {
-        // Numbers rise from the front: only when they have come round can one be in use.
-        let Some(front) = self.inflight.front() else { return false };
-        let Some(back) = self.inflight.back() else { return false };
-        let rising = front.packet_id <= back.packet_id;
-        if rising && (packet_id > back.packet_id || packet_id < front.packet_id) {
-            return false;
-        }
-        self.position(packet_id).is_some()
+    /// Moves `last_id` on to where identifiers are free, and counts how many follow each other.
+    /// Acknowledgements only free more, so that one search serves a whole run of them.
+    fn find_free(&mut self) {
+        // A gap keeps its identifier; there may be so many that they leave no other.
+        self.close_gaps();
+        let mut used: Vec<u16> =
+            self.inflight.iter().map(|entry| steps(self.last_id, entry.packet_id)).collect();
+        used.sort_unstable();
+        let taken = used.iter().zip(1..=u16::MAX).take_while(|(step, at)| *step == at).count();
+        let next_used = used.get(taken).map_or(IDENTIFIERS + 1, |step| usize::from(*step));
+        self.last_id = id_after(self.last_id, taken);
+        self.free_ahead = u16::try_from(next_used - taken - 1).unwrap_or(u16::MAX);
     }
+}
+
+/// How many packet identifiers there are: 1 to 65,535, after which 1 follows.
+const IDENTIFIERS: usize = u16::MAX as usize;
+
+/// The identifier so many steps after another one, 0 standing before the first.
+fn id_after(id: u16, steps: usize) -> u16 {
+    let after = usize::from(id) + steps;
+    u16::try_from(if after > IDENTIFIERS { after - IDENTIFIERS } else { after }).unwrap_or(1)
+}
+
+/// How many steps after `last` an identifier comes: at least 1.
+fn steps(last: u16, id: PacketId) -> u16 {
+    let id = id.as_u16();
+    if id > last { id - last } else { u16::MAX - last + id }
 }
 
 /// True when the client takes a packet of this size [MQTT-3.1.2-24].

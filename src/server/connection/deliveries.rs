@@ -100,6 +100,7 @@ impl Connection {
             Sent::Written => metrics.publishes_delivered.inc(),
             Sent::Expired => metrics.publishes_dropped.of(DropReason::Expired).inc(),
             Sent::TooLarge => metrics.publishes_dropped.of(DropReason::TooLarge).inc(),
+            Sent::NoIdentifier => metrics.publishes_dropped.of(DropReason::QueueFull).inc(),
         };
     }
 }
