@@ -1,7 +1,8 @@
 //! From the client: topic aliases, QoS 2 identifiers that are not released yet, and the topics
 //! it publishes to most.
 
-use std::collections::HashSet;
+use std::collections::VecDeque;
+use std::sync::OnceLock;
 
 use super::{Link, Settings};
 use crate::mqtt::packet::{PacketId, Publish, Qos};
@@ -12,13 +13,13 @@ const RECENT_TOPICS: usize = 16;
 
 #[derive(Debug, Default)]
 pub(super) struct Inbound {
-    /// QoS 2 publications that were taken and not released (PUBREL) yet.
-    unreleased: HashSet<PacketId, ahash::RandomState>,
+    /// QoS 2 publications that were taken and not released (PUBREL) yet, in order. Clients number
+    /// upwards and release in the same order: it is nearly always the ends that change.
+    unreleased: VecDeque<PacketId>,
     /// Alias 1 stands at index 0.
     aliases: Vec<Option<TopicName>>,
     /// Direct-mapped by hash; made at the first publication, dropped when idle.
     recent: Option<Box<[Option<TopicName>; RECENT_TOPICS]>>,
-    hasher: ahash::RandomState,
 }
 
 impl Inbound {
@@ -82,7 +83,7 @@ impl Inbound {
         let (Qos::ExactlyOnce, Some(packet_id)) = (publish.qos, publish.packet_id) else {
             return Ok(true);
         };
-        if self.unreleased.contains(&packet_id) {
+        if self.unreleased.binary_search(&packet_id).is_ok() {
             return Ok(false);
         }
         if self.unreleased.len() >= usize::from(settings.receive_maximum.get()) {
@@ -98,21 +99,26 @@ impl Inbound {
 
     /// A QoS 2 publication was taken: its identifier is in use until PUBREL.
     pub(super) fn hold(&mut self, packet_id: PacketId) {
-        self.unreleased.insert(packet_id);
+        if let Err(place) = self.unreleased.binary_search(&packet_id) {
+            self.unreleased.insert(place, packet_id);
+        }
     }
 
     /// PUBREL: `false` when the identifier was not in use.
     pub(super) fn release(&mut self, packet_id: PacketId) -> bool {
-        let held = self.unreleased.remove(&packet_id);
+        let held = self.unreleased.binary_search(&packet_id);
+        if let Ok(place) = held {
+            self.unreleased.remove(place);
+        }
         if self.unreleased.is_empty() && self.unreleased.capacity() > 64 {
             self.unreleased.shrink_to_fit();
         }
-        held
+        held.is_ok()
     }
 
     fn name(&mut self, text: &str) -> Result<TopicName, Violation> {
         let recent = self.recent.get_or_insert_with(|| Box::new([const { None }; RECENT_TOPICS]));
-        let hash = self.hasher.hash_one(text);
+        let hash = hasher().hash_one(text);
         let index = usize::try_from(hash % RECENT_TOPICS as u64).unwrap_or(0);
         let Some(slot) = recent.get_mut(index) else { return TopicName::parse(text) };
         match slot {
@@ -124,4 +130,10 @@ impl Inbound {
             }
         }
     }
+}
+
+/// One for all sessions, seeded at the start of the process: a session is kept small.
+fn hasher() -> &'static ahash::RandomState {
+    static HASHER: OnceLock<ahash::RandomState> = OnceLock::new();
+    HASHER.get_or_init(ahash::RandomState::new)
 }

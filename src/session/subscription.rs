@@ -78,8 +78,12 @@ impl Subscription {
 #[derive(Debug, Default)]
 pub struct Subscriptions {
     list: Vec<Arc<Subscription>>,
-    index: Option<HashMap<SubscriptionFilter, usize, ahash::RandomState>>,
+    index: Option<Box<Index>>,
 }
+
+/// Filters to places in the list; behind a pointer, since most sessions have none.
+#[derive(Debug)]
+struct Index(HashMap<SubscriptionFilter, usize, ahash::RandomState>);
 
 /// The number of subscriptions from which they are looked up by a map.
 const INDEX_FROM: usize = 16;
@@ -116,12 +120,12 @@ impl Subscriptions {
             return Some(std::mem::replace(slot, subscription));
         }
         if let Some(index) = &mut self.index {
-            index.insert(subscription.filter.clone(), self.list.len());
+            index.0.insert(subscription.filter.clone(), self.list.len());
         }
         self.list.push(subscription);
         if self.index.is_none() && self.list.len() > INDEX_FROM {
             let filters = self.list.iter().map(|subscription| subscription.filter.clone());
-            self.index = Some(filters.zip(0..).collect());
+            self.index = Some(Box::new(Index(filters.zip(0..).collect())));
         }
         None
     }
@@ -131,9 +135,9 @@ impl Subscriptions {
         let position = self.position(filter)?;
         let removed = self.list.swap_remove(position);
         if let Some(index) = &mut self.index {
-            index.remove(filter);
+            index.0.remove(filter);
             if let Some(moved) = self.list.get(position) {
-                index.insert(moved.filter.clone(), position);
+                index.0.insert(moved.filter.clone(), position);
             }
         }
         Some(removed)
@@ -147,7 +151,7 @@ impl Subscriptions {
 
     fn position(&self, filter: &SubscriptionFilter) -> Option<usize> {
         match &self.index {
-            Some(index) => index.get(filter).copied(),
+            Some(index) => index.0.get(filter).copied(),
             None => self.list.iter().position(|subscription| subscription.filter == *filter),
         }
     }

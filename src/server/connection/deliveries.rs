@@ -1,5 +1,6 @@
 //! What waits for a client, judged as it leaves.
 
+use std::cell::Cell;
 use std::task::Context;
 
 use super::{Closing, Connection, closing_by_signal};
@@ -18,6 +19,11 @@ const BATCH: usize = 512;
 /// Retained messages looked up at a time.
 const REPLAY_PAGE: usize = 64;
 
+thread_local! {
+    /// Empty between polls; a worker's, so that no connection holds one.
+    static BATCH_OF_WORKER: Cell<Vec<Delivery>> = const { Cell::new(Vec::new()) };
+}
+
 impl Connection {
     /// Sends again what an earlier connection left in flight, then what waits in the mailbox,
     /// then retained messages, until a batch is full. `true`: there was something.
@@ -31,7 +37,7 @@ impl Connection {
         if self.link.session.is_resending() {
             self.link.session.resend(now.instant, out);
         }
-        let mut batch = std::mem::take(&mut self.batch);
+        let mut batch = BATCH_OF_WORKER.take();
         let room = self.link.session.room();
         let taken =
             self.link.peer.mailbox.take(room, BATCH, BATCH_BYTES as u64, cx.waker(), &mut batch);
@@ -39,7 +45,7 @@ impl Connection {
         for delivery in batch.drain(..) {
             self.deliver(delivery, now, out);
         }
-        self.batch = batch;
+        BATCH_OF_WORKER.set(batch);
         match taken.signal {
             Some(Signal::Close(reason)) => return Err(closing_by_signal(reason)),
             Some(Signal::Rejudge) => {
@@ -61,7 +67,7 @@ impl Connection {
     /// more at present.
     fn replay(&mut self, now: Now, out: &mut Vec<u8>) -> bool {
         let room = usize::from(self.link.session.room());
-        let Some(replay) = self.replays.front_mut() else { return false };
+        let Some(replay) = self.replays.first_mut() else { return false };
         let limited = replay.subscription.options.qos != Qos::AtMostOnce;
         let count = if limited { REPLAY_PAGE.min(room) } else { REPLAY_PAGE };
         if count == 0 {
@@ -70,7 +76,7 @@ impl Connection {
         let router = &self.link.broker.router;
         let page = router.retained(&replay.subscription, &mut replay.cursor, count, now.instant);
         if page.is_empty() {
-            self.replays.pop_front();
+            self.replays.remove(0);
             return true;
         }
         for delivery in page {

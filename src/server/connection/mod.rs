@@ -9,7 +9,6 @@ mod packets;
 mod rejudge;
 
 use std::any::Any;
-use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::num::NonZeroU32;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -118,7 +117,8 @@ struct Connection {
     link: Connected,
     stamp: Stamp,
     routes: RouteCache,
-    replays: VecDeque<Replay>,
+    /// The oldest first.
+    replays: Vec<Replay>,
     /// Nothing is read before this time: the client is over its rate.
     paused_until: Option<Instant>,
     /// `unread` may hold whole packets.
@@ -129,8 +129,6 @@ struct Connection {
     blocked_since: Option<Instant>,
     active_at: Instant,
     timer: Pin<Box<Sleep>>,
-    /// Empty between rounds; kept for its capacity while there is traffic.
-    batch: Vec<Delivery>,
 }
 
 impl Connected {
@@ -138,11 +136,6 @@ impl Connected {
     /// pointer: a task is as large as the largest of its states, for as long as it lives.
     pub(super) async fn serve(self: Box<Self>) {
         let mut connection = self.begin();
-        let greeting = std::mem::take(&mut connection.link.greeting);
-        // What the socket does not take waits in the transport, before everything else.
-        let _ =
-            poll_fn(|cx| Poll::Ready(connection.link.transport.poll_write(cx, &greeting))).await;
-        drop(greeting);
         // A panic while one client is served must not end more than its connection.
         let closing = poll_fn(|cx| {
             let polled = catch_unwind(AssertUnwindSafe(|| connection.poll(cx)));
@@ -157,13 +150,12 @@ impl Connected {
         let mut connection = Box::new(Connection {
             stamp: Stamp::next(),
             routes: RouteCache::default(),
-            replays: VecDeque::new(),
+            replays: Vec::new(),
             paused_until: None,
             backlog: !self.unread.is_empty(),
             incomplete_since: None,
             blocked_since: None,
             active_at: now.instant,
-            batch: Vec::new(),
             timer: Box::pin(tokio::time::sleep_until(now.instant.into())),
             link: *self,
         });
@@ -332,7 +324,6 @@ impl Connection {
         }
         if shed.is_none() {
             self.routes.shed();
-            self.batch = Vec::new();
             self.link.subject.shed();
             self.link.session.shed();
         }

@@ -278,7 +278,7 @@ impl Connection {
         // A shared subscription gets no retained messages [MQTT-4.8.2, 3.8.4].
         if replay && subscription.filter.share.is_none() {
             self.replays.retain(|replay| replay.subscription.filter != subscription.filter);
-            self.replays.push_back(Replay { subscription, cursor: Cursor::default() });
+            self.replays.push(Replay { subscription, cursor: Cursor::default() });
         }
         Ok(options.qos)
     }
