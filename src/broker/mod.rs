@@ -21,7 +21,8 @@ use crate::mqtt::packet::{Qos, Will};
 use crate::mqtt::{ClientId, ReasonCode};
 use crate::policy::{Bundle, PolicyEpoch, Subject};
 use crate::router::{
-    Cursor, Mailbox, Peer, RetainedSettings, RouteCache, Routed, Router, Signal, Standing, Wakes,
+    Cursor, Mailbox, Peer, RetainedSettings, RouteCache, Routed, Router, Signal, Standing,
+    Unrouted, Wakes,
 };
 use crate::session::{Link, Message, Session};
 
@@ -310,13 +311,36 @@ impl Broker {
         let Will { topic, payload, qos, retain, properties, .. } = will;
         let id = self.router.next_message_id();
         let message = Message::new(id, topic, payload, qos, retain, properties, now.instant);
-        let permit = authorize::publish(subject, message.as_will(), now.wall)?;
         let mut wakes = Wakes::default();
-        let mut routes = RouteCache::default();
+        self.publish(subject, message.as_will(), None, &mut RouteCache::default(), &mut wakes, now)
+    }
+
+    /// Authorises a message and routes it; under the newest policies, when they change meanwhile.
+    ///
+    /// # Errors
+    /// The [`Refusal`]; nothing was delivered then.
+    pub fn publish(
+        &self,
+        subject: &mut Subject,
+        message: Message,
+        from: Option<&Arc<Peer>>,
+        routes: &mut RouteCache,
+        wakes: &mut Wakes,
+        now: Now,
+    ) -> Result<Routed, Refusal> {
+        let permit = authorize::publish(subject, message, now.wall)?;
         let judge = self.judge(now);
-        self.router
-            .publish(permit, None, &mut routes, &mut wakes, &judge)
-            .map_err(|_| Refusal::RetainedFull)
+        let message = match self.router.publish(permit, from, routes, wakes, &judge) {
+            Ok(done) => return Ok(done),
+            Err(Unrouted::RetainedFull) => return Err(Refusal::RetainedFull),
+            Err(Unrouted::Stale(message)) => message,
+        };
+        // Its owner judges the subject itself anew before the next packet; this one is judged by
+        // a subject of its own.
+        let (identity, session) = (Arc::clone(subject.identity()), Arc::clone(subject.session()));
+        let mut fresh = Subject::new(self.policies(), identity, session);
+        let permit = authorize::publish(&mut fresh, *message, now.wall)?;
+        self.router.publish(permit, from, routes, wakes, &judge).map_err(|_| Refusal::RetainedFull)
     }
 
     /// Brings the gauges up to date.

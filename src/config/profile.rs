@@ -4,7 +4,7 @@ use std::num::{NonZeroU16, NonZeroU32};
 use std::sync::Arc;
 
 use super::file::Value;
-use super::kind::{Flag, Kind, Word, Wrong};
+use super::kind::{Flag, Kind, Text, Word, Wrong};
 use super::quantity::{bytes, count, seconds, show_bytes};
 use super::section::Section;
 use crate::gates::authorize::{DeniedPublish, DeniedSubscribe, WithdrawnSubscription};
@@ -74,6 +74,7 @@ pub(super) fn built_in() -> Profile {
             session_expiry_s_max: 7 * 86_400,
             keep_alive_s_min: 5,
             keep_alive_s_max: 3600,
+            response_information: None,
         },
         authorize: authorize::Settings {
             denied_publish_v3: DeniedPublish::Disconnect,
@@ -179,8 +180,15 @@ fn read_features(section: &mut Section<'_>, base: &features::Settings) -> featur
         ),
         keep_alive_s_min: section.take("keep_alive_min", &keep_alive_min, base.keep_alive_s_min),
         keep_alive_s_max: section.take("keep_alive_max", &keep_alive_max, base.keep_alive_s_max),
+        response_information: section
+            .find("response_information", &RESPONSE_INFORMATION)
+            .map(Arc::from)
+            .or_else(|| base.response_information.clone()),
     }
 }
+
+const RESPONSE_INFORMATION: Text =
+    Text { bytes_max: 1024, expects: "a text such as \"responses/${client_id}/\"" };
 
 fn read_authorize(section: &mut Section<'_>, base: &authorize::Settings) -> authorize::Settings {
     authorize::Settings {

@@ -1,7 +1,9 @@
 //! The features gate: what of the protocol a profile offers at all.
 
+use std::sync::Arc;
+
 use crate::mqtt::packet::{Connect, Packet, Qos, SubscribeEntry};
-use crate::mqtt::{ProtocolVersion, ReasonCode};
+use crate::mqtt::{ClientId, ProtocolVersion, ReasonCode};
 
 /// What is offered. Where MQTT 5 can announce it, CONNACK does.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,6 +35,9 @@ pub struct Settings {
     /// The longest keep-alive interval, in seconds; also used where a client turns it off.
     /// 0 lets a client turn it off.
     pub keep_alive_s_max: u16,
+    /// Response information for clients that ask for it, such as the prefix of the topics they
+    /// may give for responses; `${client_id}` in it stands for the client identifier.
+    pub response_information: Option<Arc<str>>,
 }
 
 /// Something of the protocol that is not offered here.
@@ -117,6 +122,13 @@ impl Settings {
             (wanted, 0) => wanted.max(self.keep_alive_s_min),
             (wanted, most) => wanted.clamp(self.keep_alive_s_min.min(most), most),
         }
+    }
+
+    /// The response information for this client.
+    #[must_use]
+    pub fn response_information(&self, client_id: &ClientId) -> Option<Box<str>> {
+        let information = self.response_information.as_ref()?;
+        Some(information.replace("${client_id}", client_id.as_str()).into())
     }
 
     /// The session expiry in force for a client that asks for `wanted_s` seconds.

@@ -86,8 +86,8 @@ impl Peer {
 /// Why a permitted message was not routed.
 #[derive(Debug)]
 pub enum Unrouted {
-    /// The permit is of an older policy epoch: authorise again.
-    Stale,
+    /// The permit is of an older policy epoch: authorise the message again.
+    Stale(Box<Message>),
     /// The message is to be retained and the store is full.
     RetainedFull,
 }
@@ -140,7 +140,7 @@ impl Router {
         MessageId(self.next_message.fetch_add(1, Ordering::Relaxed))
     }
 
-    /// From now on only permits of this epoch are taken.
+    /// From now on only permits of this epoch or a later one are taken.
     pub fn set_policy_epoch(&self, epoch: PolicyEpoch) {
         self.policy_epoch.store(epoch.0, Ordering::Release);
     }
@@ -187,8 +187,8 @@ impl Router {
         wakes: &mut Wakes,
         judge: Judge<'_>,
     ) -> Result<Routed, Unrouted> {
-        if message.epoch().0 != self.policy_epoch.load(Ordering::Acquire) {
-            return Err(Unrouted::Stale);
+        if message.epoch().0 < self.policy_epoch.load(Ordering::Acquire) {
+            return Err(Unrouted::Stale(Box::new(message.into_inner())));
         }
         let message = Arc::new(message.into_inner());
         if message.retain {

@@ -308,8 +308,10 @@ impl Connection {
 
     /// Sets the timer to what comes next; `Some` when a deadline has passed.
     fn poll_timer(&mut self, cx: &mut Context<'_>, now: Now) -> Option<Closing> {
-        let keep_alive = self.link.session.keep_alive_deadline();
-        let incomplete = self.incomplete_since.filter(|_| self.paused_until.is_none());
+        // While the broker itself does not read, nobody can say the client is silent.
+        let reads = self.paused_until.is_none() && self.blocked_since.is_none();
+        let keep_alive = self.link.session.keep_alive_deadline().filter(|_| reads);
+        let incomplete = self.incomplete_since.filter(|_| reads);
         let frame = incomplete.map(|since| since + FRAME_DEADLINE);
         let write = self.blocked_since.map(|since| since + WRITE_DEADLINE);
         let shed = Some(self.active_at + SHED_AFTER).filter(|at| *at > now.instant);

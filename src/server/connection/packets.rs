@@ -15,7 +15,7 @@ use crate::mqtt::packet::{
     Unsubscribe,
 };
 use crate::mqtt::{ProtocolVersion, ReasonCode, UserProperties, Violation};
-use crate::router::{Cursor, Routed, Unrouted, Wakes};
+use crate::router::{Cursor, Routed, Wakes};
 use crate::session::{Inward, Message, Received, SubscriptionOptions};
 
 /// One whole packet as bytes.
@@ -177,20 +177,14 @@ impl Connection {
             publish.properties,
             now.instant,
         );
-        let permit = authorize::publish(&mut self.link.subject, message, now.wall)?;
-        let judge = broker.judge(now);
-        let routed =
-            broker.router.publish(permit, Some(&self.link.peer), &mut self.routes, wakes, &judge);
-        match routed {
-            Ok(routed) => {
-                if routed.dropped > 0 {
-                    let dropped = broker.metrics.publishes_dropped.of(DropReason::QueueFull);
-                    dropped.inc_by(routed.dropped as u64);
-                }
-                Ok(routed)
-            }
-            Err(Unrouted::RetainedFull | Unrouted::Stale) => Err(Refusal::RetainedFull),
+        let subject = &mut self.link.subject;
+        let from = Some(&self.link.peer);
+        let routed = broker.publish(subject, message, from, &mut self.routes, wakes, now)?;
+        if routed.dropped > 0 {
+            let dropped = broker.metrics.publishes_dropped.of(DropReason::QueueFull);
+            dropped.inc_by(routed.dropped as u64);
         }
+        Ok(routed)
     }
 
     fn subscribe(

@@ -203,7 +203,8 @@ pub(super) fn refused_session(
 pub(super) fn connack(
     connect: &Connect,
     granted: &Granted,
-    assigned: Option<Box<str>>,
+    client_id: &ClientId,
+    assigned: bool,
     session_present: bool,
     gatehouse: &Gatehouse,
 ) -> Connack {
@@ -218,13 +219,17 @@ pub(super) fn connack(
         maximum_qos: Some(features.qos_max).filter(|qos| *qos != Qos::ExactlyOnce),
         retain_available: differs(features.retain),
         maximum_packet_bytes: NonZeroU32::new(profile.size.packet_bytes_max),
-        assigned_client_id: assigned,
+        assigned_client_id: assigned.then(|| client_id.as_str().into()),
         topic_alias_maximum: Some(features.topic_alias_max).filter(|maximum| *maximum > 0),
         wildcard_subscriptions_available: differs(features.wildcard_subscriptions),
         subscription_ids_available: differs(features.subscription_ids),
         shared_subscriptions_available: differs(features.shared_subscriptions),
         server_keep_alive_s: (granted.keep_alive_s != connect.keep_alive_s)
             .then_some(granted.keep_alive_s),
+        response_information: connect
+            .request_response_information
+            .then(|| features.response_information(client_id))
+            .flatten(),
         ..ConnackProperties::default()
     };
     Connack { session_present, reason: ReasonCode::Success, properties }

@@ -254,8 +254,7 @@ impl Identified {
             }
         };
         let Opened { peer, session, term, resumed } = opened;
-        let assigned = assigned.then(|| peer.client_id.as_str().into());
-        let connack = connack(&connect, &granted, assigned, resumed, gatehouse);
+        let connack = connack(&connect, &granted, &peer.client_id, assigned, resumed, gatehouse);
         let mut greeting = Vec::with_capacity(64);
         Packet::Connack(Box::new(connack)).encode(connect.version, &mut greeting);
         // What the socket does not take waits in the transport, before everything else; an error
