@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde_json::json;
 
-use super::{Failure, coloured};
+use super::{Failure, coloured, running};
 use crate::config::Config;
 use crate::policy::{Bundle, PolicyEpoch};
 use crate::server::tls_config;
@@ -38,7 +38,13 @@ impl CheckArgs {
         }
         let policies = Bundle::load_dir(&config.policies, None, PolicyEpoch(1));
         let policies = match policies {
-            Ok(bundle) => bundle.policies(),
+            Ok(bundle) => {
+                let unbound = running::unbound_listener(&config);
+                if let Err(Failure(why)) = running::refuse_unbound(unbound.as_ref(), &bundle) {
+                    problems.push(why);
+                }
+                bundle.policies()
+            }
             Err(error) => {
                 problems.push(error.to_string());
                 0

@@ -17,6 +17,7 @@ use crate::admin::http::Http;
 use crate::audit::{self, AuditLog, Event, Kind, Version};
 use crate::broker::{self, Broker};
 use crate::config::Config;
+use crate::identity::Binding;
 use crate::metrics::Metrics;
 use crate::mqtt::ReasonCode;
 use crate::policy::{Bundle, PolicyEpoch};
@@ -55,6 +56,8 @@ impl Running {
         let metrics = Arc::new(Metrics::new());
         let audit = open_audit(&config, &metrics)?;
         let policies = load_policies(config.policies.clone(), PolicyEpoch(1)).await?;
+        let unbound = unbound_listener(&config);
+        refuse_unbound(unbound.as_ref(), &policies)?;
         let policy = version(&policies);
         let settings = broker::Settings {
             sessions_max: config.broker.sessions_max,
@@ -73,6 +76,7 @@ impl Running {
             broker: Arc::clone(&broker),
             tls: server.tls_reload(),
             policies: config.policies,
+            unbound,
             source,
             last_epoch: AtomicU64::new(1),
             started: Instant::now(),
@@ -161,6 +165,7 @@ struct Reloader {
     broker: Arc<Broker>,
     tls: TlsReload,
     policies: PathBuf,
+    unbound: Option<Arc<str>>,
     source: Source,
     last_epoch: AtomicU64,
     started: Instant,
@@ -202,6 +207,7 @@ impl Reloader {
         config.map_err(|error| Failure(error.render(false)))?;
         let epoch = PolicyEpoch(self.last_epoch.fetch_add(1, Ordering::Relaxed) + 1);
         let bundle = load_policies(self.policies.clone(), epoch).await?;
+        refuse_unbound(self.unbound.as_ref(), &bundle)?;
         let tls = self.tls.prepare()?;
         tls.put_in_force();
         self.broker.set_policies(Arc::clone(&bundle));
@@ -243,6 +249,27 @@ fn control_handle(reloader: &Arc<Reloader>) -> ControlHandle {
             }
         }
     })
+}
+
+/// A listener whose clients choose their client ids freely.
+pub(super) fn unbound_listener(config: &Config) -> Option<Arc<str>> {
+    let unbound = config.listeners.iter().find(|one| one.identity.binding == Binding::Unbound)?;
+    Some(Arc::clone(&unbound.name))
+}
+
+/// Where clients choose their client ids freely, a policy must not depend on them.
+pub(super) fn refuse_unbound(
+    listener: Option<&Arc<str>>,
+    policies: &Bundle,
+) -> Result<(), Failure> {
+    let (Some(listener), Some(policy)) = (listener, policies.reads_client_id()) else {
+        return Ok(());
+    };
+    Err(Failure(format!(
+        "policy `{policy}` reads the client id, which clients of listener `{listener}` choose \
+         freely; write client_id = \"exact\" or \"prefix\" there, or use ${{cn}} or \
+         ${{principal}} in the policy"
+    )))
 }
 
 fn version(bundle: &Bundle) -> Version {

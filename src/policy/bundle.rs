@@ -12,9 +12,11 @@ use super::acl::Acl;
 use super::groups::DeclaredGroups;
 use super::load::{self, Rule};
 use super::permit::Denial;
+use super::polarity::Reads;
 use super::problem::{LoadError, Problem};
 use super::schema::{Action, SCHEMA, Vocabulary, uid};
 use super::source::{self, Source};
+use super::trie::PolicyFilter;
 use crate::identity::{Identity, PrincipalKind};
 
 /// The number of a rule within its bundle.
@@ -119,6 +121,17 @@ impl Bundle {
     /// The ids of the policies, in order.
     pub fn policy_ids(&self) -> impl Iterator<Item = &Arc<str>> {
         self.rules.iter().map(|rule| &rule.id)
+    }
+
+    /// A policy that reads the client identifier, by condition or placeholder: it means something
+    /// only on listeners that bind client ids to identities.
+    #[must_use]
+    pub fn reads_client_id(&self) -> Option<&Arc<str>> {
+        let reads = |rule: &&Rule| {
+            rule.reads.any_of(Reads::CLIENT_ID)
+                || rule.filters.iter().any(PolicyFilter::names_client_id)
+        };
+        self.rules.iter().find(reads).map(|rule| &rule.id)
     }
 
     /// Every group that a principal is in, directly or through other groups.

@@ -31,6 +31,8 @@ impl Reads {
     pub(super) const TOPIC: Self = Self(1 << 3);
     /// Time, payload size, properties, and everything the analysis does not know.
     pub(super) const VOLATILE: Self = Self(1 << 4);
+    /// The client identifier, which only a listener that binds it vouches for.
+    pub(super) const CLIENT_ID: Self = Self(1 << 5);
 
     /// The union.
     pub(super) const fn and(self, other: Self) -> Self {
@@ -306,6 +308,11 @@ impl Analysis {
 
     fn read(&mut self, variable: &Var, path: &[&str]) {
         let reads = match (variable, path.first().copied()) {
+            (Var::Context, Some("session"))
+                if path.get(1).is_none_or(|attribute| *attribute == "client_id") =>
+            {
+                Reads::CLIENT_ID
+            }
             (Var::Principal | Var::Action, _) | (Var::Context, Some("session")) => Reads::default(),
             (Var::Context, Some("qos")) => Reads::QOS,
             (Var::Context, Some("retain")) => Reads::RETAIN,

@@ -96,6 +96,11 @@ pub(super) struct PolicyFilter {
 }
 
 impl PolicyFilter {
+    /// True when one of its levels is `${client_id}`.
+    pub(super) fn names_client_id(&self) -> bool {
+        self.steps.contains(&Step::Placeholder(Placeholder::ClientId))
+    }
+
     /// Parses the id of a `TopicFilter` entity.
     pub(super) fn parse(text: &str) -> Result<Self, FilterProblem> {
         if text == "$share" || text.starts_with("$share/") {

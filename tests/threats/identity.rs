@@ -62,6 +62,22 @@ fn a_session_of_another_principal_is_not_taken_over() {
     assert!(broker.client_tls(&own, &connect).connack.session_present());
 }
 
+/// Threat: client id takeover, by a policy that trusts a name which nobody vouches for.
+#[test]
+fn a_policy_on_client_ids_needs_listeners_that_bind_them() {
+    for policy in [
+        "permit (principal, action, resource in TopicFilter::\"of/${client_id}/#\");",
+        "permit (principal, action == Action::\"connect\", resource)\n\
+         when { context.session.client_id == \"dev1\" };",
+    ] {
+        let policies = format!("@id(\"by-client-id\")\n@reason(\"a test\")\n{policy}\n");
+        let refused = Setup::new().plaintext().policies(&policies).refuse();
+        assert!(refused.stderr.contains("`by-client-id`"), "{}", refused.stderr);
+        assert!(refused.stderr.contains("client_id = \"exact\""), "{}", refused.stderr);
+        Setup::new().mutual_tls().policies(&policies).start();
+    }
+}
+
 /// Threat: identity injected into an ACL pattern.
 #[test]
 fn a_name_is_never_read_as_a_pattern() {
