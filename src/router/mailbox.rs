@@ -64,13 +64,20 @@ impl Budget {
         self.messages.load(Ordering::Relaxed)
     }
 
-    fn has_room(&self, bytes: u64) -> bool {
-        self.bytes().saturating_add(bytes) <= self.bytes_max
+    /// Counts one more message, unless there is no room for it.
+    fn take(&self, bytes: u64) -> bool {
+        let before = self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        if before.saturating_add(bytes) > self.bytes_max {
+            self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+            return false;
+        }
+        self.messages.fetch_add(1, Ordering::Relaxed);
+        true
     }
 
-    fn add(&self, bytes: u64) {
-        self.bytes.fetch_add(bytes, Ordering::Relaxed);
-        self.messages.fetch_add(1, Ordering::Relaxed);
+    /// True when there is room for `bytes` once `freed` of those that wait are gone.
+    fn would_have_room(&self, bytes: u64, freed: u64) -> bool {
+        self.bytes().saturating_sub(freed).saturating_add(bytes) <= self.bytes_max
     }
 
     fn give_back(&self, messages: u64, bytes: u64) {
@@ -95,10 +102,12 @@ pub enum Posted {
     Queued,
     /// It was dropped: the mailbox or the broker's budget is full.
     Dropped,
-    /// It waits, and the oldest was dropped for it.
-    DroppedOldest,
+    /// It waits, and so many older ones were dropped for it.
+    DroppedOldest(usize),
     /// The client is not connected and the message is QoS 0.
     Absent,
+    /// The session has ended.
+    Ended,
 }
 
 /// The mailbox of one session.
@@ -119,7 +128,16 @@ struct Inner {
     attached: bool,
     /// Somebody has undertaken to wake the connection, or it runs.
     scheduled: bool,
+    /// The session is over: nothing is put in any more.
+    ended: bool,
     signal: Option<Signal>,
+}
+
+impl Inner {
+    fn has_room(&self, bytes: u64) -> bool {
+        self.queue.len() < self.settings.messages_max as usize
+            && self.bytes.saturating_add(bytes) <= self.settings.bytes_max
+    }
 }
 
 impl Mailbox {
@@ -133,6 +151,7 @@ impl Mailbox {
             waker: None,
             attached: false,
             scheduled: false,
+            ended: false,
             signal: None,
         };
         Self { inner: Mutex::new(inner), budget }
@@ -161,6 +180,17 @@ impl Mailbox {
         inner.queue.shrink_to_fit();
     }
 
+    /// The session is over, or about to be: what waits is dropped at once, whoever still holds
+    /// the mailbox, and nothing is put in any more.
+    pub fn end(&self) {
+        let mut inner = self.inner.lock();
+        inner.ended = true;
+        let (messages, bytes) = (inner.queue.len() as u64, inner.bytes);
+        inner.queue = VecDeque::new();
+        inner.bytes = 0;
+        self.budget.give_back(messages, bytes);
+    }
+
     /// True while a connection is attached.
     #[must_use]
     pub fn is_attached(&self) -> bool {
@@ -171,35 +201,22 @@ impl Mailbox {
     fn post(&self, delivery: Delivery) -> (Posted, bool) {
         let bytes = delivery.message.bytes();
         let mut inner = self.inner.lock();
+        if inner.ended {
+            return (Posted::Ended, false);
+        }
         if !inner.attached && delivery.qos == Qos::AtMostOnce {
             return (Posted::Absent, false);
         }
-        let full = inner.queue.len() >= inner.settings.messages_max as usize
-            || inner.bytes.saturating_add(bytes) > inner.settings.bytes_max
-            || !self.budget.has_room(bytes);
         let mut posted = Posted::Queued;
-        if full {
+        if !(inner.has_room(bytes) && self.budget.take(bytes)) {
             if delivery.qos == Qos::AtMostOnce || inner.settings.overflow == Overflow::DropNewest {
                 return (Posted::Dropped, false);
             }
-            posted = Posted::DroppedOldest;
-            while let Some(oldest) = inner.queue.pop_front() {
-                let freed = oldest.message.bytes();
-                inner.bytes -= freed;
-                self.budget.give_back(1, freed);
-                let fits = inner.bytes.saturating_add(bytes) <= inner.settings.bytes_max
-                    && self.budget.has_room(bytes);
-                if fits {
-                    break;
-                }
-            }
-            let fits = inner.bytes.saturating_add(bytes) <= inner.settings.bytes_max
-                && self.budget.has_room(bytes);
-            if !fits {
-                return (Posted::Dropped, false);
+            match self.drop_oldest(&mut inner, bytes) {
+                Some(dropped) => posted = Posted::DroppedOldest(dropped),
+                None => return (Posted::Dropped, false),
             }
         }
-        self.budget.add(bytes);
         inner.bytes += bytes;
         inner.queue.push_back(delivery);
         let wake = inner.attached && !inner.scheduled;
@@ -207,15 +224,24 @@ impl Mailbox {
         (posted, wake)
     }
 
-    /// Puts deliveries back that were taken and not sent, before everything else.
-    pub fn put_back(&self, deliveries: Vec<Delivery>) {
-        let mut inner = self.inner.lock();
-        for delivery in deliveries.into_iter().rev() {
-            let bytes = delivery.message.bytes();
-            self.budget.add(bytes);
-            inner.bytes += bytes;
-            inner.queue.push_front(delivery);
+    /// Drops the oldest messages until there is room for `bytes` more, and takes that from the
+    /// budget: how many went. `None`: there is no room.
+    fn drop_oldest(&self, inner: &mut Inner, bytes: u64) -> Option<usize> {
+        // What would not fit into the empty mailbox does not drive the others out.
+        if bytes > inner.settings.bytes_max || !self.budget.would_have_room(bytes, inner.bytes) {
+            return None;
         }
+        let mut dropped = 0;
+        while let Some(oldest) = inner.queue.pop_front() {
+            let freed = oldest.message.bytes();
+            inner.bytes -= freed;
+            self.budget.give_back(1, freed);
+            dropped += 1;
+            if inner.has_room(bytes) && self.budget.take(bytes) {
+                return Some(dropped);
+            }
+        }
+        None
     }
 
     /// Sends the connection a signal. A close is not overwritten by anything later.
@@ -235,8 +261,9 @@ impl Mailbox {
     }
 
     /// Takes what may be sent now, in order, into `into`: at most `count_max` messages, about
-    /// `bytes_max` bytes, and no more QoS 1 and 2 messages than `room`. Where that leaves
-    /// nothing to do, `waker` is kept for the next post, and `false` comes back.
+    /// `bytes_max` bytes, and no more QoS 1 and 2 messages than `room`. When that is none,
+    /// `waker` is kept for the next post or signal; else it is for the caller to come again.
+    /// Returns the signal, once.
     pub fn take(
         &self,
         mut room: u16,
@@ -244,11 +271,10 @@ impl Mailbox {
         bytes_max: u64,
         waker: &Waker,
         into: &mut Vec<Delivery>,
-    ) -> Taken {
+    ) -> Option<Signal> {
         let mut inner = self.inner.lock();
-        let signal = inner.signal.take();
-        let mut bytes = 0;
-        while into.len() < count_max && bytes < bytes_max {
+        let (mut count, mut bytes) = (0, 0);
+        while count < count_max && bytes < bytes_max {
             let Some(front) = inner.queue.front() else { break };
             if front.qos != Qos::AtMostOnce {
                 if room == 0 {
@@ -256,12 +282,13 @@ impl Mailbox {
                 }
                 room -= 1;
             }
+            count += 1;
             bytes += front.message.bytes();
             into.extend(inner.queue.pop_front());
         }
         inner.bytes -= bytes;
-        self.budget.give_back(into.len() as u64, bytes);
-        if into.is_empty() && signal.is_none() {
+        self.budget.give_back(count as u64, bytes);
+        if count == 0 {
             inner.scheduled = false;
             if inner.queue.is_empty() && inner.queue.capacity() > 64 {
                 inner.queue = VecDeque::new();
@@ -271,7 +298,7 @@ impl Mailbox {
                 None => inner.waker = Some(waker.clone()),
             }
         }
-        Taken { signal, waiting: inner.queue.len() }
+        inner.signal.take()
     }
 
     /// Messages waiting.
@@ -314,15 +341,6 @@ impl Drop for Mailbox {
     }
 }
 
-/// What [`Mailbox::take`] found besides deliveries.
-#[derive(Clone, Copy, Debug)]
-pub struct Taken {
-    /// A signal, given once.
-    pub signal: Option<Signal>,
-    /// Messages that wait still.
-    pub waiting: usize,
-}
-
 /// The connections to wake at the end of a publisher's batch, each once.
 #[derive(Debug, Default)]
 pub struct Wakes(Vec<Arc<Peer>>);
@@ -356,3 +374,6 @@ impl Drop for Wakes {
         self.wake_all();
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -29,6 +29,7 @@ use crate::session::{Delivery, Message, MessageId, Stamp, Subscription, Subscrip
 use filters::{Entry, Filters};
 use retained::Retained;
 use route::{Epochs, Route, RouteEpoch};
+use shared::Group;
 
 /// Says whether a peer may receive a message, for the choice within a share group.
 pub type Judge<'a> = &'a dyn Fn(&Arc<Peer>, &Message) -> bool;
@@ -83,6 +84,9 @@ impl Peer {
     }
 }
 
+/// How many members of a share group are tried for one message, when sessions end meanwhile.
+const CHOICES_MAX: usize = 4;
+
 /// Why a permitted message was not routed.
 #[derive(Debug)]
 pub enum Unrouted {
@@ -97,7 +101,8 @@ pub enum Unrouted {
 pub struct Routed {
     /// Clients it was queued for.
     pub queued: usize,
-    /// Clients whose mailbox was full: the message, or an older one, was dropped.
+    /// Messages that were dropped: this one, or older ones, where a mailbox was full; and this
+    /// one where no member of a share group may receive it.
     pub dropped: usize,
     /// True when at least one subscription matched.
     pub matched: bool,
@@ -218,14 +223,28 @@ impl Router {
             routed.count(wakes.post(&target.peer, delivery));
         }
         for group in &route.groups {
-            if let Some(member) = group.choose(message, judge) {
-                let delivery = shared_delivery(message, &member.subscription);
-                routed.count(wakes.post(&member.peer, delivery));
-            } else {
-                routed.dropped += 1;
-            }
+            routed.count(Self::deliver_shared(message, group, wakes, judge));
         }
         routed
+    }
+
+    /// Delivers to one member of a share group.
+    fn deliver_shared(
+        message: &Arc<Message>,
+        group: &Group,
+        wakes: &mut Wakes,
+        judge: Judge<'_>,
+    ) -> Posted {
+        // A member whose session ends just now has left the group already: choose again.
+        for _ in 0..CHOICES_MAX {
+            let Some(member) = group.choose(message, judge) else { break };
+            let delivery = shared_delivery(message, &member.subscription);
+            match wakes.post(&member.peer, delivery) {
+                Posted::Ended => {}
+                posted => return posted,
+            }
+        }
+        Posted::Dropped
     }
 
     /// Delivers again, to other members of their share groups, what a member left behind; what
@@ -241,16 +260,15 @@ impl Router {
             let Some(shared) = delivery.via.shared() else { continue };
             let SubscriptionFilter { share: Some(name), filter } = &shared.filter else { continue };
             let Some(group) = self.filters.read().group(filter, name) else { continue };
-            if let Some(member) = group.choose(&delivery.message, judge) {
-                let again = shared_delivery(&delivery.message, &member.subscription);
-                delivered += usize::from(wakes.post(&member.peer, again) != Posted::Dropped);
-            }
+            let posted = Self::deliver_shared(&delivery.message, &group, wakes, judge);
+            delivered += usize::from(matches!(posted, Posted::Queued | Posted::DroppedOldest(_)));
         }
         delivered
     }
 
-    /// The next retained messages that match a filter: see [`Cursor`]. Whether the client may
-    /// receive them is judged when they leave, like everything.
+    /// The next retained messages that match a filter: see [`Cursor`]. There may be none and
+    /// more after them. Whether the client may receive them is judged when they leave, like
+    /// everything.
     #[must_use]
     pub fn retained(
         &self,
@@ -303,12 +321,12 @@ impl Routed {
     fn count(&mut self, posted: Posted) {
         match posted {
             Posted::Queued => self.queued += 1,
-            Posted::DroppedOldest => {
+            Posted::DroppedOldest(dropped) => {
                 self.queued += 1;
-                self.dropped += 1;
+                self.dropped += dropped;
             }
             Posted::Dropped => self.dropped += 1,
-            Posted::Absent => {}
+            Posted::Absent | Posted::Ended => {}
         }
     }
 }
@@ -324,28 +342,4 @@ fn shared_delivery(message: &Arc<Message>, subscription: &Arc<Subscription>) -> 
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
-    use super::*;
-    use crate::mqtt::ProtocolVersion;
-
-    /// A peer that is not connected.
-    pub(crate) fn peer(client_id: &str) -> Arc<Peer> {
-        let client_id = ClientId::parse(client_id).unwrap();
-        let settings = mailbox::Settings {
-            messages_max: 100,
-            bytes_max: 1 << 20,
-            overflow: mailbox::Overflow::DropNewest,
-        };
-        let budget = Arc::new(Budget::new(1 << 20));
-        let facts = SessionFacts {
-            client_id: client_id.clone(),
-            listener: "test".into(),
-            source_ip: std::net::Ipv4Addr::LOCALHOST.into(),
-            protocol: ProtocolVersion::V5,
-            tls_version: 13,
-        };
-        let standing =
-            Standing { identity: Arc::new(Identity::anonymous()), facts: Arc::new(facts) };
-        Arc::new(Peer::new(client_id, Mailbox::new(Arc::new(settings), budget), standing))
-    }
-}
+pub(crate) mod tests;

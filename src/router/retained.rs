@@ -56,9 +56,41 @@ pub(super) struct Retained {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RetainedFull;
 
-/// Where a replay stands: the topic it delivered last.
+/// Where a walk through the store stands. It goes on wherever it was, whatever has changed.
 #[derive(Clone, Debug, Default)]
-pub struct Cursor(Option<Key>);
+pub struct Cursor(Place);
+
+#[derive(Clone, Debug, Default)]
+enum Place {
+    #[default]
+    Start,
+    /// This topic was the last one.
+    After(Key),
+    /// Nothing before this key is of interest.
+    From(Key),
+    End,
+}
+
+/// Topics that one page looks at, whether they match or not: the store is locked meanwhile.
+const STEPS_MAX: usize = 512;
+
+impl Cursor {
+    /// True when there is nothing more.
+    #[must_use]
+    pub fn is_at_end(&self) -> bool {
+        matches!(self.0, Place::End)
+    }
+
+    /// What is ahead.
+    fn ahead(&self) -> (Bound<&Key>, Bound<&Key>) {
+        let from = match &self.0 {
+            Place::Start | Place::End => Bound::Unbounded,
+            Place::After(key) => Bound::Excluded(key),
+            Place::From(key) => Bound::Included(key),
+        };
+        (from, Bound::Unbounded)
+    }
+}
 
 impl Retained {
     pub(super) fn new(settings: Settings) -> Self {
@@ -95,7 +127,8 @@ impl Retained {
     }
 
     /// The next matches of a filter after the cursor, at most `count_max`; the cursor moves on.
-    /// An empty page is the end. Expired messages are passed over.
+    /// A page may be empty before the end: it looks at so many topics and no more. Expired
+    /// messages are passed over.
     pub(super) fn page(
         &self,
         filter: &TopicFilter,
@@ -104,51 +137,47 @@ impl Retained {
         now: Instant,
     ) -> Vec<Arc<Message>> {
         let mut found = Vec::new();
-        let mut from = match &cursor.0 {
-            Some(last) => Bound::Excluded(last.clone()),
-            None => Bound::Included(Key(literal_prefix(filter).into())),
-        };
-        while found.len() < count_max {
-            let Some((key, message)) = self.messages.range((from, Bound::Unbounded)).next() else {
+        if matches!(cursor.0, Place::Start) {
+            cursor.0 = Place::From(Key(literal_prefix(filter).into()));
+        }
+        for _ in 0..STEPS_MAX {
+            if cursor.is_at_end() || found.len() >= count_max {
+                break;
+            }
+            let Some((key, message)) = self.messages.range(cursor.ahead()).next() else {
+                cursor.0 = Place::End;
                 break;
             };
-            match compare(filter, &key.0) {
+            cursor.0 = match compare(filter, &key.0) {
                 Match::Yes => {
                     if !message.has_expired(now) {
                         found.push(Arc::clone(message));
                     }
-                    cursor.0 = Some(key.clone());
-                    from = Bound::Excluded(key.clone());
+                    Place::After(key.clone())
                 }
-                Match::No { next } => match next {
-                    Some(next) if Key(next.as_str().into()) > *key => {
-                        from = Bound::Included(Key(next.into()));
-                    }
-                    Some(_) => from = Bound::Excluded(key.clone()),
-                    None => break,
-                },
-            }
+                Match::No { next: None } => Place::End,
+                Match::No { next: Some(next) } => {
+                    let next = Key(next.into());
+                    if next > *key { Place::From(next) } else { Place::After(key.clone()) }
+                }
+            };
         }
         found
     }
 
-    /// Removes expired messages among the next `count_max` after the cursor; a cursor at the
-    /// end starts over.
+    /// Removes expired messages among the next `count_max` after the cursor; at the end it
+    /// starts over.
     pub(super) fn expire(&mut self, cursor: &mut Cursor, count_max: usize, now: Instant) -> usize {
-        let from = match &cursor.0 {
-            Some(last) => Bound::Excluded(last.clone()),
-            None => Bound::Unbounded,
-        };
-        let page = self.messages.range((from, Bound::Unbounded)).take(count_max);
-        let mut last = None;
+        let page = self.messages.range(cursor.ahead()).take(count_max);
+        let mut place = Place::Start;
         let mut expired = Vec::new();
         for (key, message) in page {
-            last = Some(key.clone());
+            place = Place::After(key.clone());
             if message.has_expired(now) {
                 expired.push(key.clone());
             }
         }
-        cursor.0 = last;
+        cursor.0 = place;
         for key in &expired {
             if let Some(message) = self.messages.remove(key) {
                 self.bytes -= message.bytes();
@@ -246,7 +275,7 @@ fn past(fitted: &str, level: &str) -> String {
 mod tests {
     use super::*;
     use crate::mqtt::TopicName;
-    use crate::mqtt::packet::Qos;
+    use crate::mqtt::packet::{PublishProperties, Qos};
     use crate::session::MessageId;
 
     fn store(topics: &[&str]) -> Retained {
@@ -258,14 +287,24 @@ mod tests {
     }
 
     fn message(topic: &str, payload: &[u8]) -> Arc<Message> {
+        expiring(topic, payload, None, Instant::now())
+    }
+
+    fn expiring(topic: &str, payload: &[u8], life_s: Option<u32>, now: Instant) -> Arc<Message> {
+        let properties = life_s.map(|seconds| {
+            Box::new(PublishProperties {
+                message_expiry_s: Some(seconds),
+                ..PublishProperties::default()
+            })
+        });
         Arc::new(Message::new(
             MessageId(0),
             TopicName::parse(topic).unwrap(),
             payload.into(),
             Qos::AtMostOnce,
             true,
-            None,
-            Instant::now(),
+            properties,
+            now,
         ))
     }
 
@@ -275,10 +314,11 @@ mod tests {
         let mut found = Vec::new();
         loop {
             let next = store.page(&filter, &mut cursor, page, Instant::now());
-            if next.is_empty() {
+            assert!(next.len() <= page);
+            found.extend(next.iter().map(|message| message.topic.to_string()));
+            if cursor.is_at_end() {
                 return found;
             }
-            found.extend(next.iter().map(|message| message.topic.to_string()));
         }
     }
 
@@ -335,5 +375,85 @@ mod tests {
         store.settings.bytes_max = 4;
         assert_eq!(store.set(message("b", b"12345")), Err(RetainedFull));
         assert_eq!(store.bytes(), 3);
+    }
+
+    fn names(page: &[Arc<Message>]) -> Vec<&str> {
+        page.iter().map(|message| message.topic.as_str()).collect()
+    }
+
+    #[test]
+    fn a_walk_goes_on_in_its_place_while_the_store_changes() {
+        let now = Instant::now();
+        let mut store = store(&["a/b", "a/d", "a/f", "a/h"]);
+        let filter = TopicFilter::parse("a/+").unwrap();
+        let mut cursor = Cursor::default();
+        assert_eq!(names(&store.page(&filter, &mut cursor, 2, now)), ["a/b", "a/d"]);
+        // The last one delivered goes, one comes behind it and one before; another changes.
+        store.set(message("a/d", b"")).unwrap();
+        store.set(message("a/c", b"x")).unwrap();
+        store.set(message("a/e", b"x")).unwrap();
+        store.set(message("a/f", b"new")).unwrap();
+        let page = store.page(&filter, &mut cursor, 2, now);
+        assert_eq!(names(&page), ["a/e", "a/f"]);
+        assert_eq!(&*page[1].payload, b"new");
+        store.set(message("a/h", b"")).unwrap();
+        assert!(!cursor.is_at_end());
+        assert_eq!(names(&store.page(&filter, &mut cursor, 2, now)), [""; 0]);
+        assert!(cursor.is_at_end());
+        store.set(message("a/z", b"x")).unwrap();
+        assert_eq!(names(&store.page(&filter, &mut cursor, 2, now)), [""; 0], "the end is the end");
+    }
+
+    /// Every topic is a mismatch of its own here.
+    #[test]
+    fn a_page_looks_at_a_bounded_number_of_topics() {
+        let topics: Vec<_> = (0..2000).map(|number| format!("{number:04}/y")).collect();
+        let mut store = Retained::new(Settings { messages_max: 3000, bytes_max: 1 << 20 });
+        for topic in &topics {
+            store.set(message(topic, b"x")).unwrap();
+        }
+        store.set(message("1999/x", b"x")).unwrap();
+        let filter = TopicFilter::parse("+/x").unwrap();
+        let mut cursor = Cursor::default();
+        let mut pages = 0;
+        while !cursor.is_at_end() {
+            let page = store.page(&filter, &mut cursor, 64, Instant::now());
+            assert!(page.is_empty() || names(&page) == ["1999/x"]);
+            pages += 1;
+        }
+        assert_eq!(pages, 2001_usize.div_ceil(STEPS_MAX));
+    }
+
+    #[test]
+    fn expired_messages_are_passed_over_and_removed_page_by_page() {
+        let now = Instant::now();
+        let later = now + std::time::Duration::from_secs(10);
+        let mut store = Retained::new(Settings { messages_max: 1000, bytes_max: 1 << 20 });
+        for number in 0..10 {
+            let life_s = (number % 3 != 0).then_some(number);
+            store.set(expiring(&format!("a/{number}"), b"x", life_s, now)).unwrap();
+        }
+        let filter = TopicFilter::parse("#").unwrap();
+        let left = ["a/0", "a/3", "a/6", "a/9"];
+        assert_eq!(names(&store.page(&filter, &mut Cursor::default(), 99, now)).len(), 10);
+        assert_eq!(names(&store.page(&filter, &mut Cursor::default(), 99, later)), left);
+        let mut cursor = Cursor::default();
+        assert_eq!(store.expire(&mut cursor, 99, now), 0);
+        cursor = Cursor::default();
+        let removed: Vec<_> = (0..5).map(|_| store.expire(&mut cursor, 3, later)).collect();
+        assert_eq!(removed, [2, 2, 2, 0, 0]);
+        assert_eq!((store.len(), store.bytes()), (4, 4 * 4));
+        assert_eq!(names(&store.page(&filter, &mut Cursor::default(), 99, later)), left);
+    }
+
+    #[test]
+    fn a_message_that_expires_leaves_room_for_its_topic() {
+        let now = Instant::now();
+        let mut store = Retained::new(Settings { messages_max: 1, bytes_max: 1 << 20 });
+        store.set(expiring("a", b"x", Some(1), now)).unwrap();
+        assert_eq!(store.set(message("b", b"x")), Err(RetainedFull));
+        store.set(expiring("a", b"x", None, now)).unwrap();
+        let later = now + std::time::Duration::from_secs(10);
+        assert_eq!(store.expire(&mut Cursor::default(), 9, later), 0, "the new one stays");
     }
 }

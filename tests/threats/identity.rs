@@ -71,7 +71,7 @@ fn a_policy_on_client_ids_needs_listeners_that_bind_them() {
          when { context.session.client_id == \"dev1\" };",
     ] {
         let policies = format!("@id(\"by-client-id\")\n@reason(\"a test\")\n{policy}\n");
-        let refused = Setup::new().plaintext().policies(&policies).refuse();
+        let refused = Setup::new().plaintext().policies(&policies).refused();
         assert!(refused.stderr.contains("`by-client-id`"), "{}", refused.stderr);
         assert!(refused.stderr.contains("client_id = \"exact\""), "{}", refused.stderr);
         Setup::new().mutual_tls().policies(&policies).start();

@@ -18,6 +18,8 @@ const BATCH_BYTES: usize = 64 * 1024;
 const BATCH: usize = 512;
 /// Retained messages looked up at a time.
 const REPLAY_PAGE: usize = 64;
+/// Lookups of retained messages in one round.
+const REPLAY_PAGES: usize = 8;
 
 thread_local! {
     /// Empty between polls; a worker's, so that no connection holds one.
@@ -39,14 +41,14 @@ impl Connection {
         }
         let mut batch = BATCH_OF_WORKER.take();
         let room = self.link.session.room();
-        let taken =
+        let signal =
             self.link.peer.mailbox.take(room, BATCH, BATCH_BYTES as u64, cx.waker(), &mut batch);
         let mut progress = !batch.is_empty();
         for delivery in batch.drain(..) {
             self.deliver(delivery, now, out);
         }
         BATCH_OF_WORKER.set(batch);
-        match taken.signal {
+        match signal {
             Some(Signal::Close(reason)) => return Err(closing_by_signal(reason)),
             Some(Signal::Rejudge) => {
                 self.rejudge(now, wakes)?;
@@ -54,8 +56,9 @@ impl Connection {
             }
             None => {}
         }
-        while !self.replays.is_empty() && out.len() < BATCH_BYTES {
-            if !self.replay(now, out) {
+        // Bounded in pages too: what is looked through and not allowed to leave fills no batch.
+        for _ in 0..REPLAY_PAGES {
+            if out.len() >= BATCH_BYTES || !self.replay(now, out) {
                 break;
             }
             progress = true;
@@ -63,8 +66,8 @@ impl Connection {
         Ok(progress)
     }
 
-    /// A page of retained messages for the oldest new subscription. `false`: the client takes no
-    /// more at present.
+    /// A page of retained messages for the oldest new subscription. `false`: there is none, or
+    /// the client takes no more at present.
     fn replay(&mut self, now: Now, out: &mut Vec<u8>) -> bool {
         let room = usize::from(self.link.session.room());
         let Some(replay) = self.replays.first_mut() else { return false };
@@ -75,9 +78,8 @@ impl Connection {
         }
         let router = &self.link.broker.router;
         let page = router.retained(&replay.subscription, &mut replay.cursor, count, now.instant);
-        if page.is_empty() {
+        if replay.cursor.is_at_end() {
             self.replays.remove(0);
-            return true;
         }
         for delivery in page {
             self.deliver(delivery, now, out);

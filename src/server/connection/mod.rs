@@ -345,8 +345,7 @@ impl Connection {
     /// A signal alone, while deliveries have to wait.
     fn take_signal(&mut self, cx: &mut Context<'_>) -> Result<(), Closing> {
         let mut none: Vec<Delivery> = Vec::new();
-        let taken = self.link.peer.mailbox.take(0, 0, 0, cx.waker(), &mut none);
-        match taken.signal {
+        match self.link.peer.mailbox.take(0, 0, 0, cx.waker(), &mut none) {
             Some(Signal::Close(reason)) => Err(closing_by_signal(reason)),
             Some(Signal::Rejudge) | None => Ok(()),
         }

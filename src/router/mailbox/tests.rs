@@ -1,0 +1,429 @@
+//! What goes in, what comes out, what is counted, and who is woken.
+
+use std::sync::atomic::AtomicUsize;
+use std::task::Wake;
+use std::time::Instant;
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest::sample::select;
+use proptest::test_runner::RngSeed;
+
+use super::*;
+use crate::mqtt::{SubscriptionFilter, TopicName};
+use crate::router::tests::peer;
+use crate::session::{Message, MessageId, Subscription, SubscriptionOptions, Via};
+
+const QOS: [Qos; 3] = [Qos::AtMostOnce, Qos::AtLeastOnce, Qos::ExactlyOnce];
+
+/// Counts its wakes.
+#[derive(Default)]
+struct Count(AtomicUsize);
+
+impl Wake for Count {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+impl Count {
+    fn wakes(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// A delivery of so many bytes, at least one; its number is the message's name.
+fn delivery(number: u64, qos: Qos, bytes: usize) -> Delivery {
+    let options =
+        SubscriptionOptions { qos, no_local: false, retain_as_published: false, id: None };
+    let filter = SubscriptionFilter::parse("t").unwrap();
+    let via = Arc::new(Via::one(Arc::new(Subscription::new(filter, options))));
+    let topic = TopicName::parse("t").unwrap();
+    let payload = vec![b'x'; bytes - 1].into();
+    let message = Message::new(MessageId(number), topic, payload, qos, false, None, Instant::now());
+    Delivery { message: Arc::new(message), via, qos, retain: false, wide: false }
+}
+
+fn settings(messages_max: u32, bytes_max: u64, overflow: Overflow) -> Arc<Settings> {
+    Arc::new(Settings { messages_max, bytes_max, overflow })
+}
+
+fn mailbox(messages_max: u32, bytes_max: u64, overflow: Overflow) -> (Mailbox, Arc<Budget>) {
+    let budget = Arc::new(Budget::new(1000));
+    let settings = settings(messages_max, bytes_max, overflow);
+    let mailbox = Mailbox::new(Arc::clone(&settings), Arc::clone(&budget));
+    mailbox.attach(settings);
+    (mailbox, budget)
+}
+
+fn numbers(deliveries: &[Delivery]) -> Vec<u64> {
+    deliveries.iter().map(|delivery| delivery.message.id.0).collect()
+}
+
+/// The numbers of what waits.
+fn waiting(mailbox: &Mailbox) -> Vec<u64> {
+    mailbox.inner.lock().queue.iter().map(|delivery| delivery.message.id.0).collect()
+}
+
+fn take(mailbox: &Mailbox, room: u16, count_max: usize, bytes_max: u64) -> Vec<u64> {
+    let mut into = Vec::new();
+    mailbox.take(room, count_max, bytes_max, Waker::noop(), &mut into);
+    numbers(&into)
+}
+
+#[test]
+fn a_full_mailbox_drops_the_newest_and_qos_0_in_any_case() {
+    let (mailbox, _) = mailbox(2, 100, Overflow::DropNewest);
+    for (number, qos, expected) in [
+        (0, Qos::AtMostOnce, Posted::Queued),
+        (1, Qos::AtLeastOnce, Posted::Queued),
+        (2, Qos::ExactlyOnce, Posted::Dropped),
+        (3, Qos::AtMostOnce, Posted::Dropped),
+    ] {
+        assert_eq!(mailbox.post(delivery(number, qos, 1)).0, expected, "{number}");
+    }
+    assert_eq!(waiting(&mailbox), [0, 1]);
+}
+
+#[test]
+fn a_full_mailbox_drops_the_oldest_where_it_is_told_to() {
+    let (mailbox, budget) = mailbox(3, 10, Overflow::DropOldest);
+    for (number, qos, bytes, expected, left) in [
+        (0, Qos::AtMostOnce, 1, Posted::Queued, &[0][..]),
+        (1, Qos::AtLeastOnce, 2, Posted::Queued, &[0, 1]),
+        (2, Qos::AtLeastOnce, 3, Posted::Queued, &[0, 1, 2]),
+        (3, Qos::AtMostOnce, 1, Posted::Dropped, &[0, 1, 2]),
+        (4, Qos::ExactlyOnce, 1, Posted::DroppedOldest(1), &[1, 2, 4]),
+        (5, Qos::AtLeastOnce, 9, Posted::DroppedOldest(2), &[4, 5]),
+        (6, Qos::AtLeastOnce, 10, Posted::DroppedOldest(2), &[6]),
+    ] {
+        assert_eq!(mailbox.post(delivery(number, qos, bytes)).0, expected, "{number}");
+        assert_eq!(waiting(&mailbox), left, "{number}");
+    }
+    assert_eq!((budget.bytes(), budget.messages()), (10, 1));
+}
+
+#[test]
+fn what_could_never_wait_drives_nothing_out() {
+    let (mailbox, budget) = mailbox(3, 10, Overflow::DropOldest);
+    mailbox.post(delivery(0, Qos::AtLeastOnce, 3));
+    assert_eq!(mailbox.post(delivery(1, Qos::AtLeastOnce, 11)).0, Posted::Dropped);
+    assert_eq!(waiting(&mailbox), [0]);
+    // Nor what the broker's budget has no room for, even with this mailbox empty.
+    let other = Mailbox::new(settings(1, 2000, Overflow::DropOldest), Arc::clone(&budget));
+    other.post(delivery(2, Qos::AtLeastOnce, 995));
+    assert_eq!(mailbox.post(delivery(3, Qos::AtLeastOnce, 6)).0, Posted::Dropped);
+    assert_eq!(waiting(&mailbox), [0]);
+    assert_eq!(mailbox.post(delivery(4, Qos::AtLeastOnce, 5)).0, Posted::DroppedOldest(1));
+    assert_eq!((budget.bytes(), budget.messages()), (1000, 2));
+}
+
+#[test]
+fn qos_0_needs_a_connection_and_goes_with_it() {
+    let (mailbox, budget) = mailbox(10, 100, Overflow::DropNewest);
+    for (number, qos) in (0..6).zip(QOS.into_iter().cycle()) {
+        mailbox.post(delivery(number, qos, 5));
+    }
+    mailbox.detach();
+    assert_eq!(waiting(&mailbox), [1, 2, 4, 5]);
+    assert_eq!((budget.bytes(), budget.messages()), (20, 4));
+    assert_eq!(mailbox.post(delivery(6, Qos::AtMostOnce, 1)), (Posted::Absent, false));
+    assert_eq!(mailbox.post(delivery(7, Qos::AtLeastOnce, 1)), (Posted::Queued, false));
+    mailbox.attach(settings(10, 100, Overflow::DropNewest));
+    assert_eq!(mailbox.post(delivery(8, Qos::AtMostOnce, 1)).0, Posted::Queued);
+    assert_eq!(take(&mailbox, 9, 9, 99), [1, 2, 4, 5, 7, 8]);
+}
+
+#[test]
+fn what_is_taken_is_bounded_in_room_count_and_bytes_and_stays_in_order() {
+    let (mailbox, budget) = mailbox(10, 100, Overflow::DropNewest);
+    for (number, qos) in (0..9).zip(QOS.into_iter().cycle()) {
+        mailbox.post(delivery(number, qos, 5));
+    }
+    assert_eq!(take(&mailbox, 0, 9, 99), [0], "QoS 0 needs no room, and passes nobody");
+    assert_eq!(take(&mailbox, 0, 9, 99), [0; 0]);
+    assert_eq!(take(&mailbox, 1, 9, 99), [1]);
+    assert_eq!(take(&mailbox, 1, 9, 99), [2, 3]);
+    assert_eq!(take(&mailbox, 9, 1, 99), [4]);
+    assert_eq!(take(&mailbox, 9, 9, 6), [5, 6], "up to the message that reaches the bound");
+    assert_eq!((budget.bytes(), budget.messages()), (10, 2));
+    assert_eq!(take(&mailbox, 9, 9, 99), [7, 8]);
+    assert_eq!((budget.bytes(), budget.messages()), (0, 0));
+}
+
+#[test]
+fn what_came_through_a_subscription_can_be_taken_out() {
+    let (mailbox, budget) = mailbox(10, 100, Overflow::DropNewest);
+    for number in 0..6 {
+        mailbox.post(delivery(number, Qos::AtLeastOnce, 5));
+    }
+    let odd = mailbox.extract(|delivery| delivery.message.id.0 % 2 == 1);
+    assert_eq!((numbers(&odd), waiting(&mailbox)), (vec![1, 3, 5], vec![0, 2, 4]));
+    assert_eq!((budget.bytes(), budget.messages()), (15, 3));
+}
+
+#[test]
+fn an_ended_mailbox_holds_nothing_and_takes_nothing() {
+    let (mailbox, budget) = mailbox(10, 100, Overflow::DropNewest);
+    mailbox.post(delivery(0, Qos::AtLeastOnce, 5));
+    mailbox.end();
+    assert_eq!((budget.bytes(), budget.messages()), (0, 0));
+    for qos in QOS {
+        assert_eq!(mailbox.post(delivery(1, qos, 5)), (Posted::Ended, false));
+    }
+    drop(mailbox);
+    assert_eq!((budget.bytes(), budget.messages()), (0, 0));
+}
+
+#[test]
+fn a_mailbox_that_goes_gives_its_bytes_back() {
+    let (mailbox, budget) = mailbox(10, 100, Overflow::DropNewest);
+    mailbox.post(delivery(0, Qos::AtLeastOnce, 5));
+    drop(mailbox);
+    assert_eq!((budget.bytes(), budget.messages()), (0, 0));
+}
+
+/// A connected peer, and its waker.
+fn sleeper() -> (Arc<Peer>, Arc<Count>, Waker) {
+    let peer = peer("p");
+    peer.mailbox.attach(settings(100, 1000, Overflow::DropNewest));
+    let count = Arc::new(Count::default());
+    let waker = Waker::from(Arc::clone(&count));
+    (peer, count, waker)
+}
+
+#[test]
+fn a_connection_that_waits_is_woken_once_for_a_batch() {
+    let (peer, count, waker) = sleeper();
+    let mut into = Vec::new();
+    let mut wakes = Wakes::default();
+    wakes.post(&peer, delivery(0, Qos::AtMostOnce, 1));
+    wakes.wake_all();
+    assert_eq!(count.wakes(), 0, "it runs: it has not found the mailbox empty yet");
+    peer.mailbox.take(9, 9, 99, &waker, &mut into);
+    wakes.post(&peer, delivery(1, Qos::AtMostOnce, 1));
+    wakes.wake_all();
+    assert_eq!(count.wakes(), 0, "it comes again by itself, having got something");
+    peer.mailbox.take(9, 9, 99, &waker, &mut into);
+    peer.mailbox.take(9, 9, 99, &waker, &mut into);
+    assert_eq!(numbers(&into), [0, 1]);
+    let mut other = Wakes::default();
+    for number in 2..5 {
+        wakes.post(&peer, delivery(number, Qos::AtMostOnce, 1));
+        other.post(&peer, delivery(number, Qos::AtMostOnce, 1));
+    }
+    assert_eq!(count.wakes(), 0, "at the end of the batch");
+    other.wake_all();
+    assert_eq!(count.wakes(), 0, "the first to post has undertaken it");
+    wakes.wake_all();
+    wakes.wake_all();
+    assert_eq!(count.wakes(), 1);
+}
+
+#[test]
+fn a_publisher_that_fails_in_the_middle_wakes_those_it_has_posted_to() {
+    let (peer, count, waker) = sleeper();
+    peer.mailbox.take(9, 9, 99, &waker, &mut Vec::new());
+    let mut wakes = Wakes::default();
+    wakes.post(&peer, delivery(0, Qos::AtMostOnce, 1));
+    drop(wakes);
+    assert_eq!(count.wakes(), 1);
+}
+
+#[test]
+fn what_may_not_be_taken_yet_does_not_keep_the_connection_awake() {
+    let (peer, count, waker) = sleeper();
+    let mut wakes = Wakes::default();
+    wakes.post(&peer, delivery(0, Qos::AtLeastOnce, 1));
+    let mut into = Vec::new();
+    peer.mailbox.take(0, 9, 99, &waker, &mut into);
+    wakes.post(&peer, delivery(1, Qos::AtLeastOnce, 1));
+    wakes.wake_all();
+    assert_eq!(count.wakes(), 1);
+}
+
+#[test]
+fn a_signal_wakes_and_is_given_once_and_a_close_is_not_overwritten() {
+    let (peer, count, waker) = sleeper();
+    let close = Signal::Close(ReasonCode::SessionTakenOver);
+    let mut into = Vec::new();
+    let mailbox = &peer.mailbox;
+    assert_eq!(mailbox.take(9, 9, 99, &waker, &mut into), None);
+    mailbox.signal(Signal::Rejudge);
+    assert_eq!(count.wakes(), 1);
+    assert_eq!(mailbox.take(9, 9, 99, &waker, &mut into), Some(Signal::Rejudge));
+    // Whatever the connection does about it, it sleeps again and has to be woken again.
+    mailbox.signal(close);
+    assert_eq!(count.wakes(), 2);
+    mailbox.signal(Signal::Rejudge);
+    mailbox.signal(Signal::Close(ReasonCode::ServerShuttingDown));
+    assert_eq!(mailbox.take(9, 9, 99, &waker, &mut into), Some(close));
+    assert_eq!(mailbox.take(9, 9, 99, &waker, &mut into), None);
+}
+
+#[test]
+fn a_signal_for_one_connection_does_not_reach_the_next() {
+    let (peer, _, waker) = sleeper();
+    let mailbox = &peer.mailbox;
+    mailbox.signal(Signal::Close(ReasonCode::SessionTakenOver));
+    mailbox.detach();
+    mailbox.signal(Signal::Close(ReasonCode::SessionTakenOver));
+    mailbox.attach(settings(100, 1000, Overflow::DropNewest));
+    assert_eq!(mailbox.take(9, 9, 99, &waker, &mut Vec::new()), None);
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    Post(Qos, usize),
+    Take(u16, usize, u64),
+    Extract,
+    Attach(u32, u64, Overflow),
+    Detach,
+    End,
+}
+
+fn step() -> impl Strategy<Value = (usize, Step)> {
+    let overflow = select(vec![Overflow::DropNewest, Overflow::DropOldest]);
+    let step = prop_oneof![
+        12 => (select(QOS.to_vec()), 1..40_usize).prop_map(|(qos, bytes)| Step::Post(qos, bytes)),
+        3 => (0..6_u16, 0..6_usize, 0..60_u64).prop_map(|(r, c, b)| Step::Take(r, c, b)),
+        1 => Just(Step::Extract),
+        2 => (1..8_u32, 1..100_u64, overflow).prop_map(|(m, b, o)| Step::Attach(m, b, o)),
+        1 => Just(Step::Detach),
+    ];
+    (0..3_usize, prop_oneof![60 => step, 1 => Just(Step::End)])
+}
+
+/// One mailbox, told simply.
+struct Model {
+    queue: Vec<(u64, Qos, u64)>,
+    settings: Settings,
+    attached: bool,
+    ended: bool,
+}
+
+const BUDGET_BYTES_MAX: u64 = 150;
+
+impl Model {
+    fn bytes(&self) -> u64 {
+        self.queue.iter().map(|(_, _, bytes)| bytes).sum()
+    }
+
+    /// `others` is what waits in the other mailboxes.
+    fn post(&mut self, number: u64, qos: Qos, bytes: u64, others: u64) -> Posted {
+        if self.ended {
+            return Posted::Ended;
+        }
+        if qos == Qos::AtMostOnce && !self.attached {
+            return Posted::Absent;
+        }
+        let drops_newest = self.settings.overflow == Overflow::DropNewest;
+        let drops_itself = qos == Qos::AtMostOnce || drops_newest;
+        let total = |queued: &[(u64, Qos, u64)]| -> u64 {
+            queued.iter().map(|(_, _, bytes)| bytes).sum::<u64>() + bytes
+        };
+        for dropped in 0..=self.queue.len() {
+            let kept = &self.queue[dropped..];
+            let fits = kept.len() < self.settings.messages_max as usize
+                && total(kept) <= self.settings.bytes_max
+                && total(kept) + others <= BUDGET_BYTES_MAX;
+            if fits {
+                self.queue.drain(..dropped);
+                self.queue.push((number, qos, bytes));
+                return if dropped == 0 { Posted::Queued } else { Posted::DroppedOldest(dropped) };
+            }
+            if drops_itself {
+                break;
+            }
+        }
+        Posted::Dropped
+    }
+
+    fn take(&mut self, mut room: u16, count_max: usize, bytes_max: u64) -> Vec<u64> {
+        let (mut taken, mut bytes) = (Vec::new(), 0);
+        while taken.len() < count_max && bytes < bytes_max {
+            match self.queue.first() {
+                Some((_, qos, _)) if *qos != Qos::AtMostOnce && room == 0 => break,
+                None => break,
+                Some(_) => {}
+            }
+            let (number, qos, size) = self.queue.remove(0);
+            room -= u16::from(qos != Qos::AtMostOnce);
+            bytes += size;
+            taken.push(number);
+        }
+        taken
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig {
+        cases: 300,
+        rng_seed: RngSeed::Fixed(11),
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
+
+    #[test]
+    fn mailboxes_and_their_budget_are_exact_after_anything(steps in vec(step(), 1..150)) {
+        let budget = Arc::new(Budget::new(BUDGET_BYTES_MAX));
+        let first = settings(4, 60, Overflow::DropOldest);
+        let mailboxes: Vec<_> =
+            (0..3).map(|_| Mailbox::new(Arc::clone(&first), Arc::clone(&budget))).collect();
+        let mut models: Vec<_> = (0..3)
+            .map(|_| Model {
+                queue: vec![],
+                settings: Settings::clone(&first),
+                attached: false,
+                ended: false,
+            })
+            .collect();
+        for (number, (which, step)) in (0..).zip(steps) {
+            let mailbox = &mailboxes[which];
+            let own = models[which].bytes();
+            let others = models.iter().map(Model::bytes).sum::<u64>() - own;
+            let model = &mut models[which];
+            match step {
+                Step::Post(qos, bytes) => {
+                    let (posted, _) = mailbox.post(delivery(number, qos, bytes));
+                    prop_assert_eq!(posted, model.post(number, qos, bytes as u64, others));
+                }
+                Step::Take(room, count_max, bytes_max) => {
+                    let taken = take(mailbox, room, count_max, bytes_max);
+                    prop_assert_eq!(taken, model.take(room, count_max, bytes_max));
+                }
+                Step::Extract => {
+                    mailbox.extract(|delivery| delivery.message.id.0 % 3 == 0);
+                    model.queue.retain(|(number, _, _)| number % 3 != 0);
+                }
+                Step::Attach(messages_max, bytes_max, overflow) => {
+                    let settings = settings(messages_max, bytes_max, overflow);
+                    mailbox.attach(Arc::clone(&settings));
+                    model.settings = Settings::clone(&settings);
+                    model.attached = true;
+                }
+                Step::Detach => {
+                    mailbox.detach();
+                    model.queue.retain(|(_, qos, _)| *qos != Qos::AtMostOnce);
+                    model.attached = false;
+                }
+                Step::End => {
+                    mailbox.end();
+                    model.queue.clear();
+                    model.ended = true;
+                }
+            }
+            for (mailbox, model) in mailboxes.iter().zip(&models) {
+                let expected: Vec<u64> = model.queue.iter().map(|(number, _, _)| *number).collect();
+                prop_assert_eq!(waiting(mailbox), expected);
+                prop_assert_eq!(mailbox.inner.lock().bytes, model.bytes());
+            }
+            let bytes: u64 = models.iter().map(Model::bytes).sum();
+            let messages: usize = models.iter().map(|model| model.queue.len()).sum();
+            prop_assert_eq!((budget.bytes(), budget.messages()), (bytes, messages as u64));
+            prop_assert!(bytes <= BUDGET_BYTES_MAX);
+        }
+        drop(mailboxes);
+        prop_assert_eq!((budget.bytes(), budget.messages()), (0, 0));
+    }
+}
