@@ -151,7 +151,7 @@ fn a_permit_of_an_older_policy_set_is_stale() {
     router.set_policy_epoch(PolicyEpoch(2));
     let mut wakes = Wakes::default();
     let routed = router.publish(permit, None, &mut RouteCache::default(), &mut wakes, &|_, _| true);
-    assert!(matches!(routed, Err(Unrouted::Stale)), "{routed:?}");
+    assert!(matches!(routed, Err(Unrouted::Stale(_))), "{routed:?}");
     assert!(waiting(&reader).is_empty());
     assert_eq!(router.retained_size(), (0, 0));
 }
