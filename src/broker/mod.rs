@@ -195,11 +195,13 @@ impl Broker {
         let Opening { client_id, standing, clean_start, link, settings, mailbox } = opening;
         let owner = Owner::of(&standing.identity);
         let budget = Arc::clone(self.router.budget());
-        let new_mailbox = Mailbox::new(Arc::clone(&mailbox), budget);
+        let new_mailbox = Mailbox::new(mailbox, budget);
         let new_peer = Arc::new(Peer::new(client_id.clone(), new_mailbox, standing.clone()));
         let claimed =
             self.sessions.claim(&client_id, &owner, clean_start, now.instant, &new_peer).await?;
-        let opened = match claimed {
+        // A takeover may have taken its time.
+        let now = Now::read();
+        Ok(match claimed {
             Claimed::New { term, ended } => {
                 if let Some(ended) = ended {
                     self.finish(*ended, now);
@@ -207,14 +209,15 @@ impl Broker {
                 let session = Session::new(settings, link, now.instant);
                 Opened { peer: new_peer, session, term, resumed: false }
             }
-            Claimed::Resumed { peer, mut session, term } => {
+            Claimed::Resumed { peer, mut session, term, due } => {
+                if let Some(will) = due {
+                    self.send_will(will, now);
+                }
                 session.connect(settings, link, now.instant);
                 peer.set_standing(standing);
                 Opened { peer, session: *session, term, resumed: true }
             }
-        };
-        opened.peer.mailbox.attach(mailbox);
-        Ok(opened)
+        })
     }
 
     /// Takes back a session from its connection: it waits for the client, or ends. The will is
@@ -230,13 +233,11 @@ impl Broker {
             let due_at = later(delay_s).unwrap_or(now.instant);
             PendingWill { will, standing, due_at }
         });
+        let leaving = self.sessions.leave(&peer.client_id, term);
         if expiry_s == 0 {
             // Out of the router first: a new session of this name must not meet the old one.
-            let client_id = peer.client_id.clone();
             let parked = Parked { session, expires_at: None, will };
-            self.finish(Ended { peer, parked }, now);
-            self.sessions.end(&client_id, term);
-            return;
+            return self.finish(Ended { peer, parked }, now);
         }
         let (due, will) = match will {
             Some(will) if will.due_at <= now.instant => (Some(will), None),
@@ -246,8 +247,7 @@ impl Broker {
             self.send_will(due, now);
         }
         let expires_at = if expiry_s == u32::MAX { None } else { later(expiry_s) };
-        let client_id = peer.client_id.clone();
-        self.sessions.park(&client_id, term, Parked { session, expires_at, will });
+        leaving.park(Parked { session, expires_at, will });
     }
 
     /// Ends a session: its subscriptions go, its share groups get what it did not acknowledge,
@@ -258,6 +258,7 @@ impl Broker {
         for subscription in session.subscriptions_mut().drain() {
             waiting.extend(self.router.unsubscribe(&peer, &subscription));
         }
+        peer.mailbox.end();
         // A QoS 2 delivery that began belongs to this client alone [MQTT-4.8.2-5].
         let mut unfinished = session.take_unacknowledged();
         unfinished.retain(|delivery| delivery.qos != Qos::ExactlyOnce);
@@ -392,3 +393,6 @@ const AGENDA_STEP: usize = 256;
 
 /// How often a page of retained messages is looked through for expired ones.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests;

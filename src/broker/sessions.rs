@@ -52,6 +52,13 @@ struct Entry {
     state: State,
 }
 
+impl Entry {
+    /// True while the connection of this term has the session.
+    fn is_live(&self, term: Term) -> bool {
+        self.term == term && matches!(self.state, State::Live)
+    }
+}
+
 #[derive(Debug)]
 enum State {
     Live,
@@ -87,8 +94,8 @@ pub(super) struct Ended {
 pub(super) enum Claimed {
     /// There was no session, or a clean start ended it; the new one is entered as live.
     New { term: Term, ended: Option<Box<Ended>> },
-    /// The session goes on.
-    Resumed { peer: Arc<Peer>, session: Box<Session>, term: Term },
+    /// The session goes on. A will that was due before, and not sent yet, is to be sent.
+    Resumed { peer: Arc<Peer>, session: Box<Session>, term: Term, due: Option<PendingWill> },
 }
 
 /// Why a CONNECT gets no session.
@@ -141,7 +148,9 @@ impl Sessions {
     }
 
     /// Gives the client identifier to a new connection of `owner`. A live session of the same
-    /// owner is taken over; `new_peer` is entered where there was no session to resume.
+    /// owner is taken over; `new_peer` is entered where there was no session to resume. The
+    /// mailbox of the one that is given is attached, with the bounds of `new_peer`'s: from here
+    /// on it hears signals.
     pub(super) async fn claim(
         &self,
         client_id: &ClientId,
@@ -172,7 +181,8 @@ impl Sessions {
     ) -> Result<Result<Claimed, impl Future<Output = ()> + use<>>, NoSession> {
         let mut shard = self.shard(client_id);
         let Some(entry) = shard.get_mut(client_id) else {
-            if self.count.load(Relaxed) >= self.count_max {
+            let room = |count| (count < self.count_max).then_some(count + 1);
+            if self.count.fetch_update(Relaxed, Relaxed, room).is_err() {
                 return Err(NoSession::Full);
             }
             let term = self.next_term();
@@ -184,8 +194,8 @@ impl Sessions {
                 state: State::Live,
             };
             shard.insert(client_id.clone(), entry);
-            self.count.fetch_add(1, Relaxed);
             self.connected.fetch_add(1, Relaxed);
+            new_peer.mailbox.attach(new_peer.mailbox.settings());
             return Ok(Ok(Claimed::New { term, ended: None }));
         };
         if entry.owner != *owner {
@@ -207,19 +217,27 @@ impl Sessions {
                 let expired = parked.expires_at.is_some_and(|at| at <= now);
                 if clean_start || expired {
                     let peer = std::mem::replace(&mut entry.peer, Arc::clone(new_peer));
+                    new_peer.mailbox.attach(new_peer.mailbox.settings());
                     let ended = Some(Box::new(Ended { peer, parked: *parked }));
                     return Ok(Ok(Claimed::New { term, ended }));
                 }
                 let peer = Arc::clone(&entry.peer);
-                Ok(Ok(Claimed::Resumed { peer, session: Box::new(parked.session), term }))
+                peer.mailbox.attach(new_peer.mailbox.settings());
+                let Parked { session, will, .. } = *parked;
+                let due = will.filter(|will| will.due_at <= now);
+                Ok(Ok(Claimed::Resumed { peer, session: Box::new(session), term, due }))
             }
         }
     }
 
-    /// The connection of `term` is gone and leaves its session here.
-    pub(super) fn park(&self, client_id: &ClientId, term: Term, parked: Parked) {
+    /// The connection of `term` is gone.
+    pub(super) fn leave(&self, client_id: &ClientId, term: Term) -> Leaving<'_> {
+        Leaving { sessions: self, client_id: client_id.clone(), term, parked: false }
+    }
+
+    fn park(&self, client_id: &ClientId, term: Term, parked: Parked) {
         let mut shard = self.shard(client_id);
-        let Some(entry) = shard.get_mut(client_id).filter(|entry| entry.term == term) else {
+        let Some(entry) = shard.get_mut(client_id).filter(|entry| entry.is_live(term)) else {
             return;
         };
         if let Some(at) = parked.due_at() {
@@ -230,16 +248,13 @@ impl Sessions {
         entry.departed.notify_waiters();
     }
 
-    /// The connection of `term` is gone and its session ends with it.
-    pub(super) fn end(&self, client_id: &ClientId, term: Term) {
+    fn end(&self, client_id: &ClientId, term: Term) {
         let mut shard = self.shard(client_id);
-        if shard.get(client_id).is_some_and(|entry| entry.term == term)
+        if shard.get(client_id).is_some_and(|entry| entry.is_live(term))
             && let Some(entry) = shard.remove(client_id)
         {
             self.count.fetch_sub(1, Relaxed);
-            if matches!(entry.state, State::Live) {
-                self.connected.fetch_sub(1, Relaxed);
-            }
+            self.connected.fetch_sub(1, Relaxed);
             entry.departed.notify_waiters();
         }
     }
@@ -291,6 +306,32 @@ impl Sessions {
         let index = usize::try_from(hash % SHARDS as u64).unwrap_or(0);
         #[expect(clippy::indexing_slicing, reason = "the index is below SHARDS, their number")]
         self.shards[index].lock()
+    }
+}
+
+/// A live session whose connection is gone: it is parked, or else ends with this value. So
+/// nobody waits for ever for a task that fails on its way out.
+#[must_use]
+pub(super) struct Leaving<'a> {
+    sessions: &'a Sessions,
+    client_id: ClientId,
+    term: Term,
+    parked: bool,
+}
+
+impl Leaving<'_> {
+    /// Leaves the session to the next connection.
+    pub(super) fn park(mut self, parked: Parked) {
+        self.parked = true;
+        self.sessions.park(&self.client_id, self.term, parked);
+    }
+}
+
+impl Drop for Leaving<'_> {
+    fn drop(&mut self) {
+        if !self.parked {
+            self.sessions.end(&self.client_id, self.term);
+        }
     }
 }
 

@@ -60,6 +60,11 @@ impl Agenda {
         (due, entries.first().map(|(at, _)| *at))
     }
 
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.entries.lock().len()
+    }
+
     /// Waits until something is due sooner than all before.
     pub(super) async fn sooner(&self) {
         self.sooner.notified().await;

@@ -157,6 +157,12 @@ impl Mailbox {
         Self { inner: Mutex::new(inner), budget }
     }
 
+    /// The bounds in force.
+    #[must_use]
+    pub fn settings(&self) -> Arc<Settings> {
+        Arc::clone(&self.inner.lock().settings)
+    }
+
     /// A connection begins to drain the mailbox, under these bounds.
     pub fn attach(&self, settings: Arc<Settings>) {
         let mut inner = self.inner.lock();

@@ -196,27 +196,27 @@ fn sleeper() -> (Arc<Peer>, Arc<Count>, Waker) {
 fn a_connection_that_waits_is_woken_once_for_a_batch() {
     let (peer, count, waker) = sleeper();
     let mut into = Vec::new();
-    let mut wakes = Wakes::default();
-    wakes.post(&peer, delivery(0, Qos::AtMostOnce, 1));
-    wakes.wake_all();
+    let mut batch = Wakes::default();
+    batch.post(&peer, delivery(0, Qos::AtMostOnce, 1));
+    batch.wake_all();
     assert_eq!(count.wakes(), 0, "it runs: it has not found the mailbox empty yet");
     peer.mailbox.take(9, 9, 99, &waker, &mut into);
-    wakes.post(&peer, delivery(1, Qos::AtMostOnce, 1));
-    wakes.wake_all();
+    batch.post(&peer, delivery(1, Qos::AtMostOnce, 1));
+    batch.wake_all();
     assert_eq!(count.wakes(), 0, "it comes again by itself, having got something");
     peer.mailbox.take(9, 9, 99, &waker, &mut into);
     peer.mailbox.take(9, 9, 99, &waker, &mut into);
     assert_eq!(numbers(&into), [0, 1]);
     let mut other = Wakes::default();
     for number in 2..5 {
-        wakes.post(&peer, delivery(number, Qos::AtMostOnce, 1));
+        batch.post(&peer, delivery(number, Qos::AtMostOnce, 1));
         other.post(&peer, delivery(number, Qos::AtMostOnce, 1));
     }
     assert_eq!(count.wakes(), 0, "at the end of the batch");
     other.wake_all();
     assert_eq!(count.wakes(), 0, "the first to post has undertaken it");
-    wakes.wake_all();
-    wakes.wake_all();
+    batch.wake_all();
+    batch.wake_all();
     assert_eq!(count.wakes(), 1);
 }
 
@@ -224,21 +224,21 @@ fn a_connection_that_waits_is_woken_once_for_a_batch() {
 fn a_publisher_that_fails_in_the_middle_wakes_those_it_has_posted_to() {
     let (peer, count, waker) = sleeper();
     peer.mailbox.take(9, 9, 99, &waker, &mut Vec::new());
-    let mut wakes = Wakes::default();
-    wakes.post(&peer, delivery(0, Qos::AtMostOnce, 1));
-    drop(wakes);
+    let mut batch = Wakes::default();
+    batch.post(&peer, delivery(0, Qos::AtMostOnce, 1));
+    drop(batch);
     assert_eq!(count.wakes(), 1);
 }
 
 #[test]
 fn what_may_not_be_taken_yet_does_not_keep_the_connection_awake() {
     let (peer, count, waker) = sleeper();
-    let mut wakes = Wakes::default();
-    wakes.post(&peer, delivery(0, Qos::AtLeastOnce, 1));
+    let mut batch = Wakes::default();
+    batch.post(&peer, delivery(0, Qos::AtLeastOnce, 1));
     let mut into = Vec::new();
     peer.mailbox.take(0, 9, 99, &waker, &mut into);
-    wakes.post(&peer, delivery(1, Qos::AtLeastOnce, 1));
-    wakes.wake_all();
+    batch.post(&peer, delivery(1, Qos::AtLeastOnce, 1));
+    batch.wake_all();
     assert_eq!(count.wakes(), 1);
 }
 

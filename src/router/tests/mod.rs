@@ -62,7 +62,7 @@ fn router() -> Router {
     Router::new(retained, 1 << 20, PolicyEpoch(1))
 }
 
-fn options(qos: Qos) -> SubscriptionOptions {
+pub(crate) fn options(qos: Qos) -> SubscriptionOptions {
     SubscriptionOptions { qos, no_local: false, retain_as_published: false, id: None }
 }
 
@@ -71,7 +71,7 @@ fn subject() -> Subject {
     Subject::new(open_policies(), identity, facts)
 }
 
-fn subscribe(
+pub(crate) fn subscribe(
     router: &Router,
     peer: &Arc<Peer>,
     filter: &str,
@@ -84,7 +84,7 @@ fn subscribe(
     router.subscribe(peer, permit, options)
 }
 
-fn message(topic: &str, payload: &str, qos: Qos, retain: bool) -> Message {
+pub(crate) fn message(topic: &str, payload: &str, qos: Qos, retain: bool) -> Message {
     let topic = TopicName::parse(topic).unwrap();
     let payload = payload.as_bytes().into();
     Message::new(MessageId(0), topic, payload, qos, retain, None, Instant::now())
@@ -95,7 +95,7 @@ fn permit(message: Message) -> Permitted<Message> {
 }
 
 /// Publishes and says what became of it; everybody may receive it.
-fn publish(router: &Router, message: Message) -> Routed {
+pub(crate) fn publish(router: &Router, message: Message) -> Routed {
     let mut wakes = Wakes::default();
     router
         .publish(permit(message), None, &mut RouteCache::default(), &mut wakes, &|_, _| true)
@@ -103,13 +103,13 @@ fn publish(router: &Router, message: Message) -> Routed {
 }
 
 /// Takes all that waits for a peer.
-fn waiting(peer: &Peer) -> Vec<Delivery> {
+pub(crate) fn waiting(peer: &Peer) -> Vec<Delivery> {
     let mut into = Vec::new();
     peer.mailbox.take(u16::MAX, usize::MAX, u64::MAX, std::task::Waker::noop(), &mut into);
     into
 }
 
-fn payloads(peer: &Peer) -> Vec<String> {
+pub(crate) fn payloads(peer: &Peer) -> Vec<String> {
     let text = |delivery: &Delivery| String::from_utf8(delivery.message.payload.to_vec()).unwrap();
     waiting(peer).iter().map(text).collect()
 }

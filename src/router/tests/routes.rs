@@ -97,8 +97,8 @@ fn overlapping_subscriptions_become_one_delivery_with_the_highest_qos_and_all_id
     subscribe(&router, &reader, "#", with(Qos::AtMostOnce, 5, false));
     subscribe(&router, &reader, "c", with(Qos::ExactlyOnce, 7, false));
     subscribe(&router, &other, "a/#", with(Qos::ExactlyOnce, 9, false));
-    let routed = publish(&router, message("a/b", "x", Qos::ExactlyOnce, true));
-    assert_eq!(routed, Routed { queued: 2, dropped: 0, matched: true });
+    let outcome = publish(&router, message("a/b", "x", Qos::ExactlyOnce, true));
+    assert_eq!(outcome, Routed { queued: 2, dropped: 0, matched: true });
     let got = waiting(&reader);
     assert_eq!(got.len(), 1);
     let mut ids = got[0].via.ids.to_vec();
@@ -165,8 +165,9 @@ fn a_message_that_cannot_be_retained_is_not_delivered() {
     publish(&router, message("a", "x", Qos::AtMostOnce, true));
     let permit = permit(message("b", "x", Qos::AtMostOnce, true));
     let mut wakes = Wakes::default();
-    let routed = router.publish(permit, None, &mut RouteCache::default(), &mut wakes, &|_, _| true);
-    assert!(matches!(routed, Err(Unrouted::RetainedFull)), "{routed:?}");
+    let outcome =
+        router.publish(permit, None, &mut RouteCache::default(), &mut wakes, &|_, _| true);
+    assert!(matches!(outcome, Err(Unrouted::RetainedFull)), "{outcome:?}");
     assert_eq!(payloads(&reader), ["x"]);
 }
 

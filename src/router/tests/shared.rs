@@ -28,14 +28,14 @@ fn counts(members: &[Arc<Peer>]) -> Vec<usize> {
 
 fn send(router: &Router, count: usize, judge: Judge<'_>) -> Routed {
     let mut total = Routed::default();
-    let mut routes = RouteCache::default();
+    let mut cache = RouteCache::default();
     for number in 0..count {
         let permit = permit(message("a", &number.to_string(), Qos::AtLeastOnce, false));
         let mut wakes = Wakes::default();
-        let routed = router.publish(permit, None, &mut routes, &mut wakes, judge).unwrap();
-        total.queued += routed.queued;
-        total.dropped += routed.dropped;
-        total.matched |= routed.matched;
+        let outcome = router.publish(permit, None, &mut cache, &mut wakes, judge).unwrap();
+        total.queued += outcome.queued;
+        total.dropped += outcome.dropped;
+        total.matched |= outcome.matched;
     }
     total
 }
@@ -67,8 +67,8 @@ fn only_members_that_may_receive_are_chosen() {
     let third = |peer: &Arc<Peer>, _: &Message| peer.client_id.as_str() == "m2";
     assert_eq!(send(&router, 4, &third).queued, 4);
     assert_eq!(counts(&members), [0, 0, 4]);
-    let routed = send(&router, 4, &|_, _| false);
-    assert_eq!(routed, Routed { queued: 0, dropped: 4, matched: true });
+    let outcome = send(&router, 4, &|_, _| false);
+    assert_eq!(outcome, Routed { queued: 0, dropped: 4, matched: true });
     assert_eq!(counts(&members), [0, 0, 0]);
 }
 

@@ -137,17 +137,17 @@ impl Connected {
     pub(super) async fn serve(self: Box<Self>) {
         let mut connection = self.begin();
         // A panic while one client is served must not end more than its connection.
-        let closing = poll_fn(|cx| {
-            let polled = catch_unwind(AssertUnwindSafe(|| connection.poll(cx)));
-            polled.unwrap_or_else(|panic| Poll::Ready(connection.panicked(&*panic)))
-        })
-        .await;
+        let cleared = catch_unwind(AssertUnwindSafe(|| connection.clear_subscriptions()));
+        let closing = match cleared {
+            Ok(()) => connection.run().await,
+            Err(panic) => connection.panicked(&*panic),
+        };
         Box::pin(connection.finish(closing)).await;
     }
 
     fn begin(self: Box<Self>) -> Box<Connection> {
         let now = Now::read();
-        let mut connection = Box::new(Connection {
+        Box::new(Connection {
             stamp: Stamp::next(),
             routes: RouteCache::default(),
             replays: Vec::new(),
@@ -158,14 +158,20 @@ impl Connected {
             active_at: now.instant,
             timer: Box::pin(tokio::time::sleep_until(now.instant.into())),
             link: *self,
-        });
-        connection.clear_subscriptions(now);
-        connection.link.subject.shed();
-        connection
+        })
     }
 }
 
 impl Connection {
+    /// Serves until there is a reason to close.
+    async fn run(&mut self) -> Closing {
+        poll_fn(|cx| {
+            let polled = catch_unwind(AssertUnwindSafe(|| self.poll(cx)));
+            polled.unwrap_or_else(|panic| Poll::Ready(self.panicked(&*panic)))
+        })
+        .await
+    }
+
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Closing> {
         let mut wakes = Wakes::default();
         let now = Now::read();

@@ -30,9 +30,10 @@ impl Connection {
 
     /// On a new connection: judges what a resumed session has subscribed to. A subscription that
     /// is not allowed any more is removed; the client is about to hear of its session anyway.
-    pub(super) fn clear_subscriptions(&mut self, now: Now) {
+    pub(super) fn clear_subscriptions(&mut self) {
         // The answer of the setting is for live clients; here there is nothing to interrupt.
-        let _ = self.judge_subscriptions(now);
+        let _ = self.judge_subscriptions(Now::read());
+        self.link.subject.shed();
     }
 
     fn judge_subscriptions(&mut self, now: Now) -> Result<(), Closing> {
