@@ -11,17 +11,11 @@ use std::sync::Arc;
 use hashbrown::{Equivalent, HashMap};
 
 use super::Peer;
+use super::entries::{Entries, Entry};
 use super::shared::Group;
 use crate::mqtt::topic::Level;
 use crate::mqtt::{ShareName, TopicFilter};
 use crate::session::Subscription;
-
-/// A subscription of a peer.
-#[derive(Clone, Debug)]
-pub(super) struct Entry {
-    pub(super) peer: Arc<Peer>,
-    pub(super) subscription: Arc<Subscription>,
-}
 
 type NodeId = u32;
 const ROOT: NodeId = 0;
@@ -34,7 +28,7 @@ struct Node {
     hash: NodeId,
     /// How many children lead on from here, wildcards included.
     children: u32,
-    entries: Vec<Entry>,
+    entries: Entries,
     groups: Vec<Arc<Group>>,
 }
 
@@ -94,7 +88,7 @@ impl Filters {
         let id = self.make(&filter.filter);
         let Some(node) = self.node_mut(id) else { return };
         let added = match &filter.share {
-            None => put(&mut node.entries, entry),
+            None => node.entries.put(entry),
             Some(name) => {
                 let group = node.groups.iter().find(|group| group.name == *name);
                 let group = match group {
@@ -116,16 +110,7 @@ impl Filters {
         let Some(path) = self.path(&subscription.filter.filter) else { return };
         let Some(node) = path.last().and_then(|id| self.node_mut(*id)) else { return };
         let removed = match &subscription.filter.share {
-            None => {
-                let position = node.entries.iter().position(|entry| Arc::ptr_eq(&entry.peer, peer));
-                if let Some(position) = position {
-                    node.entries.swap_remove(position);
-                    if node.entries.len() < node.entries.capacity() / 4 {
-                        node.entries.shrink_to_fit();
-                    }
-                }
-                position.is_some()
-            }
+            None => node.entries.remove(peer),
             Some(name) => {
                 let position = node.groups.iter().position(|group| group.name == *name);
                 match position.and_then(|at| node.groups.get(at).cloned().map(|group| (at, group)))
@@ -161,7 +146,7 @@ impl Filters {
         group: &mut impl FnMut(&Arc<Group>),
     ) {
         let mut found = |node: &Node| {
-            node.entries.iter().for_each(&mut *entry);
+            node.entries.as_slice().iter().for_each(&mut *entry);
             node.groups.iter().for_each(&mut *group);
         };
         self.walk(ROOT, Some(topic), topic.starts_with('$'), &mut found);
@@ -282,23 +267,6 @@ impl Filters {
                 *node = Node::default();
             }
             self.free.push(id);
-        }
-    }
-}
-
-/// Puts an entry in place of the same peer's; `true` when it is an additional one.
-pub(super) fn put(entries: &mut Vec<Entry>, entry: Entry) -> bool {
-    match entries.iter_mut().find(|present| Arc::ptr_eq(&present.peer, &entry.peer)) {
-        Some(present) => {
-            *present = entry;
-            false
-        }
-        None => {
-            if entries.is_empty() {
-                entries.reserve_exact(1);
-            }
-            entries.push(entry);
-            true
         }
     }
 }

@@ -5,6 +5,7 @@
 //! exception that needs both sides: the member of a share group is chosen among those that may
 //! receive the message, as the caller's [`Judge`] says.
 
+mod entries;
 mod filters;
 pub mod mailbox;
 mod retained;
@@ -26,7 +27,8 @@ use crate::mqtt::{ClientId, SubscriptionFilter};
 use crate::policy::{Permitted, PolicyEpoch, SessionFacts};
 use crate::session::{Delivery, Message, MessageId, Stamp, Subscription, SubscriptionOptions, Via};
 
-use filters::{Entry, Filters};
+use entries::Entry;
+use filters::Filters;
 use retained::Retained;
 use route::{Epochs, Route, RouteEpoch};
 use shared::Group;

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::RwLock;
 
-use super::filters::{Entry, put};
+use super::entries::{Entries, Entry};
 use super::{Judge, Peer};
 use crate::mqtt::ShareName;
 use crate::session::Message;
@@ -14,26 +14,23 @@ use crate::session::Message;
 #[derive(Debug)]
 pub(super) struct Group {
     pub(super) name: ShareName,
-    members: RwLock<Vec<Entry>>,
+    members: RwLock<Entries>,
     next: AtomicUsize,
 }
 
 impl Group {
     pub(super) fn new(name: ShareName) -> Self {
-        Self { name, members: RwLock::new(Vec::new()), next: AtomicUsize::new(0) }
+        Self { name, members: RwLock::default(), next: AtomicUsize::new(0) }
     }
 
     /// Adds a member; `true` when it was none before.
     pub(super) fn join(&self, entry: Entry) -> bool {
-        put(&mut self.members.write(), entry)
+        self.members.write().put(entry)
     }
 
     /// Removes a member; `true` when it was one.
     pub(super) fn leave(&self, peer: &Arc<Peer>) -> bool {
-        let mut members = self.members.write();
-        let before = members.len();
-        members.retain(|member| !Arc::ptr_eq(&member.peer, peer));
-        members.len() < before
+        self.members.write().remove(peer)
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -44,6 +41,7 @@ impl Group {
     /// is connected if any is. `None` when no member may receive it.
     pub(super) fn choose(&self, message: &Message, judge: Judge<'_>) -> Option<Entry> {
         let members = self.members.read();
+        let members = members.as_slice();
         let start = self.next.fetch_add(1, Ordering::Relaxed);
         let mut absent = None;
         for offset in 0..members.len() {
