@@ -79,7 +79,7 @@ impl Entries {
         if self.list.len() < INDEX_FROM / 2 {
             self.index = None;
         }
-        if self.list.len() < self.list.capacity() / 4 {
+        if self.list.is_empty() || self.list.len() < self.list.capacity() / 4 {
             self.list.shrink_to_fit();
         }
         true
