@@ -268,3 +268,31 @@ fn uses_are_found_alone_in_groups_and_over_lines() {
         expected.into_iter().map(|(line, name)| (line, name.to_owned())).collect();
     assert_eq!(found, expected);
 }
+
+/// A defence counts when a test fails without it: the threat model names tests that exist.
+#[test]
+fn every_test_of_the_threat_model_exists() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let model = fs::read_to_string(root.join("audit/threat-model.md")).unwrap();
+    let mut code = String::new();
+    let mut folders = vec![root.join("src"), root.join("tests")];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                code.push_str(&fs::read_to_string(&path).unwrap());
+                let _ = writeln!(code, "fn {}(", path.file_stem().unwrap().display());
+            }
+        }
+    }
+    let rows = model.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| class"));
+    for row in rows {
+        let tests = row.trim_end_matches(" |").rsplit(" | ").next().unwrap();
+        assert!(!tests.trim().is_empty(), "no test: {row}");
+        for name in tests.split('`').skip(1).step_by(2) {
+            assert!(code.contains(&format!("fn {name}(")), "no test is called {name}");
+        }
+    }
+}
