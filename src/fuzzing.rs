@@ -1,9 +1,21 @@
 //! What each fuzz target does with its bytes: shared by `fuzz/` and by the test that replays
 //! its corpus, so that both run the same code.
+//!
+//! Each function takes any bytes and returns. It panics where the broker breaks a promise, which
+//! is what a fuzzer looks for. The parsers of the edges keep their part of it beside their code.
+
+mod policy;
+mod session;
+mod topic;
+
+pub use self::policy::policy;
+pub use self::session::session;
+pub use self::topic::topic;
 
 use crate::mqtt::ProtocolVersion;
 use crate::mqtt::frame::{FrameHeader, PACKET_BYTES_MAX};
 use crate::mqtt::packet::{Packet, Side};
+use crate::{config, identity, server};
 
 const VERSIONS: [ProtocolVersion; 3] =
     [ProtocolVersion::V31, ProtocolVersion::V311, ProtocolVersion::V5];
@@ -54,4 +66,42 @@ fn round_trip(packet: &Packet<'_>, version: ProtocolVersion, side: Side) {
     let again = Packet::decode(header.first_byte, body, version, side);
     // Boxed empty properties say the same as none.
     assert_eq!(again.as_ref(), Ok(packet));
+}
+
+/// The bytes are where to cut a WebSocket stream, and the stream: what it carries must not
+/// depend on the cut.
+///
+/// # Panics
+/// When that does not hold.
+pub fn websocket(data: &[u8]) {
+    server::transport::fuzz_websocket_frames(data);
+}
+
+/// The bytes are the start of a connection behind a load balancer: once the PROXY header is
+/// decided, no byte that follows may change the decision.
+///
+/// # Panics
+/// When that does not hold.
+pub fn proxy(data: &[u8]) {
+    server::proxy_protocol::fuzz_proxy_header(data);
+}
+
+/// The bytes are a configuration file: read or refused, and the refusal drawn.
+///
+/// # Panics
+/// Never knowingly.
+pub fn config(data: &[u8]) {
+    if let Ok(text) = std::str::from_utf8(data) {
+        config::fuzz_config_text(text);
+    }
+}
+
+/// The bytes are a client's certificate, DER, that is its own authority: it makes identities or
+/// is refused.
+///
+/// # Panics
+/// When an identity has a name that could be read in two ways, or a client id assigned to it is
+/// refused.
+pub fn certificate(data: &[u8]) {
+    identity::fuzz_client_certificate(data);
 }

@@ -2,29 +2,67 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot read its corpus has failed")]
 
+use std::collections::BTreeSet;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-/// Runs one fuzz target over the files of its corpus. New inputs belong there, named by what
-/// they are; a crash is fixed and its input kept.
-fn replay(target: &str, run: fn(&[u8])) {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target);
-    let mut inputs: Vec<_> =
-        fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect();
-    inputs.sort();
-    assert!(!inputs.is_empty(), "{} is empty", folder.display());
-    for input in inputs {
-        println!("{}", input.display());
-        run(&fs::read(&input).unwrap());
+use portcullis::fuzzing;
+
+struct Target {
+    name: &'static str,
+    run: fn(&[u8]),
+}
+
+const TARGETS: [Target; 9] = [
+    Target { name: "certificate", run: fuzzing::certificate },
+    Target { name: "config", run: fuzzing::config },
+    Target { name: "frame", run: fuzzing::frame },
+    Target { name: "packet", run: fuzzing::packet },
+    Target { name: "policy", run: fuzzing::policy },
+    Target { name: "proxy", run: fuzzing::proxy },
+    Target { name: "session", run: fuzzing::session },
+    Target { name: "topic", run: fuzzing::topic },
+    Target { name: "websocket", run: fuzzing::websocket },
+];
+
+/// Larger inputs are not for the repository.
+const INPUT_BYTES_MAX: u64 = 16 * 1024;
+
+fn folder(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz").join(name)
+}
+
+/// What is in a folder, without the ends of file names where `suffix` is one.
+fn names(folder: &Path, suffix: &str) -> BTreeSet<String> {
+    let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name());
+    entries.map(|name| name.to_str().unwrap().trim_end_matches(suffix).to_owned()).collect()
+}
+
+#[test]
+fn every_target_has_a_body_a_corpus_and_a_binary() {
+    let targets: BTreeSet<String> = TARGETS.iter().map(|target| target.name.to_owned()).collect();
+    assert_eq!(names(&folder("fuzz_targets"), ".rs"), targets);
+    assert_eq!(names(&folder("corpus"), ""), targets);
+    let manifest = fs::read_to_string(folder("Cargo.toml")).unwrap();
+    for target in targets {
+        let path = format!("path = \"fuzz_targets/{target}.rs\"");
+        assert!(manifest.contains(&path), "fuzz/Cargo.toml has no {path}");
     }
 }
 
+/// New inputs belong into the corpus, named by what they are; a crash is fixed and its input
+/// kept.
 #[test]
-fn frames() {
-    replay("frame", portcullis::fuzzing::frame);
-}
-
-#[test]
-fn packets() {
-    replay("packet", portcullis::fuzzing::packet);
+fn every_input_of_every_corpus_is_survived() {
+    for Target { name: target, run } in TARGETS {
+        let corpus = folder("corpus").join(target);
+        let inputs = names(&corpus, "");
+        assert!(!inputs.is_empty(), "{} is empty", corpus.display());
+        for name in inputs {
+            println!("{target}/{name}");
+            let input = corpus.join(name);
+            assert!(fs::metadata(&input).unwrap().len() <= INPUT_BYTES_MAX, "too large a seed");
+            run(&fs::read(&input).unwrap());
+        }
+    }
 }

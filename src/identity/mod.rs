@@ -16,6 +16,7 @@ pub use certificate::{CertificateError, CertificateFacts};
 pub use issuer::TrustedIssuers;
 
 use crate::mqtt::ReasonCode;
+use crate::pki;
 use certificate::NameForm;
 
 /// A client's identity, as proven by its certificate or granted by its listener.
@@ -172,22 +173,30 @@ impl Identity {
 }
 
 /// Reads `data` as a client's certificate that also is its own authority, and makes identities of
-/// it. For the fuzzer: nothing may panic, whatever `data` is.
+/// it. For the fuzzer: nothing may panic, whatever `data` is, no identity has a name that could
+/// be read in two ways, and a client id that a binding assigns is one that it allows.
 #[doc(hidden)]
 pub fn fuzz_client_certificate(data: &[u8]) {
     let der = rustls::pki_types::CertificateDer::from(data);
     let Ok(trusted) = TrustedIssuers::new(std::slice::from_ref(&der)) else { return };
+    let bindings = [Binding::Exact, Binding::Prefix("-".into()), Binding::Unbound];
     for chain in [vec![der.clone()], vec![der.clone(), der.clone()]] {
         let Ok(facts) = CertificateFacts::from_verified_chain(&chain, &trusted) else { continue };
         for source in [Source::CertificateCn, Source::CertificateSanDns, Source::CertificateSanUri]
         {
-            let binding = Binding::Prefix("-".into());
-            let settings = Settings { source, kind: PrincipalKind::Device, binding };
-            if let Ok(identity) = Identity::from_certificate(&settings, facts.clone()) {
-                let _ = settings
-                    .binding
-                    .assign(&identity, "fuzz")
-                    .is_ok_and(|assigned| settings.binding.check(&identity, &assigned).is_ok());
+            let settings =
+                Settings { source, kind: PrincipalKind::Device, binding: Binding::Exact };
+            let Ok(identity) = Identity::from_certificate(&settings, facts.clone()) else {
+                continue;
+            };
+            assert_eq!(pki::unsafe_character(&identity.name), None, "{identity:?}");
+            for binding in &bindings {
+                if let Ok(assigned) = binding.assign(&identity, "fuzz") {
+                    assert!(
+                        binding.check(&identity, &assigned).is_ok(),
+                        "{binding:?} {identity:?}"
+                    );
+                }
             }
         }
     }

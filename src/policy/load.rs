@@ -22,6 +22,8 @@ const ID_BYTES_MAX: usize = 128;
 const POLICIES_MAX: usize = 1 << 20;
 /// The stack of the thread that parses. Within the bounds of the scan a policy needs far less.
 const STACK_BYTES: usize = 64 << 20;
+/// A bug of ours or Cedar's: refused, not fatal.
+pub(super) const PANICKED: &str = "loading the policies ended in a panic";
 
 /// One policy, ready to be judged by.
 #[derive(Debug)]
@@ -58,7 +60,7 @@ pub(super) fn load(
             .spawn_scoped(scope, || load_here(sources, groups))
             .map_err(|error| Problem::new(format!("no thread to load policies: {error}")))?
             .join()
-            .unwrap_or_else(|_| Err(Problem::new("loading the policies ended in a panic").into()))
+            .unwrap_or_else(|_| Err(Problem::new(PANICKED).into()))
     })
 }
 

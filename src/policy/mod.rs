@@ -50,11 +50,17 @@ pub use subject::Subject;
 pub struct PolicyEpoch(pub u64);
 
 /// Loads arbitrary bytes as policies, for a fuzz target: whatever they are, this returns.
-pub fn fuzz_policy_text(data: &[u8]) {
-    if let Ok(text) = std::str::from_utf8(data) {
-        match Bundle::load_text("fuzz.cedar", text, None, PolicyEpoch(1)) {
-            Ok(bundle) => drop(bundle),
-            Err(error) => error.lines().for_each(drop),
+///
+/// # Panics
+/// When loading them did.
+#[expect(clippy::must_use_candidate, reason = "that it returns at all is what is asked")]
+pub fn fuzz_policy_text(data: &[u8]) -> Option<Bundle> {
+    let text = std::str::from_utf8(data).ok()?;
+    match Bundle::load_text("fuzz.cedar", text, None, PolicyEpoch(1)) {
+        Ok(bundle) => Some(bundle),
+        Err(error) => {
+            assert!(error.lines().all(|line| line != load::PANICKED), "{}", load::PANICKED);
+            None
         }
     }
 }

@@ -1,5 +1,7 @@
 //! The words policies are written in: the embedded schema, and its names as Cedar's types.
 
+use std::sync::OnceLock;
+
 use cedar_policy::{Entities, EntityId, EntityTypeName, EntityUid, Schema};
 
 use super::problem::Problem;
@@ -52,7 +54,7 @@ impl Actions {
 }
 
 /// The schema and its names.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Vocabulary {
     pub(super) schema: Schema,
     /// The actions with the groups of actions they are in. Without them in the store,
@@ -68,11 +70,20 @@ pub(super) struct Vocabulary {
 }
 
 impl Vocabulary {
-    /// Parses the embedded schema.
+    /// The embedded schema, which is parsed at the first call: that takes longer than everything
+    /// else about loading a few policies.
     ///
     /// # Errors
     /// When the schema itself is wrong.
     pub(super) fn new() -> Result<Self, Problem> {
+        static PARSED: OnceLock<Vocabulary> = OnceLock::new();
+        match PARSED.get() {
+            Some(parsed) => Ok(parsed.clone()),
+            None => Self::parse().map(|parsed| PARSED.get_or_init(|| parsed).clone()),
+        }
+    }
+
+    fn parse() -> Result<Self, Problem> {
         let broken = |error: String| Problem::new(format!("the built-in schema is wrong: {error}"));
         let (schema, warnings) =
             Schema::from_cedarschema_str(SCHEMA).map_err(|error| broken(error.to_string()))?;
