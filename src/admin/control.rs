@@ -50,7 +50,7 @@ pub struct Settings {
 pub enum Command {
     /// Say how you are.
     Status,
-    /// Load configuration, policies, certificates and revocations again.
+    /// Load configuration, policies and certificates again.
     Reload,
 }
 

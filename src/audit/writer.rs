@@ -13,7 +13,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{FlockOperation, Mode, OFlags};
 
 use super::event::{Event, Kind};
 use super::line;
@@ -165,6 +165,15 @@ impl AuditLog {
         if length == 1 || length == shared.hurry_at() {
             shared.work.notify_one();
         }
+    }
+
+    /// Counts an event that is left out on purpose, because there are too many of its kind: it
+    /// is told in the log as lost.
+    pub fn leave_out(&self) {
+        let shared = &self.0.shared;
+        shared.lock().lost += 1;
+        shared.work.notify_one();
+        shared.metrics.audit_lost.inc();
     }
 
     /// Waits until everything recorded so far is written and made durable. False when that has
@@ -379,6 +388,10 @@ fn open_file(path: &Path) -> io::Result<File> {
         | OFlags::NONBLOCK;
     let file = File::from(rustix::fs::open(path, flags, Mode::RUSR | Mode::WUSR)?);
     let metadata = file.metadata()?;
+    rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(|error| {
+        let path = path.display();
+        io::Error::new(error.kind(), format!("the audit log {path} is in use by another broker"))
+    })?;
     if !metadata.is_file() {
         return Err(io::Error::new(
             io::ErrorKind::InvalidInput,

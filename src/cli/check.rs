@@ -29,6 +29,7 @@ impl CheckArgs {
             .map_err(|error| Failure(error.render(coloured())))?;
         let mut problems = Vec::new();
         let mut warnings = config.warnings.clone();
+        warnings.extend(running::mixed_bindings(&config));
         for listener in &config.listeners {
             let Some(tls) = &listener.tls else { continue };
             match tls_config::server_config(tls) {
@@ -46,7 +47,8 @@ impl CheckArgs {
                 bundle.policies()
             }
             Err(error) => {
-                problems.push(error.to_string());
+                let Failure(why) = Failure::policies(&error);
+                problems.push(why);
                 0
             }
         };

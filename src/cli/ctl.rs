@@ -35,7 +35,7 @@ pub struct Args {
 pub enum Verb {
     /// How it is
     Status,
-    /// To load configuration, policies, certificates and revocations again
+    /// To load configuration, policies and certificates again
     Reload,
 }
 

@@ -12,6 +12,7 @@ mod quickstart;
 mod running;
 mod serve;
 
+use crate::policy::LoadError;
 use std::io::IsTerminal;
 use std::process::ExitCode;
 
@@ -48,6 +49,14 @@ pub struct Failure(String);
 impl<E: std::error::Error> From<E> for Failure {
     fn from(error: E) -> Self {
         Self(error.to_string())
+    }
+}
+
+impl Failure {
+    /// Policies that cannot be loaded: a line for each problem.
+    fn policies(error: &LoadError) -> Self {
+        let lines: Vec<String> = error.lines().collect();
+        Self(format!("{error}\n{}", lines.join("\n")))
     }
 }
 

@@ -26,7 +26,7 @@ impl PolicyArgs {
     pub(super) fn run(self) -> Result<(), Failure> {
         let PolicyCommand::Check { folder } = self.command;
         let bundle = Bundle::load_dir(&folder, None, PolicyEpoch(1))
-            .map_err(|error| Failure(error.to_string()))?;
+            .map_err(|error| Failure::policies(&error))?;
         for id in bundle.policy_ids() {
             println!("{id}");
         }

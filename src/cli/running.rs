@@ -1,5 +1,6 @@
 //! A broker put together from its configuration, and taken apart again.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,7 +17,7 @@ use crate::admin::control::{self, Command, Control, ControlHandle, Response};
 use crate::admin::http::Http;
 use crate::audit::{self, AuditLog, Event, Kind, Version};
 use crate::broker::{self, Broker};
-use crate::config::Config;
+use crate::config::{Config, Origin};
 use crate::identity::Binding;
 use crate::metrics::Metrics;
 use crate::mqtt::ReasonCode;
@@ -50,7 +51,7 @@ impl Running {
     /// Opens everything that `config` names, and serves.
     pub(super) async fn start(config: Config, source: Source) -> Result<Self, Failure> {
         confine();
-        for warning in &config.warnings {
+        for warning in config.warnings.iter().chain(&mixed_bindings(&config)) {
             warn!("{warning}");
         }
         let metrics = Arc::new(Metrics::new());
@@ -75,7 +76,7 @@ impl Running {
         let reloader = Arc::new(Reloader {
             broker: Arc::clone(&broker),
             tls: server.tls_reload(),
-            policies: config.policies,
+            origins: config.origins,
             unbound,
             source,
             last_epoch: AtomicU64::new(1),
@@ -160,11 +161,18 @@ pub(super) struct Source {
     pub(super) overrides: Vec<String>,
 }
 
+/// What a reload did.
+struct Reloaded {
+    bundle: Arc<Bundle>,
+    needs_restart: Vec<String>,
+}
+
 /// Loads anew what a running broker was started with.
 struct Reloader {
     broker: Arc<Broker>,
     tls: TlsReload,
-    policies: PathBuf,
+    /// The configuration that the broker was started with, value by value.
+    origins: Vec<Origin>,
     unbound: Option<Arc<str>>,
     source: Source,
     last_epoch: AtomicU64,
@@ -172,14 +180,14 @@ struct Reloader {
 }
 
 impl Reloader {
-    /// Checks everything, then puts policies and certificates in force together. Listeners,
-    /// limits and profiles of a changed configuration need a restart.
+    /// Checks everything, then puts policies and certificates in force together. What else has
+    /// changed in the configuration needs a restart, and is named.
     async fn reload(&self) -> Result<serde_json::Value, Failure> {
         let old = version(&self.broker.policies());
         let done = self.try_reload().await;
         let audit = &self.broker.audit;
         match done {
-            Ok(bundle) => {
+            Ok(Reloaded { bundle, needs_restart }) => {
                 let new = version(&bundle);
                 info!(policies = bundle.policies(), hash = bundle.hash(), "reloaded");
                 let told = json!({
@@ -187,7 +195,11 @@ impl Reloader {
                     "epoch": new.epoch,
                     "hash": &*new.hash,
                     "changed": new.hash != old.hash,
+                    "needs_restart": needs_restart,
                 });
+                if !needs_restart.is_empty() {
+                    warn!(keys = %needs_restart.join(", "), "changed, and not in force before a restart");
+                }
                 self.broker.metrics.policy_reloads.of(audit::Outcome::Done).inc();
                 audit.record(Event::broker(Kind::PolicyReloaded { old, new }));
                 Ok(told)
@@ -201,17 +213,32 @@ impl Reloader {
         }
     }
 
-    async fn try_reload(&self) -> Result<Arc<Bundle>, Failure> {
+    async fn try_reload(&self) -> Result<Reloaded, Failure> {
         let Source { path, overrides } = self.source.clone();
         let config = tokio::task::spawn_blocking(move || Config::load(&path, &overrides)).await?;
-        config.map_err(|error| Failure(error.render(false)))?;
+        let config = config.map_err(|error| Failure(error.render(false)))?;
         let epoch = PolicyEpoch(self.last_epoch.fetch_add(1, Ordering::Relaxed) + 1);
-        let bundle = load_policies(self.policies.clone(), epoch).await?;
+        let bundle = load_policies(config.policies.clone(), epoch).await?;
         refuse_unbound(self.unbound.as_ref(), &bundle)?;
-        let tls = self.tls.prepare()?;
+        let tls = self.tls.prepare(&config.listeners)?;
         tls.put_in_force();
         self.broker.set_policies(Arc::clone(&bundle));
-        Ok(bundle)
+        Ok(Reloaded { bundle, needs_restart: self.changed(&config.origins) })
+    }
+
+    /// The keys whose values are not what the broker runs with, but for those that a reload
+    /// puts in force.
+    fn changed(&self, now: &[Origin]) -> Vec<String> {
+        let is_reloaded = |key: &str| {
+            key == "policies" || (key.starts_with("listener.") && key.contains(".tls."))
+        };
+        let values = |origins: &[Origin]| -> BTreeMap<String, String> {
+            let kept = origins.iter().filter(|origin| !is_reloaded(&origin.key));
+            kept.map(|origin| (origin.key.clone(), origin.value.clone())).collect()
+        };
+        let (before, now) = (values(&self.origins), values(now));
+        let keys = before.keys().chain(now.keys().filter(|key| !before.contains_key(*key)));
+        keys.filter(|key| before.get(*key) != now.get(*key)).cloned().collect()
     }
 
     fn status(&self) -> serde_json::Value {
@@ -257,6 +284,17 @@ pub(super) fn unbound_listener(config: &Config) -> Option<Arc<str>> {
     Some(Arc::clone(&unbound.name))
 }
 
+/// Clients of a listener that binds nothing can occupy the names of those whose are bound.
+pub(super) fn mixed_bindings(config: &Config) -> Option<String> {
+    let unbound = unbound_listener(config)?;
+    let bound = config.listeners.iter().find(|one| one.identity.binding != Binding::Unbound)?;
+    Some(format!(
+        "clients of listener `{unbound}` choose their client ids freely and may take those of \
+         listener `{}`, whose own clients are refused then",
+        bound.name
+    ))
+}
+
 /// Where clients choose their client ids freely, a policy must not depend on them.
 pub(super) fn refuse_unbound(
     listener: Option<&Arc<str>>,
@@ -278,7 +316,7 @@ fn version(bundle: &Bundle) -> Version {
 
 async fn load_policies(path: PathBuf, epoch: PolicyEpoch) -> Result<Arc<Bundle>, Failure> {
     let loaded = tokio::task::spawn_blocking(move || Bundle::load_dir(&path, None, epoch)).await?;
-    loaded.map(Arc::new).map_err(|error| Failure(error.to_string()))
+    loaded.map(Arc::new).map_err(|error| Failure::policies(&error))
 }
 
 fn open_audit(config: &Config, metrics: &Arc<Metrics>) -> Result<AuditLog, Failure> {

@@ -18,15 +18,16 @@ use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
+use parking_lot::Mutex;
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout_at;
 use tracing::{info, warn};
 
-use self::handshake::{Admitted, Refused, Unauthenticated};
+use self::handshake::{Admitted, Farewell, Refused, Unauthenticated};
 use self::listener::Endpoint;
 use self::tls_config::{TlsError, TlsSetup};
 use self::transport::Socket;
@@ -40,6 +41,8 @@ use crate::router::mailbox;
 
 /// Connections that the kernel keeps waiting for accept.
 const BACKLOG: u32 = 4096;
+/// Refusals by the admission gate that are recorded one by one; more are counted together.
+const REFUSALS_RECORDED_PER_SECOND: u32 = 100;
 /// Principals whose rates are kept at a time; those that are back at their full allowance are
 /// forgotten first.
 const PRINCIPALS_MAX: usize = 1_000_000;
@@ -60,7 +63,22 @@ struct Gatehouse {
     /// The identity of all clients of a listener that asks nobody.
     anonymous: Arc<Identity>,
     unauthenticated: Arc<Unauthenticated>,
+    /// The present second, and the refusals by admission that were recorded in it.
+    recorded: Mutex<(Instant, u32)>,
     broker: Arc<Broker>,
+}
+
+impl Gatehouse {
+    /// True for the first refusals of each second.
+    fn may_record_refusal(&self) -> bool {
+        let now = Now::read().instant;
+        let mut recorded = self.recorded.lock();
+        if now.saturating_duration_since(recorded.0) >= Duration::from_secs(1) {
+            *recorded = (now, 0);
+        }
+        recorded.1 += 1;
+        recorded.1 <= REFUSALS_RECORDED_PER_SECOND
+    }
 }
 
 /// Why a listener cannot be opened.
@@ -99,14 +117,16 @@ pub struct Server {
 pub struct TlsReload(Vec<Arc<Gatehouse>>);
 
 impl TlsReload {
-    /// Reads and checks the files of every listener.
+    /// Reads and checks the TLS files of every listener, as `settings` name them now.
     ///
     /// # Errors
     /// [`BindError::Tls`] of the first listener whose files are not fine; nothing has changed.
-    pub fn prepare(&self) -> Result<PreparedTls, BindError> {
+    pub fn prepare(&self, settings: &[listener::Settings]) -> Result<PreparedTls, BindError> {
         let mut prepared = Vec::new();
         for gatehouse in &self.0 {
-            let Some(tls) = &gatehouse.settings.tls else { continue };
+            let Some(running) = &gatehouse.settings.tls else { continue };
+            let named = settings.iter().find(|one| one.name == gatehouse.settings.name);
+            let tls = named.and_then(|one| one.tls.as_ref()).unwrap_or(running);
             let setup = tls_config::server_config(tls).map_err(|error| BindError::Tls {
                 listener: Arc::clone(&gatehouse.settings.name),
                 error,
@@ -179,6 +199,7 @@ impl Server {
                 rates: Arc::clone(&rates),
                 anonymous: Arc::new(Identity::anonymous()),
                 unauthenticated: Arc::clone(&unauthenticated),
+                recorded: Mutex::new((Now::read().instant, 0)),
                 broker: Arc::clone(broker),
                 settings,
                 tls: tls.map(ArcSwap::from_pointee),
@@ -347,41 +368,59 @@ async fn climb_in_time(
     now: Now,
 ) -> Option<Box<connection::Connected>> {
     let deadline = now.instant + gatehouse.settings.admission.connect_deadline;
-    let climbed = timeout_at(deadline.into(), climb(admitted, &gatehouse, client.clone())).await;
-    let (refused, client) = match climbed {
+    let progress = Mutex::new((Gate::Proxy, client));
+    let climbed = timeout_at(deadline.into(), climb(admitted, &gatehouse, &progress)).await;
+    let (refused, client, farewell) = match climbed {
         Ok(Ok(connected)) => {
             gatehouse.broker.metrics.connections_accepted.inc();
             return Some(connected);
         }
         Ok(Err(refused)) => refused,
         Err(_) => {
-            let why = "no CONNECT before the deadline";
-            (Refused::by(Gate::Connect, ReasonCode::UnspecifiedError, &why), client)
+            let (gate, client) = progress.into_inner();
+            let why = "not through before the deadline";
+            (Refused::by(gate, ReasonCode::UnspecifiedError, &why), client, None)
         }
     };
     refuse(&gatehouse, &refused, client);
+    if let Some(farewell) = farewell {
+        farewell.say().await;
+    }
     None
 }
 
 /// All rungs, one after the other.
+///
+/// `progress` says which gate is being passed, and what is known of the client so far.
 async fn climb(
     admitted: Admitted,
     gatehouse: &Gatehouse,
-    mut client: audit::Subject,
-) -> Result<Box<connection::Connected>, (Refused, audit::Subject)> {
+    progress: &Mutex<(Gate, audit::Subject)>,
+) -> Result<Box<connection::Connected>, (Refused, audit::Subject, Option<Farewell>)> {
+    let known = || progress.lock().1.clone();
+    let settings = &gatehouse.settings;
+    let first = match (&settings.proxy_protocol, &settings.tls, &settings.websocket) {
+        (Some(_), ..) => Gate::Proxy,
+        (None, Some(_), _) => Gate::Tls,
+        (None, None, Some(_)) => Gate::WebSocket,
+        (None, None, None) => Gate::Connect,
+    };
+    progress.lock().0 = first;
     let encrypted = match admitted.encrypt(gatehouse).await {
         Ok(encrypted) => encrypted,
-        Err(refused) => return Err((refused, client)),
+        Err(refused) => return Err((refused, known(), None)),
     };
     if let Some(address) = encrypted.address() {
+        let client = &mut progress.lock().1;
         client.address = Some(address.ip().to_canonical());
         client.port = Some(address.port());
     }
     let identified = match encrypted.identify(gatehouse) {
         Ok(identified) => identified,
-        Err(refused) => return Err((refused, client)),
+        Err(refused) => return Err((refused, known(), None)),
     };
-    let client = client.identified(identified.identity());
+    let client = known().identified(identified.identity());
+    *progress.lock() = (Gate::Connect, client.clone());
     identified.connect(gatehouse, client).await.map(Box::new)
 }
 
@@ -389,6 +428,10 @@ async fn climb(
 fn refuse(gatehouse: &Gatehouse, refused: &Refused, client: audit::Subject) {
     let Refused { gate, reason, why } = refused;
     gatehouse.broker.metrics.connections_refused.of(*gate).inc();
+    if *gate == Gate::Admission && !gatehouse.may_record_refusal() {
+        // It costs an attacker next to nothing to be refused here, and must not fill the disk.
+        return gatehouse.broker.audit.leave_out();
+    }
     let kind = Kind::ConnectionRefused { gate: *gate, reason: *reason, why: why.clone().into() };
     gatehouse.broker.audit.record(Event::about(&Arc::new(client), kind));
 }

@@ -7,6 +7,7 @@
 use std::future::poll_fn;
 use std::io;
 use std::task::{Poll, ready};
+use std::time::Duration;
 
 use tungstenite::error::{Error, ProtocolError};
 use tungstenite::handshake::machine::TryParse;
@@ -22,6 +23,8 @@ use super::transport::{CloseCode, Frames, Scratch, Transport};
 /// The longest request head.
 pub const HEAD_BYTES_MAX: usize = 8 * 1024;
 /// What ends a request head.
+/// How long a refused peer may take to hear it.
+const FAREWELL: Duration = Duration::from_millis(500);
 const HEAD_END: &[u8] = b"\r\n\r\n";
 /// The names of MQTT as a subprotocol, the better one first: `mqttv3.1` is what clients of
 /// MQTT 3.1 ask for.
@@ -229,7 +232,8 @@ async fn refuse(mut transport: Transport, refusal: UpgradeRefusal) -> UpgradeFai
     let response =
         format!("HTTP/1.1 {}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n", refusal.status());
     if write(&mut transport, response.as_bytes()).await.is_ok() {
-        transport.finish(CloseCode::Policy).await;
+        // The refusal is not on record before this is over: the peer must not draw it out.
+        let _ = tokio::time::timeout(FAREWELL, transport.finish(CloseCode::Policy)).await;
     }
     UpgradeFailure::Refused(refusal)
 }

@@ -4,6 +4,7 @@ use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, date_time_ymd};
 use rustls::HandshakeKind;
 use std::io::{Read as _, Write as _};
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::harness::certificates::{Authority, Identity};
 use crate::harness::wire::{Connect, Publish, Version};
@@ -37,6 +38,34 @@ fn a_client_id_of_somebody_else_is_refused_and_audited() {
     }
     victim.ping();
     broker.audited("the refused client id", |record| is(record, "connection.refused", "dev1"));
+}
+
+/// Threat: a refusal that its client hides by staying.
+#[test]
+fn a_refusal_is_on_record_while_the_client_stays() {
+    let setup = Setup::new().mutual_tls();
+    let other = setup.device("dev2");
+    let broker = setup.start();
+    let mut stays = broker.raw_tls(&other);
+    stays.send(&Connect::new(Version::Mqtt5, "dev1").bytes());
+    assert_eq!(stays.recv_packet()[0], 0x20);
+    let record = broker.audited("the refusal", |record| is(record, "connection.refused", "dev1"));
+    assert_eq!(record["gate"], "identity", "{record}");
+    drop(stays);
+}
+
+/// Threat: a certificate that has expired goes on serving.
+#[test]
+fn a_session_ends_with_its_certificate() {
+    let setup = Setup::new().mutual_tls();
+    let soon = setup.authority().client_with("brief", |certificate| {
+        certificate.not_after = (std::time::SystemTime::now() + Duration::from_secs(3)).into();
+    });
+    let broker = setup.start();
+    let mut client = broker.client_tls(&soon, &Connect::new(Version::Mqtt5, "brief"));
+    client.ping();
+    client.raw.expect_disconnect(&[0x87]);
+    assert!(!is_let_in(&broker, Some(&soon)));
 }
 
 /// Threat: client id takeover, where the listener does not bind client ids.

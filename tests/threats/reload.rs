@@ -132,6 +132,26 @@ fn a_reload_that_fails_leaves_the_old_policies_in_force() {
 }
 
 /// A broker does not start on policies that it would not reload.
+/// Threat: a reload that says done and was not.
+#[test]
+fn a_reload_takes_new_paths_and_names_what_it_does_not_take() {
+    let broker = Setup::new().plaintext().start();
+    let path = broker.path().join("portcullis.toml");
+    let before = std::fs::read_to_string(&path).unwrap();
+    let missing = format!("policies = \"nowhere\"\n{before}");
+    std::fs::write(&path, missing).unwrap();
+    assert!(!broker.ctl(&["reload"]).status.success());
+    std::fs::write(
+        &path,
+        before.replacen("connect_deadline = \"5s\"", "connect_deadline = \"6s\"", 1),
+    )
+    .unwrap();
+    let output = broker.ctl(&["reload"]);
+    assert!(output.status.success(), "{output:?}");
+    let told = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(told.contains("listener.mqtt.connect_deadline"), "{told}");
+}
+
 #[test]
 fn a_broker_without_valid_policies_does_not_start() {
     for policies in ["", "permit permit", "permit (principal, action, resource);"] {

@@ -105,7 +105,10 @@ impl Connection {
         }
         let metrics = &self.link.broker.metrics;
         match self.link.session.send(delivery, now.instant, out) {
-            Sent::Written => metrics.publishes_delivered.inc(),
+            Sent::Written => {
+                metrics.packets_sent.inc();
+                metrics.publishes_delivered.inc()
+            }
             Sent::Expired => metrics.publishes_dropped.of(DropReason::Expired).inc(),
             Sent::TooLarge => metrics.publishes_dropped.of(DropReason::TooLarge).inc(),
             Sent::NoIdentifier => metrics.publishes_dropped.of(DropReason::QueueFull).inc(),

@@ -15,7 +15,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio::time::Sleep;
 
@@ -24,6 +24,7 @@ use crate::audit::{self, Event, Kind};
 use crate::broker::{Broker, Departure, Now, Term};
 use crate::gates::rate::PrincipalRate;
 use crate::gates::{Profile, Refusal, admission};
+use crate::identity::Identity;
 use crate::mqtt::packet::{Disconnect, Packet, Will};
 use crate::mqtt::{ProtocolVersion, ReasonCode, Violation};
 use crate::policy::{ConnectFacts, Subject};
@@ -37,9 +38,9 @@ const WRITE_DEADLINE: Duration = Duration::from_mins(1);
 /// After so long without traffic, caches are freed.
 const SHED_AFTER: Duration = Duration::from_secs(10);
 /// Rounds of reading and writing before other tasks get their turn.
-const ROUNDS_MAX: usize = 16;
+const ROUNDS_MAX: usize = 4;
 /// How long the last bytes may take.
-const FAREWELL: Duration = Duration::from_secs(2);
+pub(super) const FAREWELL: Duration = Duration::from_secs(2);
 
 /// A connection that has been answered with a successful CONNACK: the last rung.
 #[derive(Debug)]
@@ -128,6 +129,8 @@ struct Connection {
     /// Since when the client's side takes nothing.
     blocked_since: Option<Instant>,
     active_at: Instant,
+    /// When the client's certificate ends, and the connection with it.
+    expires_at: Option<Instant>,
     timer: Pin<Box<Sleep>>,
 }
 
@@ -156,6 +159,7 @@ impl Connected {
             incomplete_since: None,
             blocked_since: None,
             active_at: now.instant,
+            expires_at: expiry_of(self.subject.identity(), now),
             timer: Box::pin(tokio::time::sleep_until(now.instant.into())),
             link: *self,
         })
@@ -325,6 +329,7 @@ impl Connection {
             (keep_alive, ReasonCode::KeepAliveTimeout, "silent for 1.5 keep-alive intervals"),
             (frame, ReasonCode::ProtocolError, "a packet was not completed in time"),
             (write, ReasonCode::QuotaExceeded, "the client does not read"),
+            (self.expires_at, ReasonCode::NotAuthorized, "the client's certificate has expired"),
         ] {
             if deadline.is_some_and(|deadline| deadline <= now.instant) {
                 return Some(Closing::ByBroker { reason, why: why.to_owned(), told: true });
@@ -335,7 +340,10 @@ impl Connection {
             self.link.subject.shed();
             self.link.session.shed();
         }
-        let next = [keep_alive, frame, write, self.paused_until, shed].into_iter().flatten().min();
+        let next = [keep_alive, frame, write, self.expires_at, self.paused_until, shed]
+            .into_iter()
+            .flatten()
+            .min();
         let next = next?;
         // The timer is only moved when it would fire too late: a packet does not touch it.
         let set_for = self.timer.deadline().into_std();
@@ -434,6 +442,14 @@ impl Connection {
 /// The remainder of an incomplete packet up to this size is copied to the front of the next
 /// read; a larger one is read into where it lies.
 const SMALL_REMAINDER_BYTES: usize = 4096;
+
+/// When the certificate of an identity ends, by the clock that only runs forward.
+fn expiry_of(identity: &Identity, now: Now) -> Option<Instant> {
+    let not_after = identity.certificate.as_ref()?.not_after_unix_s;
+    let end = Duration::from_secs(u64::try_from(not_after).ok()?.checked_add(1)?);
+    let today = now.wall.duration_since(SystemTime::UNIX_EPOCH).ok()?;
+    now.instant.checked_add(end.saturating_sub(today))
+}
 
 fn closing_by_signal(reason: ReasonCode) -> Closing {
     Closing::ByBroker { reason, why: reason.name().to_owned(), told: false }

@@ -104,12 +104,13 @@ impl Connection {
         let profile = Arc::clone(&self.link.profile);
         profile.size.check(&packet).map_err(|exceeded| Closing::because(&exceeded.into()))?;
         profile.features.check(&packet).map_err(|missing| Closing::because(&missing.into()))?;
+        let answered = out.len();
         let received = self
             .link
             .session
             .receive(packet, now.instant, out)
             .map_err(|violation| self.violated(violation))?;
-        match received {
+        let handled = match received {
             Received::Handled => Ok(()),
             Received::Publish(inward) => self.publish(inward, now, out, wakes),
             Received::Subscribe(subscribe) => self.subscribe(subscribe, now, out),
@@ -122,7 +123,11 @@ impl Connection {
                 "MQTT-4.12.0-6",
                 "AUTH on a connection without an authentication method",
             ))),
+        };
+        if out.len() > answered {
+            self.link.broker.metrics.packets_sent.inc();
         }
+        handled
     }
 
     fn publish(

@@ -205,7 +205,6 @@ pub(super) fn connack(
     granted: &Granted,
     client_id: &ClientId,
     assigned: bool,
-    session_present: bool,
     gatehouse: &Gatehouse,
 ) -> Connack {
     let profile = &gatehouse.settings.profile;
@@ -232,5 +231,5 @@ pub(super) fn connack(
             .flatten(),
         ..ConnackProperties::default()
     };
-    Connack { session_present, reason: ReasonCode::Success, properties }
+    Connack { session_present: false, reason: ReasonCode::Success, properties }
 }

@@ -10,12 +10,12 @@ use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use rustls::pki_types::CertificateDer;
 
-use super::connection::Connected;
+use super::connection::{Connected, FAREWELL};
 use super::tls_config::TlsSetup;
 use super::transport::{CloseCode, Socket, Transport};
 use super::{Gatehouse, proxy_protocol, tls, websocket};
@@ -193,13 +193,13 @@ impl Identified {
         mut self,
         gatehouse: &Gatehouse,
         client: audit::Subject,
-    ) -> Result<Connected, (Refused, audit::Subject)> {
+    ) -> Result<Connected, (Refused, audit::Subject, Option<Farewell>)> {
         let read = read_connect(&mut self.transport, gatehouse).await;
         let (connect, unread) = match read {
             Ok(read) => read,
             Err((refused, version)) => {
-                self.transport.refuse(version, &refused, None).await;
-                return Err((refused, client));
+                let farewell = Farewell::of(self.transport, version, &refused, None);
+                return Err((refused, client, Some(farewell)));
             }
         };
         let (version, room) = (connect.version, connect.maximum_packet_bytes);
@@ -207,8 +207,8 @@ impl Identified {
         match self.admit(*connect, unread, gatehouse, &mut client).await {
             Ok(connected) => Ok(connected),
             Err((refused, transport)) => {
-                transport.refuse(Some(version), &refused, room).await;
-                Err((refused, client))
+                let farewell = Farewell::of(transport, Some(version), &refused, room);
+                Err((refused, client, Some(farewell)))
             }
         }
     }
@@ -232,7 +232,7 @@ impl Identified {
         };
         let Judged { client_id, assigned, standing, subject, rate, granted, facts } = judged;
         let opening = Opening {
-            client_id,
+            client_id: client_id.clone(),
             standing,
             clean_start: connect.clean_start,
             link: Link {
@@ -247,6 +247,14 @@ impl Identified {
             settings: profile.session.clone(),
             mailbox: Arc::clone(&gatehouse.mailbox),
         };
+        let connack = connack(&connect, &granted, &client_id, assigned, gatehouse);
+        let packet = Packet::Connack(Box::new(connack.clone()));
+        let bytes = packet.encoded_bytes(connect.version);
+        if connect.maximum_packet_bytes.is_some_and(|most| bytes > most.get() as usize) {
+            let why = "the client takes no packet as large as the CONNACK it has to be sent";
+            let refused = Refused::by(Gate::Size, ReasonCode::PacketTooLarge, &why);
+            return Err((refused, transport));
+        }
         let opened = match broker.open(opening, now).await {
             Ok(opened) => opened,
             Err(no_session) => {
@@ -254,7 +262,7 @@ impl Identified {
             }
         };
         let Opened { peer, session, term, resumed } = opened;
-        let connack = connack(&connect, &granted, &peer.client_id, assigned, resumed, gatehouse);
+        let connack = Connack { session_present: resumed, ..connack };
         let mut greeting = Vec::with_capacity(64);
         Packet::Connack(Box::new(connack)).encode(connect.version, &mut greeting);
         // What the socket does not take waits in the transport, before everything else; an error
@@ -284,30 +292,42 @@ impl Identified {
     }
 }
 
-impl Transport {
-    /// Answers CONNECT with a refusal, where the version has one for it, and closes.
-    async fn refuse(
-        mut self,
+/// The last words to a refused client. They are said after the refusal is on record and its
+/// place is free: the client decides how long that takes.
+#[derive(Debug)]
+pub(super) struct Farewell(Transport);
+
+impl Farewell {
+    /// Answers CONNECT with a refusal, where the version has one for it and the client takes it.
+    fn of(
+        mut transport: Transport,
         version: Option<ProtocolVersion>,
         refused: &Refused,
         room: Option<NonZeroU32>,
-    ) {
+    ) -> Self {
         let mut answer = Vec::new();
         if let Some(version) = version {
+            let fits = |packet: &Packet<'_>| {
+                room.is_none_or(|most| packet.encoded_bytes(version) <= most.get() as usize)
+            };
             let mut connack = Connack::refused(refused.reason);
+            let bare = Packet::Connack(Box::new(connack.clone()));
             // What the peer can mend is explained; what concerns who it is, is not.
             let explained = matches!(refused.gate, Gate::Connect | Gate::Size | Gate::Features);
             connack.properties.reason_string = explained.then(|| refused.why.as_str().into());
             let packet = Packet::Connack(Box::new(connack));
-            if room.is_none_or(|most| packet.encoded_bytes(version) <= most.get() as usize) {
+            if let Some(packet) = [packet, bare].iter().find(|packet| fits(packet)) {
                 packet.encode(version, &mut answer);
-            } else {
-                let connack = Connack::refused(refused.reason);
-                Packet::Connack(Box::new(connack)).encode(version, &mut answer);
             }
         }
-        // What the socket does not take waits in the transport for `finish`.
-        let _ = poll_fn(|cx| Poll::Ready(self.poll_write(cx, &answer))).await;
-        self.finish(CloseCode::Normal).await;
+        // What the socket does not take waits in the transport for `say`.
+        let mut context = Context::from_waker(Waker::noop());
+        let _ = transport.poll_write(&mut context, &answer);
+        Self(transport)
+    }
+
+    /// Waits, within reason, until the client has heard it, and closes.
+    pub(super) async fn say(self) {
+        let _ = tokio::time::timeout(FAREWELL, self.0.finish(CloseCode::Normal)).await;
     }
 }
