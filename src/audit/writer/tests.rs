@@ -162,8 +162,6 @@ fn a_line_that_a_crash_left_incomplete_is_ended() {
 #[test]
 fn a_log_that_others_may_read_or_write_is_refused() {
     let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("audit.jsonl");
-    fs::write(&path, "").unwrap();
     for (mode, allowed) in [
         (0o600, true),
         (0o640, true),
@@ -172,10 +170,23 @@ fn a_log_that_others_may_read_or_write_is_refused() {
         (0o602, false),
         (0o644, false),
     ] {
+        let path = folder.path().join(format!("{mode:o}.jsonl"));
+        fs::write(&path, "").unwrap();
         fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
         let opened = AuditLog::open(&Settings::at(&path), Arc::new(Metrics::new()));
         assert_eq!(opened.is_ok(), allowed, "{mode:o}");
     }
+}
+
+#[test]
+fn a_log_that_another_broker_writes_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let settings = Settings::at(folder.path().join("audit.jsonl"));
+    let first = AuditLog::open(&settings, Arc::new(Metrics::new())).unwrap();
+    let refused = AuditLog::open(&settings, Arc::new(Metrics::new())).unwrap_err();
+    assert!(refused.to_string().contains("another broker"), "{refused}");
+    assert!(first.close(Duration::from_secs(10)));
+    AuditLog::open(&settings, Arc::new(Metrics::new())).unwrap();
 }
 
 #[test]
