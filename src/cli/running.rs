@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use serde_json::json;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -21,6 +22,7 @@ use crate::config::{Config, Origin};
 use crate::identity::Binding;
 use crate::metrics::Metrics;
 use crate::mqtt::ReasonCode;
+use crate::pki::sha256_hex;
 use crate::policy::{Bundle, PolicyEpoch};
 use crate::router::RetainedSettings;
 use crate::server::{Server, TlsReload};
@@ -76,6 +78,7 @@ impl Running {
         let reloader = Arc::new(Reloader {
             broker: Arc::clone(&broker),
             tls: server.tls_reload(),
+            config: Mutex::new(Version { hash: config_hash(&config.origins), epoch: 1 }),
             origins: config.origins,
             unbound,
             source,
@@ -173,6 +176,8 @@ struct Reloader {
     tls: TlsReload,
     /// The configuration that the broker was started with, value by value.
     origins: Vec<Origin>,
+    /// The one that was read last.
+    config: Mutex<Version>,
     unbound: Option<Arc<str>>,
     source: Source,
     last_epoch: AtomicU64,
@@ -184,7 +189,8 @@ impl Reloader {
     /// changed in the configuration needs a restart, and is named.
     async fn reload(&self) -> Result<serde_json::Value, Failure> {
         let old = version(&self.broker.policies());
-        let done = self.try_reload().await;
+        let config = self.read_config().await?;
+        let done = self.try_reload(config).await;
         let audit = &self.broker.audit;
         match done {
             Ok(Reloaded { bundle, needs_restart }) => {
@@ -213,10 +219,35 @@ impl Reloader {
         }
     }
 
-    async fn try_reload(&self) -> Result<Reloaded, Failure> {
+    /// Reads the configuration again, and records what came of it.
+    async fn read_config(&self) -> Result<Config, Failure> {
         let Source { path, overrides } = self.source.clone();
-        let config = tokio::task::spawn_blocking(move || Config::load(&path, &overrides)).await?;
-        let config = config.map_err(|error| Failure(error.render(false)))?;
+        let read = tokio::task::spawn_blocking(move || Config::load(&path, &overrides)).await?;
+        let (audit, metrics) = (&self.broker.audit, &self.broker.metrics);
+        let mut present = self.config.lock();
+        let old = present.clone();
+        match read {
+            Ok(config) => {
+                let hash = config_hash(&config.origins);
+                if *hash != *old.hash {
+                    let new = Version { hash, epoch: old.epoch + 1 };
+                    *present = new.clone();
+                    metrics.config_reloads.of(audit::Outcome::Done).inc();
+                    audit.record(Event::broker(Kind::ConfigReloaded { old, new }));
+                }
+                Ok(config)
+            }
+            Err(error) => {
+                let why = error.render(false);
+                metrics.config_reloads.of(audit::Outcome::Failed).inc();
+                let failed = Kind::ConfigReloadFailed { old, why: why.clone().into() };
+                audit.record(Event::broker(failed));
+                Err(Failure(why))
+            }
+        }
+    }
+
+    async fn try_reload(&self, config: Config) -> Result<Reloaded, Failure> {
         let epoch = PolicyEpoch(self.last_epoch.fetch_add(1, Ordering::Relaxed) + 1);
         let bundle = load_policies(config.policies.clone(), epoch).await?;
         refuse_unbound(self.unbound.as_ref(), &bundle)?;
@@ -308,6 +339,12 @@ pub(super) fn refuse_unbound(
          freely; write client_id = \"exact\" or \"prefix\" there, or use ${{cn}} or \
          ${{principal}} in the policy"
     )))
+}
+
+/// SHA-256 of every effective value.
+fn config_hash(origins: &[Origin]) -> Arc<str> {
+    let values = origins.iter().map(|origin| format!("{} = {}\n", origin.key, origin.value));
+    sha256_hex(values.collect::<String>().as_bytes()).into()
 }
 
 fn version(bundle: &Bundle) -> Version {
