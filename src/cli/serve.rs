@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use serde_json::json;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 use super::running::{Running, Source};
@@ -31,29 +31,46 @@ impl ServeArgs {
         log_to_stderr(&config.log);
         let source = Source { path: self.config, overrides: self.set };
         runtime()?.block_on(async {
+            let signals = Signals::hear()?;
             let running = Running::start(config, source).await?;
             if self.ready_json {
                 print_ready(&running);
             }
-            until_stopped(running).await
+            signals.obey(running).await;
+            Ok(())
         })
     }
 }
 
-/// Serves until SIGTERM or SIGINT; SIGHUP reloads.
-pub(super) async fn until_stopped(running: Running) -> Result<(), Failure> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut hangup = signal(SignalKind::hangup())?;
-    let why = loop {
-        tokio::select! {
-            _ = terminate.recv() => break "SIGTERM",
-            _ = interrupt.recv() => break "SIGINT",
-            _ = hangup.recv() => running.reload().await,
-        }
-    };
-    running.stop(why).await;
-    Ok(())
+/// The signals that a running broker obeys.
+pub(super) struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    /// From now on they are heard. To be called before anybody is told that the broker is ready:
+    /// until then a signal ends the process without a word.
+    pub(super) fn hear() -> Result<Self, Failure> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+
+    /// Serves until SIGTERM or SIGINT; SIGHUP reloads.
+    pub(super) async fn obey(mut self, running: Running) {
+        let why = loop {
+            tokio::select! {
+                _ = self.terminate.recv() => break "SIGTERM",
+                _ = self.interrupt.recv() => break "SIGINT",
+                _ = self.hangup.recv() => running.reload().await,
+            }
+        };
+        running.stop(why).await;
+    }
 }
 
 fn print_ready(running: &Running) {

@@ -48,6 +48,7 @@ impl QuickstartArgs {
         let audit = config.audit.path.clone();
         let source = Source { path, overrides: self.set };
         serve::runtime()?.block_on(async {
+            let signals = serve::Signals::hear()?;
             let running = Running::start(config, source).await?;
             let address = running
                 .addresses
@@ -66,7 +67,8 @@ impl QuickstartArgs {
                 return shown;
             }
             print_commands(&folder, address, &audit);
-            serve::until_stopped(running).await
+            signals.obey(running).await;
+            Ok(())
         })
     }
 }
