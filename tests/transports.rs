@@ -111,6 +111,48 @@ fn a_missing_header_and_an_untrusted_sender_are_refused() {
     });
 }
 
+/// A PROXY v2 header whose TLS field names a verified client certificate.
+fn with_common_name(name: &str, verify: u32) -> Vec<u8> {
+    let mut ssl = vec![0x07];
+    ssl.extend(verify.to_be_bytes());
+    ssl.extend([0x22, 0, u8::try_from(name.len()).unwrap()]);
+    ssl.extend(name.bytes());
+    let mut header = version_2(1);
+    let length = u8::try_from(12 + 3 + ssl.len()).unwrap();
+    header[15] = length;
+    header.extend([0x20, 0, u8::try_from(ssl.len()).unwrap()]);
+    header.extend(ssl);
+    header
+}
+
+#[test]
+fn a_name_from_the_proxy_counts_only_where_the_listener_says_so() {
+    let keys = "identity = \"proxy\"\nprincipal = \"device\"\nclient_id = \"unbound\"";
+    let broker = Setup::new()
+        .config(&format!(
+            "[listener.proxied]\naddress = \"127.0.0.1:0\"\nplaintext = true\n\
+             proxy_protocol = {{ trusted = [\"127.0.0.0/8\"] }}\n{keys}\n"
+        ))
+        .start();
+    assert_eq!(through_proxy(&broker, &with_common_name("dev7", 0)).recv_packet()[0], 0x20);
+    let record = broker
+        .audited("the name from the proxy", |record| record["event"] == "connection.accepted");
+    assert_eq!(record["principal"]["id"], "dev7", "{record}");
+    // Not verified, and no name at all.
+    for header in [with_common_name("dev8", 1), VERSION_1.to_vec()] {
+        through_proxy(&broker, &header).expect_end();
+    }
+    broker.audited("the missing name", |record| {
+        record["event"] == "connection.refused" && record["gate"] == "identity"
+    });
+    // Elsewhere the name is ignored.
+    let broker = proxied("127.0.0.0/8", "").start();
+    assert_eq!(through_proxy(&broker, &with_common_name("dev7", 0)).recv_packet()[0], 0x20);
+    let record =
+        broker.audited("the anonymous client", |record| record["event"] == "connection.accepted");
+    assert_eq!(record["principal"]["type"], "Anonymous", "{record}");
+}
+
 #[test]
 fn a_client_over_its_rate_is_slowed_down_or_disconnected() {
     let slow = "[profile.slow.rate]\npackets_per_second = 20\npackets_burst = 4\n";

@@ -157,12 +157,11 @@ fn print_commands(folder: &Path, address: std::net::SocketAddr, audit: &Path) {
     };
     println!(
         "\nThe broker is running. Try, in another terminal:\n\n  \
-         # dev1 listens to its own topics\n  \
-         mosquitto_sub {dev1} -t 'devices/dev1/#' -v\n\n  \
-         # dev1 may publish below devices/dev1 (use it without the line above running: one\n  \
-         # connection per client id), dev2 may not\n  \
-         mosquitto_pub {dev1} -q 1 -t devices/dev1/temperature -m 21.5\n  \
+         # dev1 may publish below devices/dev1, dev2 may not\n  \
+         mosquitto_pub {dev1} -q 1 -r -t devices/dev1/temperature -m 21.5\n  \
          mosquitto_pub {dev2} -q 1 -t devices/dev1/temperature -m 99\n\n  \
+         # dev1 reads its own topics: the message above was retained\n  \
+         mosquitto_sub {dev1} -t 'devices/dev1/#' -v\n\n  \
          # a filter that is wider than the policy is refused\n  \
          mosquitto_sub {dev1} -t 'devices/#'\n\n  \
          # every refusal, with its reason\n  \
