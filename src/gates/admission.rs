@@ -107,14 +107,25 @@ struct Gate {
     gauges: ListenerGauges,
 }
 
-// INVARIANT: handshakes <= connections, and the sum of by_source <= connections; no entry of
-// by_source is zero, so that the map is bounded by connections_max.
+// INVARIANT: handshakes <= connections, and the sums over by_source are no more than both; no
+// entry of by_source is without connections, so that the map is bounded by connections_max.
 #[derive(Debug, Default)]
 struct Counts {
     connections: u32,
     handshakes: u32,
-    by_source: HashMap<Source, u32, RandomState>,
+    by_source: HashMap<Source, OfSource, RandomState>,
 }
+
+/// What one address holds.
+#[derive(Clone, Copy, Debug, Default)]
+struct OfSource {
+    connections: u32,
+    handshakes: u32,
+}
+
+/// While more than half of the places for handshakes are taken, one address gets no more than
+/// this part of them: a few silent addresses must not lock everybody else out.
+const HANDSHAKE_SHARE: u32 = 16;
 
 impl Admission {
     /// A gate that nobody has passed yet.
@@ -203,22 +214,35 @@ impl Gate {
 
     fn add_source(&self, counts: &mut Counts, source: Source) -> Result<(), Refused> {
         let connections_per_address_max = self.settings.connections_per_address_max;
-        let connections = counts.by_source.get(&source).copied().unwrap_or(0);
-        if connections >= connections_per_address_max {
+        let held = counts.by_source.get(&source).copied().unwrap_or_default();
+        if held.connections >= connections_per_address_max {
             return Err(Refused::AddressFull { connections_per_address_max });
         }
-        counts.by_source.insert(source, connections + 1);
+        let handshakes_max = self.settings.handshakes_max;
+        let share = (handshakes_max / HANDSHAKE_SHARE).max(1);
+        if counts.handshakes > handshakes_max / 2 && held.handshakes >= share {
+            return Err(Refused::HandshakesFull { handshakes_max });
+        }
+        let held = OfSource { connections: held.connections + 1, handshakes: held.handshakes + 1 };
+        counts.by_source.insert(source, held);
         Ok(())
     }
 }
 
 impl Counts {
     fn remove_source(&mut self, source: Source) {
-        if let Some(connections) = self.by_source.get_mut(&source) {
-            *connections = connections.saturating_sub(1);
-            if *connections == 0 {
+        if let Some(held) = self.by_source.get_mut(&source) {
+            held.connections = held.connections.saturating_sub(1);
+            if held.connections == 0 {
                 self.by_source.remove(&source);
             }
+        }
+    }
+
+    fn finish_handshake(&mut self, source: Option<Source>) {
+        self.handshakes = self.handshakes.saturating_sub(1);
+        if let Some(held) = source.and_then(|source| self.by_source.get_mut(&source)) {
+            held.handshakes = held.handshakes.saturating_sub(1);
         }
     }
 }
@@ -237,7 +261,7 @@ impl Slot {
     pub fn connected(&mut self) {
         if std::mem::take(&mut self.handshaking) {
             let mut counts = self.gate.counts.lock();
-            counts.handshakes = counts.handshakes.saturating_sub(1);
+            counts.finish_handshake(self.source);
             drop(counts);
             self.gate.gauges.handshakes.dec();
         }
@@ -251,6 +275,11 @@ impl Slot {
         let source = self.gate.judge(address, now)?;
         let mut counts = self.gate.counts.lock();
         if let Some(before) = self.source.take() {
+            if self.handshaking
+                && let Some(held) = counts.by_source.get_mut(&before)
+            {
+                held.handshakes = held.handshakes.saturating_sub(1);
+            }
             counts.remove_source(before);
         }
         let added = self.gate.add_source(&mut counts, source);
@@ -463,6 +492,33 @@ mod tests {
             Refused::ListenerFull { connections_max: 3 }
         );
         assert_eq!(bench.counts(), (3, 1, 2));
+    }
+
+    #[test]
+    fn a_few_silent_addresses_do_not_lock_everybody_else_out() {
+        let bench = Bench::new(Settings {
+            connections_max: 1000,
+            connections_per_address_max: 1000,
+            handshakes_max: 64,
+            ..settings()
+        });
+        // They get half of the places, and then no more than their share.
+        let mut held = Vec::new();
+        for number in 0..200 {
+            held.extend(bench.admit(["192.0.2.1", "192.0.2.2"][number % 2]).ok());
+        }
+        assert_eq!(held.len(), 33);
+        // Others get the rest, each its share.
+        for number in 3..10 {
+            for _ in 0..4 {
+                held.push(bench.admit(&format!("192.0.2.{number}")).unwrap());
+            }
+        }
+        // Who is through the handshake makes room for its own address again.
+        for slot in &mut held {
+            slot.connected();
+        }
+        assert!(bench.admit("192.0.2.1").is_ok());
     }
 
     #[test]
