@@ -50,3 +50,4 @@ pub mod policy;
 pub mod router;
 pub mod server;
 pub mod session;
+mod suggest;

@@ -37,7 +37,7 @@ impl CheckArgs {
                 Err(error) => problems.push(format!("listener `{}`: {error}", listener.name)),
             }
         }
-        let policies = Bundle::load_dir(&config.policies, None, PolicyEpoch(1));
+        let policies = Bundle::load_dir(&config.policies, PolicyEpoch(1));
         let policies = match policies {
             Ok(bundle) => {
                 let unbound = running::unbound_listener(&config);

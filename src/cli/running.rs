@@ -352,8 +352,8 @@ fn version(bundle: &Bundle) -> Version {
 }
 
 async fn load_policies(path: PathBuf, epoch: PolicyEpoch) -> Result<Arc<Bundle>, Failure> {
-    let loaded = tokio::task::spawn_blocking(move || Bundle::load_dir(&path, None, epoch)).await?;
-    loaded.map(Arc::new).map_err(|error| Failure::policies(&error))
+    let loaded = tokio::task::spawn_blocking(move || Bundle::load_dir(&path, epoch)).await?;
+    loaded.map_err(|error| Failure::policies(&error))
 }
 
 fn open_audit(config: &Config, metrics: &Arc<Metrics>) -> Result<AuditLog, Failure> {

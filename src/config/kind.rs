@@ -8,7 +8,7 @@ use std::str::FromStr;
 use ipnet::IpNet;
 
 use super::file::Value;
-use super::suggest::nearest;
+use crate::suggest::nearest;
 
 /// Why a value is refused. The key and the place are the caller's.
 #[derive(Debug)]

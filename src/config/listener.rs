@@ -15,10 +15,10 @@ use super::kind::{
 use super::profile;
 use super::quantity::{count, span};
 use super::section::Section;
-use super::suggest::nearest;
 use crate::gates::{Profile, admission};
 use crate::identity::{self, Binding, PrincipalKind, Source};
 use crate::server::listener::{Endpoint, Settings, Tls, WebSocket};
+use crate::suggest::nearest;
 
 const SOURCE: Word<Source> = Word(&[
     ("certificate-cn", Source::CertificateCn),

@@ -16,7 +16,6 @@ mod listener;
 mod profile;
 mod quantity;
 mod section;
-mod suggest;
 #[cfg(test)]
 mod tests;
 

@@ -7,7 +7,7 @@ use std::fmt;
 use super::error::Problem;
 use super::file::{Entry, Place, Table, Texts, Value, is_bare_key_byte};
 use super::kind::Kind;
-use super::suggest::nearest;
+use crate::suggest::nearest;
 
 /// The most listeners, and the most profiles.
 const NAMES_MAX: usize = 64;

@@ -9,6 +9,7 @@ use super::filters::Normalised;
 use super::load::Rule;
 use super::permit::Denial;
 use super::polarity::{COVERS, OVERLAPS, Reads};
+use super::ranks::Bounds;
 use super::schema::{Action, Vocabulary, uid};
 use super::trie::{Bindings, FilterIndex, PolicyFilter, Trie};
 
@@ -25,15 +26,18 @@ pub(super) struct Acl {
     pub(super) rewritten: PolicySet,
     /// What any of the rules reads.
     pub(super) reads: Reads,
+    /// What any of the rules compares numbers with.
+    pub(super) bounds: Bounds,
     trie: Trie,
     filters: Vec<Arc<str>>,
     volatility: Volatility,
+    /// Likewise, of rules that read the time.
+    timed: Volatility,
     /// Every rule names a filter in its scope: where no filter matches, nothing applies.
     scoped: bool,
 }
 
-/// For which classes a decision holds for every topic of the class, and for as long as the
-/// policies stand.
+/// For which classes a decision depends on nothing but what it is kept under.
 #[derive(Debug)]
 enum Volatility {
     /// For all.
@@ -65,14 +69,17 @@ impl Acl {
                 Action::Connect | Action::Publish => PolicySet::new(),
             },
             reads: Reads::default(),
+            bounds: Bounds::default(),
             trie: Trie::default(),
             filters: Vec::new(),
             volatility: Volatility::Never,
+            timed: Volatility::Never,
             scoped: true,
         };
         let mut indexes = ahash::AHashMap::new();
         for rule in rules {
             acl.reads = acl.reads.and(rule.reads);
+            acl.bounds.add(&rule.bounds);
             for filter in &rule.filters {
                 indexes.entry(Arc::clone(filter.text())).or_insert_with(|| acl.insert(filter));
             }
@@ -80,6 +87,9 @@ impl Acl {
             acl.scoped &= scope.is_some();
             if rule.reads.uncacheable() {
                 acl.volatility.add(scope);
+            }
+            if rule.reads.any_of(Reads::TIME) {
+                acl.timed.add(scope);
             }
         }
         Ok(acl)
@@ -106,15 +116,14 @@ impl Acl {
         self.scoped && class.is_empty()
     }
 
-    /// True when a decision for this class may be kept.
+    /// True when a decision for this class may be kept, under the rank of its numbers.
     pub(super) fn cacheable(&self, class: &Class) -> bool {
-        match &self.volatility {
-            Volatility::Never => true,
-            Volatility::Within(filters) => {
-                !class.iter().any(|index| filters.binary_search(index).is_ok())
-            }
-            Volatility::Always => false,
-        }
+        !self.volatility.concerns(class)
+    }
+
+    /// True when a decision for this class stays the same as time goes by.
+    pub(super) fn timeless(&self, class: &Class) -> bool {
+        !self.timed.concerns(class)
     }
 
     /// The entities that a topic of this class is in.
@@ -161,6 +170,14 @@ fn set(policies: impl Iterator<Item = Policy>) -> Result<PolicySet, Denial> {
 }
 
 impl Volatility {
+    fn concerns(&self, class: &Class) -> bool {
+        match self {
+            Self::Never => false,
+            Self::Within(filters) => class.iter().any(|index| filters.binary_search(index).is_ok()),
+            Self::Always => true,
+        }
+    }
+
     /// Takes in a rule whose decision cannot be kept.
     fn add(&mut self, scope: Option<FilterIndex>) {
         let Some(index) = scope else {

@@ -52,17 +52,12 @@ struct Acls {
 }
 
 impl Bundle {
-    /// Loads every `*.cedar` file of a directory; the order of the files does not matter. With
-    /// groups given, a policy that names another one is refused.
+    /// Loads a policy folder: every `*.cedar` file in it; the order of the files does not matter.
     ///
     /// # Errors
     /// Everything that is wrong with the files or the policies in them.
-    pub fn load_dir(
-        dir: &Path,
-        groups: Option<&DeclaredGroups>,
-        epoch: PolicyEpoch,
-    ) -> Result<Self, LoadError> {
-        Self::load(&source::read_dir(dir)?, groups, epoch)
+    pub fn load_dir(dir: &Path, epoch: PolicyEpoch) -> Result<Arc<Self>, LoadError> {
+        Ok(Arc::new(Self::load(&source::read_dir(dir)?, None, epoch)?))
     }
 
     /// Loads policies from text; problems are shown under the given name.

@@ -5,6 +5,7 @@ use ahash::AHashMap;
 use super::acl::Class;
 use super::permit::Verdict;
 use super::polarity::Reads;
+use super::ranks::Rank;
 use super::schema::Action;
 use crate::mqtt::TopicName;
 use crate::mqtt::packet::Qos;
@@ -19,13 +20,16 @@ const CLASSES_MAX: usize = 256;
 /// A class of more filters is not remembered.
 const CLASS_FILTERS_MAX: usize = 64;
 
-/// The part of a question that a decision can depend on besides the topic: the action, and
-/// those of its small facts that some rule reads.
+/// The part of a question that a decision can depend on besides the topic: the action, those of
+/// its small facts that some rule reads, and the intervals of its numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Key(u8);
+pub(super) struct Key {
+    small: u8,
+    rank: Rank,
+}
 
 impl Key {
-    pub(super) const fn new(action: Action, reads: Reads, small: Small) -> Self {
+    pub(super) const fn new(action: Action, reads: Reads, small: Small, rank: Rank) -> Self {
         let mut key = (action as u8) << 4;
         if reads.any_of(Reads::QOS) {
             key |= small.qos.as_u8();
@@ -36,7 +40,7 @@ impl Key {
         if reads.any_of(Reads::WILL) {
             key |= (small.will as u8) << 3;
         }
-        Self(key)
+        Self { small: key, rank }
     }
 }
 

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use cedar_policy::{
-    Context, Decision, Entities, Entity, EntityUid, PolicySet, Request, RestrictedExpression,
+    Context, Decision, Entities, Entity, EntityUid, PolicySet, Request, Response,
+    RestrictedExpression,
 };
 use time::OffsetDateTime;
 
@@ -29,6 +30,15 @@ pub(super) struct Asker<'a> {
     pub(super) session: &'a SessionFacts,
     /// Every group it is in, directly or through other groups.
     pub(super) groups: &'a [Arc<str>],
+}
+
+/// A request as Cedar takes it, with the policies that may answer it.
+pub(super) struct Inquiry<'a> {
+    pub(super) policies: &'a PolicySet,
+    pub(super) action: Action,
+    pub(super) resource: Entity,
+    pub(super) facts: Facts,
+    pub(super) entities: Entities,
 }
 
 impl Asker<'_> {
@@ -61,14 +71,21 @@ impl Asker<'_> {
     ///
     /// # Errors
     /// The denial.
-    pub(super) fn ask(
-        &self,
-        policies: &PolicySet,
-        action: Action,
-        resource: Entity,
-        facts: Facts,
-        entities: Entities,
-    ) -> Result<(), Denial> {
+    pub(super) fn ask(&self, inquiry: Inquiry<'_>) -> Result<(), Denial> {
+        decide(&self.respond(inquiry)?)
+    }
+
+    /// As [`Self::ask`], with the policies that permit what is allowed.
+    ///
+    /// # Errors
+    /// The denial.
+    pub(super) fn permits(&self, inquiry: Inquiry<'_>) -> Result<Vec<Arc<str>>, Denial> {
+        let response = self.respond(inquiry)?;
+        decide(&response).map(|()| reasons(&response))
+    }
+
+    fn respond(&self, inquiry: Inquiry<'_>) -> Result<Response, Denial> {
+        let Inquiry { policies, action, resource, facts, entities } = inquiry;
         let session = session(self.session).map_err(Denial::failed)?;
         let facts = facts.into_iter().chain(std::iter::once(("session".to_owned(), session)));
         let request = Request::new(
@@ -80,27 +97,30 @@ impl Asker<'_> {
         )
         .map_err(Denial::failed)?;
         let entities = entities.add_entities([resource], None).map_err(Denial::failed)?;
-        let response = self.bundle.authorizer.is_authorized(&request, policies, &entities);
-        let errors: Vec<String> =
-            response.diagnostics().errors().map(ToString::to_string).collect();
-        match response.decision() {
-            Decision::Allow if errors.is_empty() => Ok(()),
-            Decision::Allow => Err(Denial { policies: Vec::new(), errors }),
-            Decision::Deny => {
-                let mut policies: Vec<Arc<str>> = response
-                    .diagnostics()
-                    .reason()
-                    .map(|id| Arc::from(AsRef::<str>::as_ref(id)))
-                    .collect();
-                policies.sort();
-                Err(Denial { policies, errors })
-            }
-        }
+        Ok(self.bundle.authorizer.is_authorized(&request, policies, &entities))
     }
 
     fn principal(&self) -> EntityUid {
         uid(self.bundle.vocabulary.principal(self.identity.kind), &self.identity.name)
     }
+}
+
+fn decide(response: &Response) -> Result<(), Denial> {
+    let errors: Vec<String> = response.diagnostics().errors().map(ToString::to_string).collect();
+    match response.decision() {
+        Decision::Allow if errors.is_empty() => Ok(()),
+        Decision::Allow => Err(Denial { policies: Vec::new(), errors }),
+        Decision::Deny => Err(Denial { policies: reasons(response), errors }),
+    }
+}
+
+/// The policies that decided, in order.
+fn reasons(response: &Response) -> Vec<Arc<str>> {
+    let reasons = response.diagnostics().reason();
+    let mut policies: Vec<Arc<str>> =
+        reasons.map(|id| Arc::from(AsRef::<str>::as_ref(id))).collect();
+    policies.sort();
+    policies
 }
 
 fn principal(
@@ -186,8 +206,19 @@ pub(super) fn receive(facts: &ReceiveFacts<'_>) -> Facts {
     context
 }
 
-/// The part of a packet's context that has few values. A rule that reads more of it fails.
-pub(super) fn small(qos: Qos, retain: bool) -> Facts {
+/// The context of a delivery of which only this much is known. The time is there and means
+/// nothing; a rule that reads more fails.
+pub(super) fn any_delivery(qos: Qos, retain: bool, payload_bytes: usize) -> Facts {
+    let mut context = small(qos, retain);
+    context.extend([
+        ("payload_size".to_owned(), size(payload_bytes)),
+        ("time".to_owned(), time(UNIX_EPOCH)),
+    ]);
+    context
+}
+
+/// The part of a packet's context that has few values.
+fn small(qos: Qos, retain: bool) -> Facts {
     vec![
         ("qos".to_owned(), long(qos.as_u8())),
         ("retain".to_owned(), RestrictedExpression::new_bool(retain)),
@@ -201,11 +232,10 @@ fn large(
     user_properties: Option<&UserProperties>,
     now: SystemTime,
 ) {
-    let payload_bytes = i64::try_from(payload_bytes).unwrap_or(i64::MAX);
     let properties = user_properties.into_iter().flat_map(|properties| &properties.0);
     let properties = properties.map(|(name, value)| string(&format!("{name}={value}")));
     context.extend([
-        ("payload_size".to_owned(), RestrictedExpression::new_long(payload_bytes)),
+        ("payload_size".to_owned(), size(payload_bytes)),
         ("time".to_owned(), time(now)),
         ("user_properties".to_owned(), RestrictedExpression::new_set(properties)),
     ]);
@@ -256,6 +286,10 @@ fn string(text: &str) -> RestrictedExpression {
 
 fn long(number: impl Into<i64>) -> RestrictedExpression {
     RestrictedExpression::new_long(number.into())
+}
+
+fn size(payload_bytes: usize) -> RestrictedExpression {
+    long(i64::try_from(payload_bytes).unwrap_or(i64::MAX))
 }
 
 fn ip(address: IpAddr) -> RestrictedExpression {

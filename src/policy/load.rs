@@ -12,6 +12,7 @@ use miette::Diagnostic;
 use super::groups::DeclaredGroups;
 use super::polarity::{self, Analysis, Misuse, Reads};
 use super::problem::{LoadError, PROBLEMS_MAX, Problem};
+use super::ranks::Bounds;
 use super::schema::{Action, Actions, Vocabulary};
 use super::source::{self, Source};
 use super::trie::PolicyFilter;
@@ -37,6 +38,7 @@ pub(super) struct Rule {
     pub(super) actions: Actions,
     pub(super) principal: PrincipalConstraint,
     pub(super) reads: Reads,
+    pub(super) bounds: Bounds,
     /// The filters it names, each once.
     pub(super) filters: Vec<PolicyFilter>,
     /// The filter without which it cannot apply.
@@ -213,6 +215,7 @@ impl Loader<'_> {
             principal: policy.principal_constraint(),
             policy,
             reads: analysis.reads,
+            bounds: analysis.bounds,
             filters,
             scope: analysis.scope.map(Arc::from),
             text: place.text().into(),

@@ -27,6 +27,8 @@ mod load;
 mod permit;
 mod polarity;
 mod problem;
+mod question;
+mod ranks;
 mod schema;
 mod source;
 mod subject;
@@ -42,6 +44,7 @@ pub use filters::Normalised;
 pub use groups::{DeclaredGroups, GroupProblem};
 pub use permit::{Denial, Denied, Permitted};
 pub use problem::{LoadError, Problem};
+pub use question::{Answer, Asked, FACTS, Question, QuestionError, Sample, TIME, Words};
 pub use schema::{Action, SCHEMA};
 pub use subject::Subject;
 

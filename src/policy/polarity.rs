@@ -10,6 +10,7 @@
 
 use std::sync::Arc;
 
+use super::ranks::Bounds;
 use cedar_policy::{Policy, pst};
 use pst::{BinaryOp, Clause, EntityOrSlot, Expr, Literal, ResourceConstraint, UnaryOp, Var};
 
@@ -21,7 +22,7 @@ pub(super) const OVERLAPS: &str = "overlaps:";
 /// What conditions read, as a set. The session and the principal need no mark: nothing of them
 /// changes during the life of a cache.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Reads(u8);
+pub(super) struct Reads(u16);
 
 impl Reads {
     pub(super) const QOS: Self = Self(1);
@@ -29,10 +30,15 @@ impl Reads {
     pub(super) const WILL: Self = Self(1 << 2);
     /// The name of the topic, its levels, or the resource itself.
     pub(super) const TOPIC: Self = Self(1 << 3);
-    /// Time, payload size, properties, and everything the analysis does not know.
+    /// Properties, numbers that are not only compared with constants, and everything the analysis
+    /// does not know.
     pub(super) const VOLATILE: Self = Self(1 << 4);
     /// The client identifier, which only a listener that binds it vouches for.
     pub(super) const CLIENT_ID: Self = Self(1 << 5);
+    /// The time, compared with constants or not.
+    pub(super) const TIME: Self = Self(1 << 6);
+    /// The time, not only compared with constants.
+    pub(super) const CLOCK: Self = Self(1 << 7);
 
     /// The union.
     pub(super) const fn and(self, other: Self) -> Self {
@@ -73,6 +79,8 @@ pub(super) struct Analysis {
     /// Every `Group` literal, with duplicates.
     pub(super) groups: Vec<Box<str>>,
     pub(super) misuses: Vec<Misuse>,
+    /// The constants that numbers are compared with.
+    pub(super) bounds: Bounds,
     forbids: bool,
 }
 
@@ -207,6 +215,12 @@ impl Analysis {
             Expr::Literal(_) => {}
             Expr::Var(variable) => self.read(variable, &[]),
             Expr::GetAttr { expr, attr } => self.attributes(expr, vec![attr]),
+            // Whether they are there depends on the action alone.
+            Expr::HasAttr { expr, attrs }
+                if matches!(**expr, Expr::Var(Var::Context))
+                    && attrs
+                        .iter()
+                        .all(|attr| matches!(attr.as_ref(), "payload_size" | "time")) => {}
             Expr::HasAttr { expr, attrs } => {
                 self.attributes(expr, attrs.iter().rev().map(AsRef::as_ref).collect());
             }
@@ -223,6 +237,12 @@ impl Analysis {
             }
             Expr::BinaryOp { op: BinaryOp::In, left, right } => self.membership(left, right, sign),
             Expr::BinaryOp { op, left, right } => {
+                if let Some(bounds) = Bounds::of_comparison(*op, left, right) {
+                    if bounds.are_of_time() {
+                        self.reads = self.reads.and(Reads::TIME);
+                    }
+                    return self.bounds.add(&bounds);
+                }
                 if matches!(op, BinaryOp::Add | BinaryOp::Sub | BinaryOp::Mul) {
                     self.arithmetic(&op.to_string());
                 }
@@ -317,6 +337,10 @@ impl Analysis {
             (Var::Context, Some("qos")) => Reads::QOS,
             (Var::Context, Some("retain")) => Reads::RETAIN,
             (Var::Context, Some("will")) => Reads::WILL,
+            (Var::Context, Some("time")) => Reads::VOLATILE.and(Reads::TIME).and(Reads::CLOCK),
+            (Var::Context, None) => {
+                Reads::VOLATILE.and(Reads::CLIENT_ID).and(Reads::TIME).and(Reads::CLOCK)
+            }
             (Var::Resource, _) => Reads::TOPIC,
             (Var::Context, _) => Reads::VOLATILE,
         };

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use cedar_policy::{Entities, Entity};
 
@@ -14,14 +14,21 @@ use super::facts::{
     ConnectFacts, Publication, PublishFacts, ReceiveFacts, SessionFacts, SubscribeFacts,
 };
 use super::filters::Normalised;
-use super::judge::{self, Asker, Facts};
+use super::judge::{self, Asker, Facts, Inquiry};
 use super::permit::{Denial, Denied, Permitted, Verdict};
 use super::polarity::Reads;
+use super::question::Asked;
+use super::ranks::Numbers;
 use super::schema::{Action, uid};
 use super::trie::Bindings;
 use crate::identity::Identity;
 use crate::mqtt::packet::Qos;
 use crate::mqtt::{SubscriptionFilter, TopicFilter, TopicName};
+
+/// Intervals of payload sizes that are looked at before deliveries are judged one by one.
+const PAYLOAD_INTERVALS_MAX: usize = 8;
+/// How often a decision is made again that reads the time in a way nobody can see through.
+const CLOCK_INTERVAL: Duration = Duration::from_mins(1);
 
 /// A principal with the facts of its connection, judged by one bundle.
 ///
@@ -64,10 +71,12 @@ struct Memory {
 }
 
 /// A question about one topic.
-struct TopicQuestion<'a> {
-    action: Action,
-    topic: &'a TopicName,
-    small: Small,
+pub(super) struct TopicQuestion<'a> {
+    pub(super) action: Action,
+    pub(super) topic: &'a TopicName,
+    pub(super) small: Small,
+    pub(super) payload_bytes: usize,
+    pub(super) now: SystemTime,
 }
 
 impl Subject {
@@ -112,14 +121,7 @@ impl Subject {
     /// The denial.
     pub fn connect(&mut self, facts: &ConnectFacts) -> Result<(), Denial> {
         let (asker, acls, _) = self.ready()?;
-        let listener = uid(&asker.bundle.vocabulary.listener, &asker.session.listener);
-        asker.ask(
-            &acls.connect.policies,
-            Action::Connect,
-            Entity::with_uid(listener),
-            judge::connect(facts),
-            asker.entities()?,
-        )
+        asker.ask(asker.connect(&acls.connect, facts)?)
     }
 
     /// Judges a PUBLISH, or a will: at CONNECT, and again when it fires.
@@ -139,11 +141,13 @@ impl Subject {
 
     fn judge_publish(&mut self, message: &impl Publication, now: SystemTime) -> Result<(), Denial> {
         let facts = message.facts();
-        let PublishFacts { qos, retain, will, .. } = facts;
+        let PublishFacts { qos, retain, will, payload_bytes, .. } = facts;
         let question = TopicQuestion {
             action: Action::Publish,
             topic: message.topic(),
             small: Small { qos, retain, will },
+            payload_bytes,
+            now,
         };
         self.judge_topic(&question, || judge::publish(&facts, now))
     }
@@ -159,17 +163,7 @@ impl Subject {
         facts: &SubscribeFacts,
     ) -> Result<Permitted<SubscriptionFilter>, Denial> {
         let (asker, acls, _) = self.ready()?;
-        let vocabulary = &asker.bundle.vocabulary;
-        let normalised = Normalised::of(&filter.filter);
-        let (parents, _) = acls.subscribe.filter_parents(&normalised, asker.bindings(), vocabulary);
-        let name = uid(&vocabulary.subscription, filter.filter.as_str());
-        asker.ask(
-            &acls.subscribe.rewritten,
-            Action::Subscribe,
-            judge::subscription(name, filter, parents.into_iter().collect())?,
-            judge::subscribe(facts, filter.share.as_ref()),
-            asker.entities()?,
-        )?;
+        asker.ask(asker.subscribe(&acls.subscribe, filter, facts)?)?;
         Ok(Permitted::new(filter.clone(), self.bundle.epoch(), &self.identity))
     }
 
@@ -178,11 +172,13 @@ impl Subject {
     /// # Errors
     /// The denial.
     pub fn receive(&mut self, topic: &TopicName, facts: &ReceiveFacts<'_>) -> Result<(), Denial> {
-        let ReceiveFacts { qos, retain, .. } = *facts;
+        let ReceiveFacts { qos, retain, payload_bytes, now, .. } = *facts;
         let question = TopicQuestion {
             action: Action::Receive,
             topic,
             small: Small { qos, retain, will: false },
+            payload_bytes,
+            now,
         };
         self.judge_topic(&question, || judge::receive(facts))
     }
@@ -201,9 +197,10 @@ impl Subject {
         let acl = &acls.receive;
         let normalised = Normalised::of(filter);
         let (parents, overlapping) = acl.filter_parents(&normalised, asker.bindings(), vocabulary);
-        if !acl.cacheable(&overlapping) {
+        if !acl.cacheable(&overlapping) || !acl.timeless(&overlapping) {
             return Ok(false);
         }
+        let Some(payloads) = acl.bounds.payloads(PAYLOAD_INTERVALS_MAX) else { return Ok(false) };
         let combinations: &[(Qos, bool)] = if acl.reads.any_of(Reads::QOS.and(Reads::RETAIN)) {
             &[
                 (Qos::AtMostOnce, false),
@@ -219,16 +216,44 @@ impl Subject {
         let parents: HashSet<_> = parents.into_iter().collect();
         let entities = asker.entities()?;
         for (qos, retain) in combinations {
-            let name = uid(&vocabulary.topic, filter.as_str());
-            asker.ask(
-                &acl.rewritten,
-                Action::Receive,
-                judge::topic(name, None, parents.clone())?,
-                judge::small(*qos, *retain),
-                entities.clone(),
-            )?;
+            for payload_bytes in &payloads {
+                let name = uid(&vocabulary.topic, filter.as_str());
+                asker.ask(Inquiry {
+                    policies: &acl.rewritten,
+                    action: Action::Receive,
+                    resource: judge::topic(name, None, parents.clone())?,
+                    facts: judge::any_delivery(*qos, *retain, *payload_bytes),
+                    entities: entities.clone(),
+                })?;
+            }
         }
         Ok(true)
+    }
+
+    /// Answers a question in full, past every cache: the policies that permit it, or the denial.
+    ///
+    /// # Errors
+    /// The denial.
+    pub(super) fn permits(&mut self, asked: &Asked) -> Result<Vec<Arc<str>>, Denial> {
+        let (asker, acls, _) = self.ready()?;
+        let topic = |acl, question: &TopicQuestion<'_>, facts| {
+            let class = Acl::class(acl, question.topic.as_str(), asker.bindings());
+            asker.permits(asker.topic(acl, question, &class, facts, asker.entities()?)?)
+        };
+        match asked {
+            Asked::Connect(facts) => asker.permits(asker.connect(&acls.connect, facts)?),
+            Asked::Subscribe { filter, facts } => {
+                asker.permits(asker.subscribe(&acls.subscribe, filter, facts)?)
+            }
+            Asked::Publish { message, now } => {
+                let facts = judge::publish(&message.facts(), *now);
+                topic(&acls.publish, &message.question(Action::Publish, *now), facts)
+            }
+            Asked::Receive { message, now } => {
+                let facts = judge::receive(&message.delivery(*now));
+                topic(&acls.receive, &message.question(Action::Receive, *now), facts)
+            }
+        }
     }
 
     /// Topic cache, then class cache, then Cedar.
@@ -237,10 +262,12 @@ impl Subject {
         question: &TopicQuestion<'_>,
         facts: impl FnOnce() -> Facts,
     ) -> Result<(), Denial> {
-        let TopicQuestion { action, topic, small } = *question;
+        let TopicQuestion { action, topic, small, payload_bytes, now } = *question;
         let (asker, acls, memory) = self.ready()?;
         let acl = if action == Action::Publish { &*acls.publish } else { &*acls.receive };
-        let key = Key::new(action, acl.reads, small);
+        let not_after_unix_s = asker.not_after_unix_s();
+        let rank = acl.bounds.rank(Numbers { payload_bytes, now, not_after_unix_s });
+        let key = Key::new(action, acl.reads, small, rank);
         let hash = asker.bundle.hasher.hash_one(topic.as_str());
         if let Some(verdict) = memory.topics.find(hash, key, topic) {
             return verdict.result();
@@ -254,7 +281,7 @@ impl Subject {
                 Some(entities) => entities,
                 none => none.insert(asker.entities()?),
             };
-            return asker.topic(acl, question, &class, facts(), entities.clone());
+            return asker.ask(asker.topic(acl, question, &class, facts(), entities.clone())?);
         }
         let class = (key, class);
         if let Some(verdict) = memory.classes.find(&class) {
@@ -262,10 +289,24 @@ impl Subject {
             return verdict.result();
         }
         let entities = asker.entities()?;
-        let verdict = Verdict::from(asker.topic(acl, question, &class.1, facts(), entities));
+        let inquiry = asker.topic(acl, question, &class.1, facts(), entities)?;
+        let verdict = Verdict::from(asker.ask(inquiry));
         memory.topics.keep(hash, key, topic, &verdict);
         memory.classes.keep(class, &verdict);
         verdict.result()
+    }
+
+    /// When what was decided about the connection and its subscriptions has to be decided again,
+    /// because of a rule that reads the time; `None`: not before the policies change.
+    pub fn next_moment(&mut self, now: SystemTime) -> Option<SystemTime> {
+        let (asker, acls, _) = self.ready().ok()?;
+        let not_after_unix_s = asker.not_after_unix_s();
+        let next = |acl: &Acl| {
+            let clock = acl.reads.any_of(Reads::CLOCK).then(|| now.checked_add(CLOCK_INTERVAL));
+            let bound = acl.bounds.next_after(now, not_after_unix_s);
+            bound.into_iter().chain(clock.flatten()).min()
+        };
+        [next(&acls.connect), next(&acls.subscribe)].into_iter().flatten().min()
     }
 
     /// What a question needs, worked out if it is not there.
@@ -295,6 +336,10 @@ impl Working {
 }
 
 impl Asker<'_> {
+    fn not_after_unix_s(&self) -> Option<i64> {
+        self.identity.certificate.as_ref().map(|certificate| certificate.not_after_unix_s)
+    }
+
     fn bindings(&self) -> Bindings<'_> {
         Bindings {
             identity: self.identity,
@@ -303,15 +348,56 @@ impl Asker<'_> {
         }
     }
 
-    /// Asks Cedar about a topic of this class.
-    fn topic(
+    /// A CONNECT.
+    ///
+    /// # Errors
+    /// A denial, when it cannot be described.
+    fn connect<'a>(&self, acl: &'a Acl, facts: &ConnectFacts) -> Result<Inquiry<'a>, Denial> {
+        let listener = uid(&self.bundle.vocabulary.listener, &self.session.listener);
+        Ok(Inquiry {
+            policies: &acl.policies,
+            action: Action::Connect,
+            resource: Entity::with_uid(listener),
+            facts: judge::connect(facts),
+            entities: self.entities()?,
+        })
+    }
+
+    /// One entry of a SUBSCRIBE.
+    ///
+    /// # Errors
+    /// A denial, when it cannot be described.
+    fn subscribe<'a>(
         &self,
-        acl: &Acl,
+        acl: &'a Acl,
+        filter: &SubscriptionFilter,
+        facts: &SubscribeFacts,
+    ) -> Result<Inquiry<'a>, Denial> {
+        let vocabulary = &self.bundle.vocabulary;
+        let normalised = Normalised::of(&filter.filter);
+        let (parents, _) = acl.filter_parents(&normalised, self.bindings(), vocabulary);
+        let name = uid(&vocabulary.subscription, filter.filter.as_str());
+        Ok(Inquiry {
+            policies: &acl.rewritten,
+            action: Action::Subscribe,
+            resource: judge::subscription(name, filter, parents.into_iter().collect())?,
+            facts: judge::subscribe(facts, filter.share.as_ref()),
+            entities: self.entities()?,
+        })
+    }
+
+    /// A topic of this class.
+    ///
+    /// # Errors
+    /// A denial, when it cannot be described.
+    fn topic<'a>(
+        &self,
+        acl: &'a Acl,
         question: &TopicQuestion<'_>,
         class: &Class,
         facts: Facts,
         entities: Entities,
-    ) -> Result<(), Denial> {
+    ) -> Result<Inquiry<'a>, Denial> {
         let vocabulary = &self.bundle.vocabulary;
         let text = question.topic.as_str();
         let resource = judge::topic(
@@ -319,6 +405,6 @@ impl Asker<'_> {
             acl.reads.any_of(Reads::TOPIC).then_some(text),
             acl.parents(class, vocabulary).collect(),
         )?;
-        self.ask(&acl.policies, question.action, resource, facts, entities)
+        Ok(Inquiry { policies: &acl.policies, action: question.action, resource, facts, entities })
     }
 }

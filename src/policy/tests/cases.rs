@@ -275,9 +275,7 @@ fn a_subject_that_shed_its_caches_judges_the_same() {
 #[test]
 fn the_starter_policies_let_a_device_in_and_keep_commands_to_operators() {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("policies/starter");
-    let groups = nested(&[("operators", &[])]);
-    let bundle = Bundle::load_dir(&dir, Some(&groups), PolicyEpoch(1)).unwrap();
-    let bundle = Arc::new(bundle);
+    let bundle = Bundle::load_dir(&dir, PolicyEpoch(1)).unwrap();
     let mut dev1 = subject(&bundle, device("dev1", &[]));
     assert_eq!(connect(&mut dev1), Ok(()));
     assert_eq!(publish(&mut dev1, "devices/dev1/temp"), Ok(()));
@@ -297,7 +295,7 @@ fn the_starter_policies_let_a_device_in_and_keep_commands_to_operators() {
 #[test]
 fn the_permissive_policy_permits_every_verb_on_every_topic_to_everybody() {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("policies/permissive");
-    let bundle = Arc::new(Bundle::load_dir(&dir, None, PolicyEpoch(1)).unwrap());
+    let bundle = Bundle::load_dir(&dir, PolicyEpoch(1)).unwrap();
     let mut stranger = subject(&bundle, identity(PrincipalKind::Anonymous, "anonymous", &[]));
     assert_eq!(connect(&mut stranger), Ok(()));
     for topic in ["a", "/", "$SYS/x", "a/b/c"] {

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::{Duration, UNIX_EPOCH};
 
 use super::random::{Oracle, Style};
-use super::world::{Message, Random, delivery, device, identity, message, now, sequences, session};
+use super::world::{Message, Random, delivery, device, identity, message, sequences, session};
 use crate::identity::{Identity, PrincipalKind};
 use crate::mqtt::UserProperties;
 use crate::mqtt::packet::Qos;
@@ -29,11 +30,16 @@ const FILTERS: [&str; 16] = [
     "b/#",
 ];
 
-const CONDITIONS: [&str; 16] = [
+const CONDITIONS: [&str; 21] = [
     "context.qos <= 1",
     "context.qos == 2",
     "context.retain",
     "context.payload_size < 100",
+    "120 >= context.payload_size",
+    "(principal is Device && context.time < principal.cert.not_after)",
+    "(principal is Device && context.time > principal.cert.not_after)",
+    "context.time.toTime() >= duration(\"8h\")",
+    "(context has payload_size && context.payload_size == 120)",
     "context.session.tls_version >= 13",
     "context.session.source_ip.isInRange(ip(\"10.0.0.0/8\"))",
     "context.session.client_id == \"a\"",
@@ -74,7 +80,18 @@ fn random_message(random: &mut Random, topics: &[String]) -> Message {
         qos: *random.pick(&[Qos::AtMostOnce, Qos::AtLeastOnce, Qos::ExactlyOnce]),
         retain: random.percent(50),
         will: random.percent(50),
-        payload_bytes: *random.pick(&[1, 99, 100]),
+        payload_bytes: *random.pick(&[1, 99, 100, 119, 120, 121]),
+        // Around the bounds of the conditions: the end of a year, eight o'clock, the certificate's.
+        now: UNIX_EPOCH
+            + Duration::from_millis(*random.pick(&[
+                1_798_761_599_999,
+                1_798_761_600_000,
+                1_799_999_999_999,
+                1_800_000_000_000,
+                1_899_999_999_999,
+                1_900_000_000_000,
+                1_900_000_000_001,
+            ])),
         user_properties: UserProperties(properties),
         ..message(random.pick::<String>(topics))
     }
@@ -114,7 +131,7 @@ fn every_decision_is_that_of_a_plain_authorizer_over_the_whole_set() {
             // Few topics, so that both caches are asked again and again.
             for _ in 0..40 {
                 let message = random_message(&mut random, &topics[..30]);
-                let publish = subject.publish(message.clone(), now()).map(drop);
+                let publish = subject.publish(message.clone(), message.now).map(drop);
                 let publish = publish.map_err(|denied| denied.denial);
                 let receive = subject.receive(&message.topic, &delivery(&message));
                 for (action, decision) in [("publish", publish), ("receive", receive)] {

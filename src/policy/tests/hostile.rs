@@ -197,7 +197,7 @@ fn several_mistakes_are_shown_at_once_and_drawn_in_their_text() {
 #[test]
 fn a_directory_is_loaded_whole_in_any_order_or_not_at_all() {
     let dir = tempfile::tempdir().unwrap();
-    let load = || Bundle::load_dir(dir.path(), None, PolicyEpoch(1));
+    let load = || Bundle::load_dir(dir.path(), PolicyEpoch(1));
     let permit = |id: &str| format!("@id(\"{id}\") permit (principal, action, resource);\n");
     assert!(lines(&load().unwrap_err()).contains("no *.cedar file"));
     fs::write(dir.path().join("b.cedar"), permit("one")).unwrap();
@@ -229,7 +229,7 @@ fn a_directory_is_loaded_whole_in_any_order_or_not_at_all() {
     fs::remove_file(dir.path().join("c.cedar")).unwrap();
     fs::create_dir(dir.path().join("c.cedar")).unwrap();
     assert!(lines(&load().unwrap_err()).contains("cannot be read"));
-    assert!(Bundle::load_dir(&dir.path().join("absent"), None, PolicyEpoch(1)).is_err());
+    assert!(Bundle::load_dir(&dir.path().join("absent"), PolicyEpoch(1)).is_err());
 }
 
 #[test]

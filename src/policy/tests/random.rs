@@ -4,14 +4,13 @@
 use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::str::FromStr;
-use std::time::UNIX_EPOCH;
 
 use cedar_policy::{
     Authorizer, Context, Decision, Entities, EntityUid, PolicySet, Request, Schema,
 };
 use serde_json::{Value, json};
 
-use super::world::{Message, Random, matches, now};
+use super::world::{Message, Random, matches};
 use crate::identity::Identity;
 use crate::policy::{SCHEMA, SessionFacts};
 
@@ -136,15 +135,14 @@ impl Oracle {
         ]);
         let entities = Entities::from_json_value(entities, None).unwrap();
         let entities = entities.add_entities(self.actions.clone(), None).unwrap();
-        let seconds = now().duration_since(UNIX_EPOCH).unwrap().as_secs();
-        assert_eq!(seconds, 1_800_000_000, "2027-01-15T08:00:00Z, as below");
+        let time = humantime::format_rfc3339_millis(message.now).to_string();
         let mut context = json!({
             "session": {"client_id": session.client_id.as_str(), "listener": *session.listener,
                 "source_ip": {"__extn": {"fn": "ip", "arg": session.source_ip.to_string()}},
                 "protocol_version": session.protocol.level(), "tls_version": session.tls_version},
             "qos": message.qos.as_u8(), "retain": message.retain,
             "payload_size": message.payload_bytes,
-            "time": {"__extn": {"fn": "datetime", "arg": "2027-01-15T08:00:00Z"}},
+            "time": {"__extn": {"fn": "datetime", "arg": time}},
             "user_properties": message.user_properties.0.iter()
                 .map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>(),
         });

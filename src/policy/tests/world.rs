@@ -80,6 +80,8 @@ pub(in crate::policy) struct Message {
     pub(super) will: bool,
     pub(super) payload_bytes: usize,
     pub(super) user_properties: UserProperties,
+    /// When it is published or delivered.
+    pub(super) now: SystemTime,
 }
 
 impl Publication for Message {
@@ -107,6 +109,7 @@ pub(in crate::policy) fn message(topic: &str) -> Message {
         will: false,
         payload_bytes: 120,
         user_properties: UserProperties::default(),
+        now: now(),
     }
 }
 
@@ -127,7 +130,7 @@ pub(in crate::policy) fn delivery(message: &Message) -> ReceiveFacts<'_> {
         payload_bytes: message.payload_bytes,
         content_type: None,
         user_properties: Some(&message.user_properties),
-        now: now(),
+        now: message.now,
     }
 }
 

@@ -9,7 +9,7 @@ use crate::broker::Now;
 use crate::gates::{Refusal, authorize};
 use crate::metrics::DropReason;
 use crate::mqtt::packet::Qos;
-use crate::router::{Signal, Wakes};
+use crate::router::Signal;
 use crate::session::{Delivery, Sent};
 
 /// Bytes of deliveries that are encoded before they are written.
@@ -34,7 +34,6 @@ impl Connection {
         cx: &mut Context<'_>,
         now: Now,
         out: &mut Vec<u8>,
-        wakes: &mut Wakes,
     ) -> Result<bool, Closing> {
         if self.link.session.is_resending() {
             self.link.session.resend(now.instant, out);
@@ -51,7 +50,7 @@ impl Connection {
         match signal {
             Some(Signal::Close(reason)) => return Err(closing_by_signal(reason)),
             Some(Signal::Rejudge) => {
-                self.rejudge(now, wakes)?;
+                self.rejudge(now)?;
                 progress = true;
             }
             None => {}

@@ -131,6 +131,8 @@ struct Connection {
     active_at: Instant,
     /// When the client's certificate ends, and the connection with it.
     expires_at: Option<Instant>,
+    /// When a policy that reads the time may decide otherwise about the connection.
+    rejudge_at: Option<Instant>,
     timer: Pin<Box<Sleep>>,
 }
 
@@ -160,6 +162,7 @@ impl Connected {
             blocked_since: None,
             active_at: now.instant,
             expires_at: expiry_of(self.subject.identity(), now),
+            rejudge_at: None,
             timer: Box::pin(tokio::time::sleep_until(now.instant.into())),
             link: *self,
         })
@@ -211,11 +214,13 @@ impl Connection {
         self.blocked_since = None;
         let mut out = Scratch::take();
         if self.link.subject.epoch() != self.link.broker.policy_epoch() {
-            self.rejudge(now, wakes)?;
+            self.rejudge(now)?;
+        } else if self.rejudge_at.is_some_and(|at| at <= now.instant) {
+            self.judge_again(now)?;
         }
         let heard = self.read(cx, now, &mut out, wakes);
         let sent = match &heard {
-            Ok(_) => self.take_deliveries(cx, now, &mut out, wakes),
+            Ok(_) => self.take_deliveries(cx, now, &mut out),
             Err(_) => Ok(false),
         };
         if !out.is_empty() {
@@ -340,7 +345,8 @@ impl Connection {
             self.link.subject.shed();
             self.link.session.shed();
         }
-        let next = [keep_alive, frame, write, self.expires_at, self.paused_until, shed]
+        let rejudge = self.rejudge_at.filter(|_| self.blocked_since.is_none());
+        let next = [keep_alive, frame, write, self.expires_at, self.paused_until, shed, rejudge]
             .into_iter()
             .flatten()
             .min();

@@ -7,18 +7,22 @@ use crate::audit::{Event, Kind, Verb};
 use crate::broker::Now;
 use crate::gates::Refusal;
 use crate::gates::authorize::{self, WithdrawnSubscription};
-use crate::router::Wakes;
 use crate::session::Stamp;
 
 impl Connection {
     /// Judges the connection itself and its subscriptions under the policies in force. What
     /// waits, and the will, are judged when they leave.
-    pub(super) fn rejudge(&mut self, now: Now, _wakes: &mut Wakes) -> Result<(), Closing> {
+    pub(super) fn rejudge(&mut self, now: Now) -> Result<(), Closing> {
         let bundle = self.link.broker.policies();
         if self.link.subject.epoch() == bundle.epoch() {
             return Ok(());
         }
         self.link.subject.rebase(bundle);
+        self.judge_again(now)
+    }
+
+    /// The same under the policies that it is judged by already: time has passed that they read.
+    pub(super) fn judge_again(&mut self, now: Now) -> Result<(), Closing> {
         self.link.connect_facts.now = now.wall;
         if let Err(denial) = self.link.subject.connect(&self.link.connect_facts) {
             let refusal = Refusal::Denied(denial);
@@ -32,11 +36,17 @@ impl Connection {
     /// is not allowed any more is removed; the client is about to hear of its session anyway.
     pub(super) fn clear_subscriptions(&mut self) {
         // The answer of the setting is for live clients; here there is nothing to interrupt.
-        let _ = self.judge_subscriptions(Now::read());
+        let now = Now::read();
+        let _ = self.judge_subscriptions(now);
         self.link.subject.shed();
     }
 
     fn judge_subscriptions(&mut self, now: Now) -> Result<(), Closing> {
+        let moment = self.link.subject.next_moment(now.wall);
+        self.rejudge_at = moment.and_then(|moment| {
+            let away = moment.duration_since(now.wall).unwrap_or_default();
+            now.instant.checked_add(away)
+        });
         self.stamp = Stamp::next();
         self.link.peer.set_stamp(Some(self.stamp));
         let subscriptions: Vec<_> =

@@ -1,0 +1,26 @@
+//! `portcullis policy`: what can be asked of policy files without a broker.
+
+mod check;
+
+use super::Failure;
+
+/// Works with policy files; no broker is needed.
+#[derive(Debug, clap::Args)]
+pub(super) struct PolicyArgs {
+    #[command(subcommand)]
+    command: PolicyCommand,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum PolicyCommand {
+    /// Parses and validates every *.cedar file of a folder
+    Check(check::CheckArgs),
+}
+
+impl PolicyArgs {
+    pub(super) fn run(self) -> Result<(), Failure> {
+        match self.command {
+            PolicyCommand::Check(args) => args.run(),
+        }
+    }
+}

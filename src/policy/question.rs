@@ -1,0 +1,612 @@
+//! A question as a person writes it: who, what, on which topic, with which facts.
+//!
+//! Case tables, `policy explain` and `policy diff` all ask in this form. What is not said has the
+//! value of an ordinary client: TLS 1.3, MQTT 5, QoS 0, a certificate whose common name is the
+//! principal's. The time is fixed unless it is said, so that an answer does not depend on the day.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use super::cache::Small;
+use super::facts::{
+    ConnectFacts, Publication, PublishFacts, ReceiveFacts, SessionFacts, SubscribeFacts,
+};
+use super::permit::Denial;
+use super::schema::Action;
+use super::subject::{Subject, TopicQuestion};
+use super::{Bundle, Permitted};
+use crate::identity::{CertificateFacts, Identity, PrincipalKind};
+use crate::mqtt::packet::Qos;
+use crate::mqtt::{ClientId, ProtocolVersion, SubscriptionFilter, TopicName, UserProperties};
+use crate::suggest::nearest;
+
+/// The time of a question that says none: noon of 1 July 2026, UTC, a Wednesday.
+pub const TIME: &str = "2026-07-01T12:00:00Z";
+
+/// Every fact that can be said, with an example.
+pub const FACTS: [(&str, &str); 25] = [
+    ("qos", "1"),
+    ("retain", "true"),
+    ("will", "true"),
+    ("payload_size", "64KiB"),
+    ("content_type", "application/json"),
+    ("user_property", "name=value"),
+    ("no_local", "true"),
+    ("clean_start", "false"),
+    ("session_expiry", "3600"),
+    ("keep_alive", "60"),
+    ("has_will", "true"),
+    ("time", "2026-07-01T12:00:00Z"),
+    ("client_id", "dev1"),
+    ("listener", "devices"),
+    ("source_ip", "10.0.0.9"),
+    ("protocol_version", "5"),
+    ("tls_version", "13"),
+    ("cn", "dev1"),
+    ("fingerprint", "ab12…, hex"),
+    ("issuer", "ab12…, hex"),
+    ("not_after", "2030-01-01T00:00:00Z"),
+    ("spiffe", "spiffe://plant/dev1"),
+    ("dns_name", "dev1.example"),
+    ("certificate", "false"),
+    ("tag:NAME", "fra1"),
+];
+
+/// Who asks for what, with every fact settled.
+#[derive(Clone, Debug)]
+pub struct Question {
+    /// Who asks. Its groups are those that were said; the policies add their own.
+    pub identity: Arc<Identity>,
+    /// The connection.
+    pub session: Arc<SessionFacts>,
+    /// What is asked for.
+    pub asked: Asked,
+}
+
+/// What is asked for.
+#[derive(Clone, Debug)]
+pub enum Asked {
+    /// To connect to the listener of the session facts.
+    Connect(ConnectFacts),
+    /// To publish, or to leave a will.
+    Publish {
+        /// The message.
+        message: Sample,
+        /// The present time.
+        now: SystemTime,
+    },
+    /// To subscribe.
+    Subscribe {
+        /// The filter.
+        filter: SubscriptionFilter,
+        /// The other facts.
+        facts: SubscribeFacts,
+    },
+    /// To be delivered a message.
+    Receive {
+        /// The message.
+        message: Sample,
+        /// The present time.
+        now: SystemTime,
+    },
+}
+
+/// A message as far as policies look at it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sample {
+    /// The topic.
+    pub topic: TopicName,
+    /// The quality of service.
+    pub qos: Qos,
+    /// The retain flag.
+    pub retain: bool,
+    /// The message is a will.
+    pub will: bool,
+    /// Bytes of the payload.
+    pub payload_bytes: usize,
+    /// MQTT 5's content type.
+    pub content_type: Option<Box<str>>,
+    /// MQTT 5's user properties.
+    pub user_properties: UserProperties,
+}
+
+impl Publication for Sample {
+    fn topic(&self) -> &TopicName {
+        &self.topic
+    }
+
+    fn facts(&self) -> PublishFacts<'_> {
+        PublishFacts {
+            qos: self.qos,
+            retain: self.retain,
+            will: self.will,
+            payload_bytes: self.payload_bytes,
+            content_type: self.content_type.as_deref(),
+            user_properties: Some(&self.user_properties),
+        }
+    }
+}
+
+impl Sample {
+    pub(super) fn delivery(&self, now: SystemTime) -> ReceiveFacts<'_> {
+        ReceiveFacts {
+            qos: self.qos,
+            retain: self.retain,
+            payload_bytes: self.payload_bytes,
+            content_type: self.content_type.as_deref(),
+            user_properties: Some(&self.user_properties),
+            now,
+        }
+    }
+
+    pub(super) fn question(&self, action: Action, now: SystemTime) -> TopicQuestion<'_> {
+        let small = Small { qos: self.qos, retain: self.retain, will: self.will };
+        TopicQuestion { action, topic: &self.topic, small, payload_bytes: self.payload_bytes, now }
+    }
+}
+
+/// What the policies say to a question.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// Allowed, by these policies, in order of their ids.
+    Allowed(Vec<Arc<str>>),
+    /// Denied.
+    Denied(Denial),
+}
+
+impl Answer {
+    /// True when it is allowed.
+    #[must_use]
+    pub const fn is_allowed(&self) -> bool {
+        matches!(self, Self::Allowed(_))
+    }
+
+    /// The policies that decided, in order of their ids; none when nothing permits it, or when an
+    /// evaluation failed.
+    #[must_use]
+    pub fn policies(&self) -> &[Arc<str>] {
+        match self {
+            Self::Allowed(policies) => policies,
+            Self::Denied(denial) => &denial.policies,
+        }
+    }
+}
+
+impl fmt::Display for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Allowed(policies) => write!(f, "allowed by {}", policies.join(", ")),
+            Self::Denied(denial) => write!(f, "denied: {denial}"),
+        }
+    }
+}
+
+/// Why a text is no question.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct QuestionError {
+    /// What is wrong.
+    pub message: String,
+    /// What to write instead.
+    pub remedy: String,
+}
+
+impl QuestionError {
+    fn new(message: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self { message: message.into(), remedy: remedy.into() }
+    }
+}
+
+/// A question in words, before it is read.
+#[derive(Clone, Debug, Default)]
+pub struct Words<'a> {
+    /// Such as `Device::dev1`; with Cedar's quotes or without.
+    pub principal: &'a str,
+    /// Groups it is in, besides those that the policies give it.
+    pub groups: Vec<&'a str>,
+    /// `connect`, `publish`, `subscribe` or `receive`.
+    pub action: &'a str,
+    /// The listener of a connect, the filter of a subscribe, otherwise the topic.
+    pub resource: &'a str,
+    /// Names and values, see [`FACTS`]; of those that may stand once the last one counts.
+    pub facts: Vec<(&'a str, &'a str)>,
+}
+
+impl Question {
+    /// Reads a question.
+    ///
+    /// # Errors
+    /// [`QuestionError`] for what is unknown, malformed, or has no meaning for the action.
+    pub fn parse(words: &Words<'_>) -> Result<Self, QuestionError> {
+        let (kind, name) = principal(words.principal)?;
+        let action = action(words.action)?;
+        let facts = Facts::read(&words.facts)?;
+        facts.check_used(action)?;
+        let session = facts.session(action, words.resource, &name)?;
+        let asked = match action {
+            Action::Connect => Asked::Connect(facts.connect()?),
+            Action::Publish => {
+                Asked::Publish { message: facts.sample(words.resource)?, now: facts.now()? }
+            }
+            Action::Subscribe => Asked::Subscribe {
+                filter: SubscriptionFilter::parse(words.resource)
+                    .map_err(|violation| not_mqtt("filter", words.resource, violation.what))?,
+                facts: SubscribeFacts {
+                    qos: facts.qos()?,
+                    no_local: facts.flag("no_local", false)?,
+                    now: facts.now()?,
+                },
+            },
+            Action::Receive => {
+                Asked::Receive { message: facts.sample(words.resource)?, now: facts.now()? }
+            }
+        };
+        let identity = Identity {
+            kind,
+            groups: words.groups.iter().map(|group| Arc::from(*group)).collect(),
+            tags: facts.tags(),
+            certificate: facts.certificate(kind, &name)?.map(Arc::new),
+            name,
+        };
+        Ok(Self { identity: Arc::new(identity), session: Arc::new(session), asked })
+    }
+
+    /// What these policies say, asked past every cache.
+    #[must_use]
+    pub fn ask(&self, bundle: &Arc<Bundle>) -> Answer {
+        let mut subject = self.subject(bundle);
+        match subject.permits(&self.asked) {
+            Ok(permits) => Answer::Allowed(permits),
+            Err(denial) => Answer::Denied(denial),
+        }
+    }
+
+    /// What the broker would decide: the same judgement that a packet meets, caches included.
+    ///
+    /// # Errors
+    /// The denial.
+    pub fn judge(&self, bundle: &Arc<Bundle>) -> Result<(), Denial> {
+        let mut subject = self.subject(bundle);
+        match &self.asked {
+            Asked::Connect(facts) => subject.connect(facts),
+            Asked::Publish { message, now } => {
+                let judged = subject.publish(message.clone(), *now);
+                judged.map(drop).map_err(|denied| denied.denial)
+            }
+            Asked::Subscribe { filter, facts } => {
+                subject.subscribe(filter, facts).map(Permitted::into_inner).map(drop)
+            }
+            Asked::Receive { message, now } => {
+                subject.receive(&message.topic, &message.delivery(*now))
+            }
+        }
+    }
+
+    fn subject(&self, bundle: &Arc<Bundle>) -> Subject {
+        Subject::new(Arc::clone(bundle), Arc::clone(&self.identity), Arc::clone(&self.session))
+    }
+}
+
+fn principal(text: &str) -> Result<(PrincipalKind, Arc<str>), QuestionError> {
+    const KINDS: [PrincipalKind; 4] = [
+        PrincipalKind::Device,
+        PrincipalKind::User,
+        PrincipalKind::Service,
+        PrincipalKind::Anonymous,
+    ];
+    let remedy = "write a type and a name, such as Device::dev1";
+    let (typed, name) = text
+        .split_once("::")
+        .ok_or_else(|| QuestionError::new(format!("{text:?} is no principal"), remedy))?;
+    let kind = KINDS.into_iter().find(|kind| kind.as_str() == typed).ok_or_else(|| {
+        let remedy = nearest(typed, KINDS.map(PrincipalKind::as_str)).map_or_else(
+            || "write Device, User, Service or Anonymous".to_owned(),
+            |known| format!("did you mean {known}?"),
+        );
+        QuestionError::new(format!("{typed:?} is no type of principal"), remedy)
+    })?;
+    let quoted = name.strip_prefix('"').and_then(|name| name.strip_suffix('"'));
+    let name = quoted.unwrap_or(name);
+    if name.is_empty() {
+        return Err(QuestionError::new(format!("{text:?} has no name"), remedy));
+    }
+    Ok((kind, name.into()))
+}
+
+fn action(text: &str) -> Result<Action, QuestionError> {
+    Action::ALL.into_iter().find(|action| action.as_str() == text).ok_or_else(|| {
+        let remedy = nearest(text, Action::ALL.map(Action::as_str)).map_or_else(
+            || "write connect, publish, subscribe or receive".to_owned(),
+            |known| format!("did you mean {known}?"),
+        );
+        QuestionError::new(format!("{text:?} is no action"), remedy)
+    })
+}
+
+fn not_mqtt(what: &str, text: &str, why: &str) -> QuestionError {
+    QuestionError::new(format!("{text:?} is no topic {what}: {why}"), "correct it")
+}
+
+/// Facts as typed, known by name.
+struct Facts<'a>(Vec<(&'a str, &'a str)>);
+
+impl<'a> Facts<'a> {
+    fn read(typed: &[(&'a str, &'a str)]) -> Result<Self, QuestionError> {
+        for (name, _) in typed {
+            let known = FACTS.iter().any(|(known, _)| known == name)
+                || name.strip_prefix("tag:").is_some_and(|tag| !tag.is_empty());
+            if !known {
+                let remedy = nearest(name, FACTS.iter().map(|(known, _)| *known)).map_or_else(
+                    || {
+                        let names: Vec<&str> = FACTS.iter().map(|(known, _)| *known).collect();
+                        format!("known facts are {}", names.join(", "))
+                    },
+                    |known| format!("did you mean {known}?"),
+                );
+                return Err(QuestionError::new(format!("{name:?} is no fact"), remedy));
+            }
+        }
+        Ok(Self(typed.to_vec()))
+    }
+
+    /// A fact that the action never looks at is a misunderstanding.
+    fn check_used(&self, action: Action) -> Result<(), QuestionError> {
+        const PACKET: &[Action] = &[Action::Publish, Action::Receive];
+        for (name, _) in &self.0 {
+            let used: &[Action] = match *name {
+                "qos" => &[Action::Publish, Action::Subscribe, Action::Receive],
+                "retain" | "payload_size" | "content_type" | "user_property" => PACKET,
+                "will" => &[Action::Publish],
+                "no_local" => &[Action::Subscribe],
+                "clean_start" | "session_expiry" | "keep_alive" | "has_will" => &[Action::Connect],
+                _ => &Action::ALL,
+            };
+            if !used.contains(&action) {
+                let words: Vec<&str> = used.iter().map(|action| action.as_str()).collect();
+                return Err(QuestionError::new(
+                    format!("{name} is no fact of {}", action.as_str()),
+                    format!("remove it; it belongs to {}", words.join(" and ")),
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    fn find(&self, name: &str) -> Option<&'a str> {
+        self.0.iter().rev().find(|(known, _)| *known == name).map(|(_, value)| *value)
+    }
+
+    fn all<'b>(&'b self, name: &'b str) -> impl Iterator<Item = &'a str> + 'b {
+        self.0.iter().filter(move |(known, _)| *known == name).map(|(_, value)| *value)
+    }
+
+    fn parsed<T>(
+        &self,
+        name: &str,
+        default: T,
+        parse: impl Fn(&str) -> Option<T>,
+    ) -> Result<T, QuestionError> {
+        let Some(text) = self.find(name) else { return Ok(default) };
+        parse(text).ok_or_else(|| {
+            let example = FACTS.iter().find(|(known, _)| *known == name);
+            let example = example.map_or("", |(_, example)| example);
+            QuestionError::new(
+                format!("{name}={text} cannot be read"),
+                format!("write it like {name}={example}"),
+            )
+        })
+    }
+
+    fn flag(&self, name: &str, default: bool) -> Result<bool, QuestionError> {
+        self.parsed(name, default, |text| text.parse().ok())
+    }
+
+    fn number<T: std::str::FromStr>(&self, name: &str, default: T) -> Result<T, QuestionError> {
+        self.parsed(name, default, |text| text.parse().ok())
+    }
+
+    fn qos(&self) -> Result<Qos, QuestionError> {
+        self.parsed("qos", Qos::AtMostOnce, |text| Qos::from_u8(text.parse().ok()?))
+    }
+
+    fn moment(&self, name: &str, default: SystemTime) -> Result<SystemTime, QuestionError> {
+        self.parsed(name, default, |text| {
+            let read = humantime::parse_rfc3339_weak(text);
+            read.or_else(|_| humantime::parse_rfc3339(&format!("{text}T00:00:00Z"))).ok()
+        })
+    }
+
+    fn now(&self) -> Result<SystemTime, QuestionError> {
+        let fixed = humantime::parse_rfc3339_weak(TIME).unwrap_or(SystemTime::UNIX_EPOCH);
+        self.moment("time", fixed)
+    }
+
+    fn connect(&self) -> Result<ConnectFacts, QuestionError> {
+        Ok(ConnectFacts {
+            clean_start: self.flag("clean_start", true)?,
+            session_expiry_s: self.number("session_expiry", 0)?,
+            keep_alive_s: self.number("keep_alive", 60)?,
+            has_will: self.flag("has_will", false)?,
+            now: self.now()?,
+        })
+    }
+
+    fn sample(&self, topic: &str) -> Result<Sample, QuestionError> {
+        let topic =
+            TopicName::parse(topic).map_err(|violation| not_mqtt("name", topic, violation.what))?;
+        let size = |text: &str| {
+            let size: bytesize::ByteSize = text.parse().ok()?;
+            usize::try_from(size.as_u64()).ok()
+        };
+        let properties = self.all("user_property").map(|property| {
+            let (name, value) = property.split_once('=').unwrap_or((property, ""));
+            (name.into(), value.into())
+        });
+        Ok(Sample {
+            topic,
+            qos: self.qos()?,
+            retain: self.flag("retain", false)?,
+            will: self.flag("will", false)?,
+            payload_bytes: self.parsed("payload_size", 64, size)?,
+            content_type: self.find("content_type").map(Box::from),
+            user_properties: UserProperties(properties.collect()),
+        })
+    }
+
+    fn session(
+        &self,
+        action: Action,
+        resource: &str,
+        name: &str,
+    ) -> Result<SessionFacts, QuestionError> {
+        let client_id = self.find("client_id").unwrap_or(name);
+        let version = |text: &str| match text {
+            "3" | "3.1" => Some(ProtocolVersion::V31),
+            "4" | "3.1.1" => Some(ProtocolVersion::V311),
+            "5" | "5.0" => Some(ProtocolVersion::V5),
+            _ => None,
+        };
+        let listener = match (action, self.find("listener")) {
+            (Action::Connect, Some(other)) if other != resource => {
+                return Err(QuestionError::new(
+                    format!("the resource is {resource:?}, and listener={other}"),
+                    "the listener of a connect is its resource; remove the fact",
+                ));
+            }
+            (Action::Connect, _) => resource,
+            (_, said) => said.unwrap_or("devices"),
+        };
+        let unquoted = listener.strip_prefix("Listener::").unwrap_or(listener).trim_matches('"');
+        Ok(SessionFacts {
+            client_id: ClientId::parse(client_id).ok_or_else(|| {
+                QuestionError::new("the client id is empty", "write client_id=NAME")
+            })?,
+            listener: unquoted.into(),
+            source_ip: self
+                .parsed("source_ip", IpAddr::V4(Ipv4Addr::LOCALHOST), |text| text.parse().ok())?,
+            protocol: self.parsed("protocol_version", ProtocolVersion::V5, version)?,
+            tls_version: self.parsed("tls_version", 13, |text| {
+                let version = text.parse().ok()?;
+                matches!(version, 0 | 12 | 13).then_some(version)
+            })?,
+        })
+    }
+
+    fn tags(&self) -> BTreeMap<Arc<str>, Arc<str>> {
+        let tag = |(name, value): &(&str, &str)| {
+            Some((Arc::from(name.strip_prefix("tag:")?), Arc::from(*value)))
+        };
+        self.0.iter().filter_map(tag).collect()
+    }
+
+    fn certificate(
+        &self,
+        kind: PrincipalKind,
+        name: &Arc<str>,
+    ) -> Result<Option<CertificateFacts>, QuestionError> {
+        const YEAR: Duration = Duration::from_hours(24 * 365);
+        if !self.flag("certificate", kind != PrincipalKind::Anonymous)? {
+            return Ok(None);
+        }
+        let not_after = self.moment("not_after", self.now()? + YEAR)?;
+        let since = not_after.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        Ok(Some(CertificateFacts {
+            cn: self.find("cn").map_or_else(|| Arc::clone(name), Arc::from),
+            fingerprint: self.find("fingerprint").unwrap_or_default().into(),
+            issuer: self.find("issuer").unwrap_or_default().into(),
+            serial: "".into(),
+            not_after_unix_s: i64::try_from(since.as_secs()).unwrap_or(i64::MAX),
+            spiffe: self.find("spiffe").map(Arc::from),
+            dns_names: self.all("dns_name").map(Arc::from).collect(),
+            uris: self.find("spiffe").map(Arc::from).into_iter().collect(),
+        }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::tests::world::bundle;
+
+    const POLICIES: &str = r#"
+        @id("own") permit (principal is Device, action in [Action::"write", Action::"read"],
+            resource in TopicFilter::"devices/${cn}/#");
+        @id("small") permit (principal in Group::"sensors", action == Action::"publish",
+            resource in TopicFilter::"sensors/#") when { context.payload_size <= 1024 };
+        @id("door") permit (principal, action == Action::"connect", resource == Listener::"devices")
+            when { context.time < datetime("2026-12-31") };
+        @id("locked") forbid (principal, action in Action::"write",
+            resource in TopicFilter::"+/+/command/#");
+    "#;
+
+    fn ask(text: &str) -> Result<String, QuestionError> {
+        let mut parts = text.split(' ');
+        let mut next = || parts.next().unwrap_or_default();
+        let (principal, groups, action, resource) = (next(), next(), next(), next());
+        let question = Question::parse(&Words {
+            principal,
+            groups: groups.split(',').filter(|group| *group != "-").collect(),
+            action,
+            resource,
+            facts: parts.map(|fact| fact.split_once('=').unwrap_or((fact, ""))).collect(),
+        })?;
+        let bundle = bundle(POLICIES);
+        let answer = question.ask(&bundle);
+        assert_eq!(answer.is_allowed(), question.judge(&bundle).is_ok(), "{text}");
+        Ok(answer.to_string())
+    }
+
+    #[test]
+    fn an_answer_names_the_policies_that_decide() {
+        for (text, expected) in [
+            ("Device::dev1 - publish devices/dev1/t", "allowed by own"),
+            ("Device::\"dev1\" - publish devices/dev2/t", "denied: no policy permits it"),
+            ("Device::dev1 - publish devices/dev1/command/x", "denied: forbidden by locked"),
+            ("Device::dev1 - subscribe $share/g/devices/dev1/#", "allowed by own"),
+            ("Device::dev1 - receive devices/dev1/command/x qos=2", "allowed by own"),
+            ("Device::dev1 - publish devices/other/t cn=other", "allowed by own"),
+            ("User::u sensors publish sensors/t payload_size=1KiB", "allowed by small"),
+            ("User::u sensors publish sensors/t payload_size=1025", "denied: no policy permits it"),
+            ("User::u - connect devices", "allowed by door"),
+            ("User::u - connect devices time=2027-01-01", "denied: no policy permits it"),
+        ] {
+            assert_eq!(ask(text).unwrap(), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_question_is_refused_with_a_remedy() {
+        for (text, expected) in [
+            (
+                "dev1 - publish a",
+                "\"dev1\" is no principal; write a type and a name, such as Device::dev1",
+            ),
+            ("Devise::d - publish a", "\"Devise\" is no type of principal; did you mean Device?"),
+            (
+                "Device:: - publish a",
+                "\"Device::\" has no name; write a type and a name, such as Device::dev1",
+            ),
+            ("Device::d - pubish a", "\"pubish\" is no action; did you mean publish?"),
+            (
+                "Device::d - publish a/#",
+                "\"a/#\" is no topic name: a topic name holds a wildcard; correct it",
+            ),
+            ("Device::d - publish a qoos=1", "\"qoos\" is no fact; did you mean qos?"),
+            ("Device::d - publish a qos=3", "qos=3 cannot be read; write it like qos=1"),
+            (
+                "Device::d - publish a keep_alive=3",
+                "keep_alive is no fact of publish; remove it; it belongs to connect",
+            ),
+            (
+                "Device::d - connect a listener=b",
+                "the resource is \"a\", and listener=b; the listener of a connect is its resource; remove the fact",
+            ),
+        ] {
+            let error = ask(text).unwrap_err();
+            assert_eq!(format!("{error}; {}", error.remedy), expected, "{text}");
+        }
+    }
+}
