@@ -141,6 +141,8 @@ impl Connection {
         let version = self.link.session.link().version;
         let ticket = inward.ticket();
         let topic = inward.topic.clone();
+        #[cfg(test)]
+        assert_ne!(topic.as_str(), super::tests::PANICS_ON, "provoked");
         let reason = match self.route(inward, now, wakes) {
             Ok(Routed { matched: false, .. }) if version.is_v5() => {
                 ReasonCode::NoMatchingSubscribers
