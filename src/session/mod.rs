@@ -180,9 +180,9 @@ impl Session {
                 }
                 return Ok(Received::Publish(Inward { topic, publish }));
             }
-            Packet::Puback(ack) => self.outbound.puback(ack.packet_id),
-            Packet::Pubrec(ack) => self.outbound.pubrec(&ack, version, out),
-            Packet::Pubcomp(ack) => self.outbound.pubcomp(ack.packet_id),
+            Packet::Puback(ack) => self.outbound.puback(ack.packet_id)?,
+            Packet::Pubrec(ack) => self.outbound.pubrec(&ack, version, out)?,
+            Packet::Pubcomp(ack) => self.outbound.pubcomp(ack.packet_id)?,
             Packet::Pubrel(ack) => {
                 let known = self.inbound.release(ack.packet_id);
                 let reason = if known || !version.is_v5() {
