@@ -65,7 +65,11 @@ fn samples() -> Vec<Kind> {
         Kind::WillDiscarded { topic: "t".into(), policies: Arc::new([]), why: "revoked".into() },
         Kind::PolicyReloaded { old: version(1), new: version(2) },
         Kind::PolicyReloadFailed { old: version(1), why: "unexpected `;`".into() },
-        Kind::ConfigReloaded { old: version(1), new: version(2) },
+        Kind::ConfigReloaded {
+            old: version(1),
+            new: version(2),
+            needs_restart: ["broker.drain".into()].into(),
+        },
         Kind::ConfigReloadFailed { old: version(1), why: "unknown key".into() },
         Kind::ControlCall {
             uid: Some(1000),

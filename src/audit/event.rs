@@ -251,15 +251,19 @@ pub enum Kind {
         #[serde(serialize_with = "text::words")]
         why: Cow<'static, str>,
     },
-    /// A new configuration is in force.
+    /// A new configuration is in force, but for the keys that need a restart.
     #[serde(rename = "config.reloaded")]
     ConfigReloaded {
         /// The one before.
         old: Version,
         /// The one now.
         new: Version,
+        /// The keys whose values the broker was not started with, and does not obey.
+        #[serde(serialize_with = "text::policies")]
+        needs_restart: Arc<[Arc<str>]>,
     },
-    /// A new configuration could not be loaded; the old one stays in force.
+    /// A new configuration could not be taken, or a file of keys and certificates that it names;
+    /// the old one stays in force.
     #[serde(rename = "config.reload-failed")]
     ConfigReloadFailed {
         /// The one that stays.

@@ -83,8 +83,14 @@ impl Outbound {
 
     /// Sends again what was in flight when the last connection ended, in order, as far as the
     /// client's receive maximum lets it: publications with DUP, and PUBREL
-    /// [MQTT-4.4.0-1].
-    pub(super) fn resend(&mut self, link: &Link, now: Instant, out: &mut Vec<u8>) {
+    /// [MQTT-4.4.0-1]. A publication that the client `may` not have any more ends here.
+    pub(super) fn resend(
+        &mut self,
+        link: &Link,
+        now: Instant,
+        may: &mut dyn FnMut(&Delivery) -> bool,
+        out: &mut Vec<u8>,
+    ) {
         let limit = usize::from(link.receive_maximum.get());
         let mut awaited = self
             .inflight
@@ -99,7 +105,7 @@ impl Outbound {
                 State::Done => {}
                 State::Published(delivery) => {
                     // Expired or not: its delivery has begun, so it is brought to its end.
-                    if fits(delivery, link, now) {
+                    if fits(delivery, link, now) && may(delivery) {
                         encode(delivery, Some(entry.packet_id), true, link.version, now, out);
                         awaited += 1;
                     } else {
