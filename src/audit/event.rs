@@ -184,6 +184,9 @@ pub enum Kind {
         /// What the client was told, or would have been.
         #[serde(serialize_with = "text::reason")]
         reason: ReasonCode,
+        /// What the operator should know: which rule, limit or failed evaluation refused it.
+        #[serde(serialize_with = "text::words")]
+        why: Cow<'static, str>,
     },
     /// A client broke the specification.
     #[serde(rename = "violation")]
@@ -335,7 +338,9 @@ impl Kind {
             Target::Topic(text) | Target::Filter(text) => text.len(),
         };
         match self {
-            Self::Denied { target: Some(asked), .. } => target(asked),
+            Self::Denied { target: asked, why, .. } => {
+                why.len().saturating_add(asked.as_ref().map_or(0, target))
+            }
             Self::SubscriptionWithdrawn { filter: text, .. }
             | Self::WillDiscarded { topic: text, .. } => text.len(),
             Self::ConnectionRefused { why, .. }

@@ -350,7 +350,13 @@ impl Connection {
             Refusal::Denied(denial) => denial.policies.iter().cloned().collect(),
             _ => Arc::default(),
         };
-        let denied = Kind::Denied { verb, target, policies, reason: refusal.reason() };
+        let denied = Kind::Denied {
+            verb,
+            target,
+            policies,
+            reason: refusal.reason(),
+            why: refusal.to_string().into(),
+        };
         let broker = &self.link.broker;
         broker.metrics.denials.of(verb).inc();
         if self.link.rate.may_record(now.instant) {
