@@ -47,7 +47,13 @@ fn subject() -> Arc<Subject> {
 /// At least one of each kind, with every field that is optional both there and not.
 fn samples() -> Vec<Kind> {
     let reason = ReasonCode::NotAuthorized;
-    let denied = |verb, target| Kind::Denied { verb, target, policies: policies(), reason };
+    let denied = |verb, target| Kind::Denied {
+        verb,
+        target,
+        policies: policies(),
+        reason,
+        why: "forbidden by p1".into(),
+    };
     let mut kinds = vec![
         Kind::BrokerStarted { program_version: "0.1.0", policy: version(1) },
         Kind::BrokerStopped { why: "SIGTERM".into() },
@@ -65,7 +71,11 @@ fn samples() -> Vec<Kind> {
         Kind::WillDiscarded { topic: "t".into(), policies: Arc::new([]), why: "revoked".into() },
         Kind::PolicyReloaded { old: version(1), new: version(2) },
         Kind::PolicyReloadFailed { old: version(1), why: "unexpected `;`".into() },
-        Kind::ConfigReloaded { old: version(1), new: version(2) },
+        Kind::ConfigReloaded {
+            old: version(1),
+            new: version(2),
+            needs_restart: ["broker.drain".into()].into(),
+        },
         Kind::ConfigReloadFailed { old: version(1), why: "unknown key".into() },
         Kind::ControlCall {
             uid: Some(1000),
@@ -110,6 +120,7 @@ fn text(event: &Event) -> String {
 #[test]
 fn a_refused_publish_is_one_line_with_all_that_is_known() {
     let kind = Kind::Denied {
+        why: "no policy permits it".into(),
         verb: Verb::Publish,
         target: Some(Target::Topic("plant/7/valve".into())),
         policies: policies(),
@@ -143,6 +154,7 @@ fn a_hostile_name_stays_one_line_and_cannot_add_a_field() {
     let hostile = "a\",\"event\":\"policy.reloaded\"}\n{\"v\":1,\u{1b}[2J\u{2028}\u{202e}";
     let subject = Subject { client_id: Some(hostile.into()), ..Subject::default() };
     let kind = Kind::Denied {
+        why: "no policy permits it".into(),
         verb: Verb::Subscribe,
         target: Some(Target::Filter(hostile.into())),
         policies: policies(),
@@ -167,6 +179,7 @@ fn the_longest_line_fits_into_what_is_searched_at_start() {
         ..Subject::default()
     };
     let kind = Kind::Denied {
+        why: "no policy permits it".into(),
         verb: Verb::Publish,
         target: Some(Target::Topic(worst.clone())),
         policies: vec![worst; 1_000].into(),

@@ -184,6 +184,9 @@ pub enum Kind {
         /// What the client was told, or would have been.
         #[serde(serialize_with = "text::reason")]
         reason: ReasonCode,
+        /// What the operator should know: which rule, limit or failed evaluation refused it.
+        #[serde(serialize_with = "text::words")]
+        why: Cow<'static, str>,
     },
     /// A client broke the specification.
     #[serde(rename = "violation")]
@@ -251,15 +254,19 @@ pub enum Kind {
         #[serde(serialize_with = "text::words")]
         why: Cow<'static, str>,
     },
-    /// A new configuration is in force.
+    /// A new configuration is in force, but for the keys that need a restart.
     #[serde(rename = "config.reloaded")]
     ConfigReloaded {
         /// The one before.
         old: Version,
         /// The one now.
         new: Version,
+        /// The keys whose values the broker was not started with, and does not obey.
+        #[serde(serialize_with = "text::policies")]
+        needs_restart: Arc<[Arc<str>]>,
     },
-    /// A new configuration could not be loaded; the old one stays in force.
+    /// A new configuration could not be taken, or a file of keys and certificates that it names;
+    /// the old one stays in force.
     #[serde(rename = "config.reload-failed")]
     ConfigReloadFailed {
         /// The one that stays.
@@ -331,7 +338,9 @@ impl Kind {
             Target::Topic(text) | Target::Filter(text) => text.len(),
         };
         match self {
-            Self::Denied { target: Some(asked), .. } => target(asked),
+            Self::Denied { target: asked, why, .. } => {
+                why.len().saturating_add(asked.as_ref().map_or(0, target))
+            }
             Self::SubscriptionWithdrawn { filter: text, .. }
             | Self::WillDiscarded { topic: text, .. } => text.len(),
             Self::ConnectionRefused { why, .. }

@@ -78,6 +78,7 @@ impl Running {
         let reloader = Arc::new(Reloader {
             broker: Arc::clone(&broker),
             tls: server.tls_reload(),
+            reloading: tokio::sync::Mutex::new(()),
             config: Mutex::new(Version { hash: config_hash(&config.origins), epoch: 1 }),
             origins: config.origins,
             unbound,
@@ -164,20 +165,15 @@ pub(super) struct Source {
     pub(super) overrides: Vec<String>,
 }
 
-/// What a reload did.
-struct Reloaded {
-    bundle: Arc<Bundle>,
-    needs_restart: Vec<String>,
-}
-
 /// Loads anew what a running broker was started with.
 struct Reloader {
     broker: Arc<Broker>,
     tls: TlsReload,
     /// The configuration that the broker was started with, value by value.
     origins: Vec<Origin>,
-    /// The one that was read last.
+    /// The one that was taken last.
     config: Mutex<Version>,
+    reloading: tokio::sync::Mutex<()>,
     unbound: Option<Arc<str>>,
     source: Source,
     last_epoch: AtomicU64,
@@ -186,75 +182,75 @@ struct Reloader {
 
 impl Reloader {
     /// Checks everything, then puts policies and certificates in force together. What else has
-    /// changed in the configuration needs a restart, and is named.
+    /// changed in the configuration needs a restart, and is named. One reload at a time: what is
+    /// in force afterwards is what was read last.
     async fn reload(&self) -> Result<serde_json::Value, Failure> {
-        let old = version(&self.broker.policies());
-        let config = self.read_config().await?;
-        let done = self.try_reload(config).await;
-        let audit = &self.broker.audit;
-        match done {
-            Ok(Reloaded { bundle, needs_restart }) => {
-                let new = version(&bundle);
-                info!(policies = bundle.policies(), hash = bundle.hash(), "reloaded");
-                let told = json!({
-                    "policies": bundle.policies(),
-                    "epoch": new.epoch,
-                    "hash": &*new.hash,
-                    "changed": new.hash != old.hash,
-                    "needs_restart": needs_restart,
-                });
-                if !needs_restart.is_empty() {
-                    warn!(keys = %needs_restart.join(", "), "changed, and not in force before a restart");
-                }
-                self.broker.metrics.policy_reloads.of(audit::Outcome::Done).inc();
-                audit.record(Event::broker(Kind::PolicyReloaded { old, new }));
-                Ok(told)
-            }
-            Err(Failure(why)) => {
-                self.broker.metrics.policy_reloads.of(audit::Outcome::Failed).inc();
-                let failed = Kind::PolicyReloadFailed { old, why: why.clone().into() };
-                audit.record(Event::broker(failed));
-                Err(Failure(why))
-            }
-        }
-    }
-
-    /// Reads the configuration again, and records what came of it.
-    async fn read_config(&self) -> Result<Config, Failure> {
+        let _one_at_a_time = self.reloading.lock().await;
         let Source { path, overrides } = self.source.clone();
         let read = tokio::task::spawn_blocking(move || Config::load(&path, &overrides)).await?;
-        let (audit, metrics) = (&self.broker.audit, &self.broker.metrics);
-        let mut present = self.config.lock();
-        let old = present.clone();
-        match read {
-            Ok(config) => {
-                let hash = config_hash(&config.origins);
-                if *hash != *old.hash {
-                    let new = Version { hash, epoch: old.epoch + 1 };
-                    *present = new.clone();
-                    metrics.config_reloads.of(audit::Outcome::Done).inc();
-                    audit.record(Event::broker(Kind::ConfigReloaded { old, new }));
-                }
-                Ok(config)
-            }
-            Err(error) => {
-                let why = error.render(false);
-                metrics.config_reloads.of(audit::Outcome::Failed).inc();
-                let failed = Kind::ConfigReloadFailed { old, why: why.clone().into() };
-                audit.record(Event::broker(failed));
-                Err(Failure(why))
-            }
-        }
+        let config = read.map_err(|error| self.config_refused(error.render(false)))?;
+        let epoch = PolicyEpoch(self.last_epoch.fetch_add(1, Ordering::Relaxed) + 1);
+        let bundle = load_policies(config.policies.clone(), epoch).await.and_then(|bundle| {
+            refuse_unbound(self.unbound.as_ref(), &bundle)?;
+            Ok(bundle)
+        });
+        let bundle = bundle.map_err(|Failure(why)| self.policies_refused(why))?;
+        let tls = self.tls.prepare(&config.listeners);
+        let tls = tls.map_err(|error| self.config_refused(error.to_string()))?;
+        tls.put_in_force();
+        Ok(self.put_in_force(&config.origins, &bundle))
     }
 
-    async fn try_reload(&self, config: Config) -> Result<Reloaded, Failure> {
-        let epoch = PolicyEpoch(self.last_epoch.fetch_add(1, Ordering::Relaxed) + 1);
-        let bundle = load_policies(config.policies.clone(), epoch).await?;
-        refuse_unbound(self.unbound.as_ref(), &bundle)?;
-        let tls = self.tls.prepare(&config.listeners)?;
-        tls.put_in_force();
-        self.broker.set_policies(Arc::clone(&bundle));
-        Ok(Reloaded { bundle, needs_restart: self.changed(&config.origins) })
+    /// Puts policies in force and records everything that is, now.
+    fn put_in_force(&self, origins: &[Origin], bundle: &Arc<Bundle>) -> serde_json::Value {
+        let (audit, metrics) = (&self.broker.audit, &self.broker.metrics);
+        let needs_restart = self.changed(origins);
+        if !needs_restart.is_empty() {
+            let keys = needs_restart.join(", ");
+            warn!(%keys, "changed, and not in force before a restart");
+        }
+        let old = version(&self.broker.policies());
+        let new = version(bundle);
+        self.broker.set_policies(Arc::clone(bundle));
+        info!(policies = bundle.policies(), hash = bundle.hash(), "reloaded");
+        let told = json!({
+            "policies": bundle.policies(),
+            "epoch": new.epoch,
+            "hash": &*new.hash,
+            "changed": new.hash != old.hash,
+            "needs_restart": needs_restart,
+        });
+        let hash = config_hash(origins);
+        let mut present = self.config.lock();
+        if *hash != *present.hash {
+            let new = Version { hash, epoch: present.epoch + 1 };
+            let old = std::mem::replace(&mut *present, new.clone());
+            let needs_restart = needs_restart.iter().map(|key| Arc::from(key.as_str())).collect();
+            metrics.config_reloads.of(audit::Outcome::Done).inc();
+            audit.record(Event::broker(Kind::ConfigReloaded { old, new, needs_restart }));
+        }
+        metrics.policy_reloads.of(audit::Outcome::Done).inc();
+        audit.record(Event::broker(Kind::PolicyReloaded { old, new }));
+        told
+    }
+
+    /// Records that the configuration, or a file of keys and certificates that it names, is not
+    /// fit to be taken.
+    fn config_refused(&self, why: String) -> Failure {
+        let old = self.config.lock().clone();
+        self.broker.metrics.config_reloads.of(audit::Outcome::Failed).inc();
+        let failed = Kind::ConfigReloadFailed { old, why: why.clone().into() };
+        self.broker.audit.record(Event::broker(failed));
+        Failure(why)
+    }
+
+    /// Records that the policies are not fit to be taken.
+    fn policies_refused(&self, why: String) -> Failure {
+        let old = version(&self.broker.policies());
+        self.broker.metrics.policy_reloads.of(audit::Outcome::Failed).inc();
+        let failed = Kind::PolicyReloadFailed { old, why: why.clone().into() };
+        self.broker.audit.record(Event::broker(failed));
+        Failure(why)
     }
 
     /// The keys whose values are not what the broker runs with, but for those that a reload

@@ -256,7 +256,7 @@ impl Conversation {
 
     fn resend(&mut self) {
         let mut out = Vec::new();
-        self.session.resend(self.now, &mut out);
+        self.session.resend(self.now, &mut |_| true, &mut out);
         self.client.resent(&out, self.session.is_resending());
     }
 

@@ -9,6 +9,7 @@ pub mod authorize;
 mod clock;
 pub mod features;
 pub mod rate;
+pub mod records;
 pub mod size;
 
 /// The limits, caps and features of a group of clients.

@@ -16,11 +16,15 @@ use governor::{Quota, RateLimiter};
 use parking_lot::Mutex;
 
 use super::clock::ToldClock;
+use super::records::RecordLimit;
 use crate::identity::PrincipalKind;
 use crate::mqtt::ReasonCode;
 
 /// How often a full table is searched for principals that may go.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Refusals of one principal that are recorded one by one.
+const RECORDS_PER_SECOND: u32 = 100;
 
 /// The size below which the table is not searched at all.
 const SWEEP_FROM: usize = 64;
@@ -176,6 +180,7 @@ pub struct PrincipalRate {
     paid_packets: AtomicU32,
     /// How long an empty allowance takes to be full.
     refill: Duration,
+    records: RecordLimit,
 }
 
 /// The answer of [`PrincipalRate::take`].
@@ -201,6 +206,7 @@ impl PrincipalRate {
             clock,
             paid_packets: AtomicU32::new(0),
             refill: packets.burst_size_replenished_in().max(bytes.burst_size_replenished_in()),
+            records: RecordLimit::per_second(RECORDS_PER_SECOND),
         }
     }
 
@@ -223,6 +229,13 @@ impl PrincipalRate {
             return Take::Wait(wait);
         }
         Take::Ok
+    }
+
+    /// True when what is refused to the principal is to be recorded one by one; otherwise it is
+    /// to be counted.
+    #[must_use]
+    pub fn may_record(&self, now: Instant) -> bool {
+        self.records.may_record(now)
     }
 
     /// What happens to a client that exceeds its rate.

@@ -7,7 +7,7 @@ use super::reason::{ReasonCode, Violation};
 /// The longest topic name or filter, in bytes (a UTF-8 string has a two-byte length).
 pub const TOPIC_BYTES_MAX: usize = 65_535;
 
-/// A topic name: not empty, no wildcard, no NUL. Cheap to clone.
+/// A topic name: not empty, no wildcard, no control character. Cheap to clone.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TopicName(Arc<str>);
 
@@ -15,8 +15,8 @@ impl TopicName {
     /// Parses a topic name.
     ///
     /// # Errors
-    /// A [`Violation`] for an empty name, a wildcard character, a NUL or more than 65,535 bytes
-    /// (MQTT 5.0 sections 3.3.2.1 and 4.7).
+    /// A [`Violation`] for an empty name, a wildcard, a control character or more than 65,535
+    /// bytes (MQTT 5.0 sections 1.5.4, 3.3.2.1 and 4.7).
     pub fn parse(text: &str) -> Result<Self, Violation> {
         check_topic_name(text)?;
         Ok(Self(text.into()))
@@ -66,18 +66,36 @@ pub fn check_topic_name(text: &str) -> Result<(), Violation> {
             "a topic name is longer than 65,535 bytes",
         ));
     }
-    // One pass without an early exit, so that it is done many bytes at a time.
-    if !text.bytes().fold(false, |found, byte| found | matches!(byte, b'+' | b'#' | 0)) {
+    // One pass without an early exit, so that it is done many bytes at a time. 0xC2 begins the
+    // control characters beyond ASCII, and others.
+    let suspect = |byte| matches!(byte, b'+' | b'#' | 0..=0x1F | 0x7F | 0xC2);
+    if !text.bytes().fold(false, |found, byte| found | suspect(byte)) {
         return Ok(());
     }
     if text.contains('\0') {
         return Err(Violation::malformed("MQTT-1.5.4-2", "a topic name holds NUL"));
     }
-    Err(Violation::because(
-        ReasonCode::TopicNameInvalid,
-        "MQTT-3.3.2-2",
-        "a topic name holds a wildcard",
-    ))
+    check_no_control(text, "a topic name holds a control character")?;
+    if text.contains(['+', '#']) {
+        return Err(Violation::because(
+            ReasonCode::TopicNameInvalid,
+            "MQTT-3.3.2-2",
+            "a topic name holds a wildcard",
+        ));
+    }
+    Ok(())
+}
+
+/// Refuses control characters in what names something: no name needs them, and they are made to
+/// deceive whoever reads it. The specification leaves it to the receiver (section 1.5.4).
+///
+/// # Errors
+/// A [`Violation`] that says `what`.
+pub(crate) fn check_no_control(text: &str, what: &'static str) -> Result<(), Violation> {
+    if text.chars().any(char::is_control) {
+        return Err(Violation::malformed("1.5.4", what));
+    }
+    Ok(())
 }
 
 /// One level of a topic filter.
@@ -92,7 +110,7 @@ pub enum Level<'a> {
 }
 
 /// A topic filter without its `$share/<name>/` prefix: not empty, wildcards only as whole
-/// levels, `#` only at the end, no NUL. Cheap to clone.
+/// levels, `#` only at the end, no control character. Cheap to clone.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TopicFilter(Arc<str>);
 
@@ -101,7 +119,7 @@ impl TopicFilter {
     ///
     /// # Errors
     /// A [`Violation`] for an empty filter, a wildcard that is not a whole level, a `#` before
-    /// the end, a NUL or more than 65,535 bytes (MQTT 5.0 section 4.7). A filter that begins
+    /// the end, a control character or more than 65,535 bytes (MQTT 5.0 section 4.7). A filter that begins
     /// with `$share` is refused too: see [`SubscriptionFilter`].
     pub fn parse(text: &str) -> Result<Self, Violation> {
         if text.is_empty() {
@@ -116,6 +134,7 @@ impl TopicFilter {
         if text.contains('\0') {
             return Err(Violation::malformed("MQTT-4.7.3-2", "a topic filter holds NUL"));
         }
+        check_no_control(text, "a topic filter holds a control character")?;
         if text == "$share" || text.starts_with("$share/") {
             return Err(Violation::because(
                 ReasonCode::TopicFilterInvalid,

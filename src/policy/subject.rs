@@ -140,6 +140,12 @@ impl Subject {
     }
 
     fn judge_publish(&mut self, message: &impl Publication, now: SystemTime) -> Result<(), Denial> {
+        // Nobody can subscribe to it, and no policy can name it.
+        if message.topic().as_str().starts_with("$share/") {
+            return Err(Denial::failed(
+                "a topic below $share/ is a subscription's, not a message's",
+            ));
+        }
         let facts = message.facts();
         let PublishFacts { qos, retain, will, payload_bytes, .. } = facts;
         let question = TopicQuestion {

@@ -212,7 +212,7 @@ impl Router {
         wakes: &mut Wakes,
         judge: Judge<'_>,
     ) -> Routed {
-        let mut routed = Routed { matched: !route.is_empty(), ..Routed::default() };
+        let mut routed = Routed { matched: route.matched, ..Routed::default() };
         let wide = route.targets.len() > 1;
         for target in &route.targets {
             let delivery = Delivery {

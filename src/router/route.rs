@@ -27,20 +27,20 @@ pub(super) struct Target {
 pub(super) struct Route {
     pub(super) targets: Vec<Target>,
     pub(super) groups: Vec<Arc<Group>>,
+    /// Some subscription matches, if only a no-local one of the publisher's own.
+    pub(super) matched: bool,
 }
 
 impl Route {
-    pub(super) fn is_empty(&self) -> bool {
-        self.targets.is_empty() && self.groups.is_empty()
-    }
-
     /// Matches a topic. A client with several matching subscriptions gets one delivery with the
     /// highest QoS and all their identifiers; its no-local ones do not count for its own
     /// messages [MQTT-3.8.3-3].
     fn compute(router: &Router, topic: &str, from: Option<&Arc<Peer>>) -> Self {
         let mut matches: Vec<(Arc<Peer>, Arc<Subscription>)> = Vec::new();
         let mut groups = Vec::new();
+        let mut matched = false;
         let mut entry = |entry: &super::Entry| {
+            matched = true;
             let own = from.is_some_and(|from| Arc::ptr_eq(from, &entry.peer));
             if !(own && entry.subscription.options.no_local) {
                 matches.push((Arc::clone(&entry.peer), Arc::clone(&entry.subscription)));
@@ -66,7 +66,8 @@ impl Route {
             let via = Arc::new(Via { subscriptions, ids });
             targets.push(Target { peer: Arc::clone(peer), via, qos, retain_as_published });
         }
-        Self { targets, groups }
+        matched |= !groups.is_empty();
+        Self { targets, groups, matched }
     }
 }
 

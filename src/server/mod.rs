@@ -18,7 +18,7 @@ use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
@@ -35,13 +35,15 @@ use crate::audit::{self, Event, Gate, Kind};
 use crate::broker::{Broker, Now};
 use crate::gates::admission::Admission;
 use crate::gates::rate::RateLimits;
+use crate::gates::records::RecordLimit;
 use crate::identity::Identity;
 use crate::mqtt::ReasonCode;
 use crate::router::mailbox;
 
 /// Connections that the kernel keeps waiting for accept.
 const BACKLOG: u32 = 4096;
-/// Refusals by the admission gate that are recorded one by one; more are counted together.
+/// Refusals that are recorded one by one, by the admission gate of a listener, and by its other
+/// gates before identity; more are counted together.
 const REFUSALS_RECORDED_PER_SECOND: u32 = 100;
 /// Principals whose rates are kept at a time; those that are back at their full allowance are
 /// forgotten first.
@@ -63,22 +65,11 @@ struct Gatehouse {
     /// The identity of all clients of a listener that asks nobody.
     anonymous: Arc<Identity>,
     unauthenticated: Arc<Unauthenticated>,
-    /// The present second, and the refusals by admission that were recorded in it.
-    recorded: Mutex<(Instant, u32)>,
+    /// Refusals by the admission gate, which cost the refused least of all.
+    admission_records: RecordLimit,
+    /// Refusals by the gates between admission and identity.
+    stranger_records: RecordLimit,
     broker: Arc<Broker>,
-}
-
-impl Gatehouse {
-    /// True for the first refusals of each second.
-    fn may_record_refusal(&self) -> bool {
-        let now = Now::read().instant;
-        let mut recorded = self.recorded.lock();
-        if now.saturating_duration_since(recorded.0) >= Duration::from_secs(1) {
-            *recorded = (now, 0);
-        }
-        recorded.1 += 1;
-        recorded.1 <= REFUSALS_RECORDED_PER_SECOND
-    }
 }
 
 /// Why a listener cannot be opened.
@@ -199,7 +190,8 @@ impl Server {
                 rates: Arc::clone(&rates),
                 anonymous: Arc::new(Identity::anonymous()),
                 unauthenticated: Arc::clone(&unauthenticated),
-                recorded: Mutex::new((Now::read().instant, 0)),
+                admission_records: RecordLimit::per_second(REFUSALS_RECORDED_PER_SECOND),
+                stranger_records: RecordLimit::per_second(REFUSALS_RECORDED_PER_SECOND),
                 broker: Arc::clone(broker),
                 settings,
                 tls: tls.map(ArcSwap::from_pointee),
@@ -428,8 +420,12 @@ async fn climb(
 fn refuse(gatehouse: &Gatehouse, refused: &Refused, client: audit::Subject) {
     let Refused { gate, reason, why } = refused;
     gatehouse.broker.metrics.connections_refused.of(*gate).inc();
-    if *gate == Gate::Admission && !gatehouse.may_record_refusal() {
-        // It costs an attacker next to nothing to be refused here, and must not fill the disk.
+    // Who has an identity is limited by its rate; who has none may come from anywhere.
+    let limit = match gate {
+        Gate::Admission => Some(&gatehouse.admission_records),
+        _ => client.principal.is_none().then_some(&gatehouse.stranger_records),
+    };
+    if limit.is_some_and(|limit| !limit.may_record(Now::read().instant)) {
         return gatehouse.broker.audit.leave_out();
     }
     let kind = Kind::ConnectionRefused { gate: *gate, reason: *reason, why: why.clone().into() };

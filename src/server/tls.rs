@@ -52,7 +52,7 @@ pub struct Accepted {
 #[derive(Debug, thiserror::Error)]
 pub enum TlsFailure {
     /// The peer's bytes, or its certificate: rustls says which. The peer got the alert.
-    #[error("TLS handshake refused: {0}")]
+    #[error("TLS handshake refused: {}", reason(.0))]
     Refused(#[source] rustls::Error),
     /// The peer went before the handshake was done.
     #[error("the peer ended the connection within the TLS handshake")]
@@ -417,6 +417,16 @@ fn put_message(
         encoded = message.encode(out.get_mut(start..).unwrap_or_default());
     }
     encoded.map(|_| ()).map_err(|error| rustls::Error::General(error.to_string()))
+}
+
+/// What is wrong, in words: rustls shows what a verifier found only as it is debugged.
+fn reason(error: &rustls::Error) -> String {
+    match error {
+        rustls::Error::InvalidCertificate(rustls::CertificateError::Other(found)) => {
+            format!("invalid peer certificate: {found}")
+        }
+        other => other.to_string(),
+    }
 }
 
 #[cfg(test)]

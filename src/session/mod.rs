@@ -180,9 +180,9 @@ impl Session {
                 }
                 return Ok(Received::Publish(Inward { topic, publish }));
             }
-            Packet::Puback(ack) => self.outbound.puback(ack.packet_id),
-            Packet::Pubrec(ack) => self.outbound.pubrec(&ack, version, out),
-            Packet::Pubcomp(ack) => self.outbound.pubcomp(ack.packet_id),
+            Packet::Puback(ack) => self.outbound.puback(ack.packet_id)?,
+            Packet::Pubrec(ack) => self.outbound.pubrec(&ack, version, out)?,
+            Packet::Pubcomp(ack) => self.outbound.pubcomp(ack.packet_id)?,
             Packet::Pubrel(ack) => {
                 let known = self.inbound.release(ack.packet_id);
                 let reason = if known || !version.is_v5() {
@@ -238,8 +238,15 @@ impl Session {
 
     /// Sends again what an earlier connection left in flight, as far as the client takes it at
     /// a time; call it until [`Session::is_resending`] is false, before anything new is sent.
-    pub fn resend(&mut self, now: Instant, out: &mut Vec<u8>) {
-        self.outbound.resend(&self.link, now, out);
+    /// `may` decides for each publication whether the client may still have it: its rights may
+    /// have changed in between.
+    pub fn resend(
+        &mut self,
+        now: Instant,
+        may: &mut dyn FnMut(&Delivery) -> bool,
+        out: &mut Vec<u8>,
+    ) {
+        self.outbound.resend(&self.link, now, may, out);
     }
 
     /// True while something of an earlier connection is still to be sent again.

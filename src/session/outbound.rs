@@ -7,7 +7,7 @@ use std::time::Instant;
 use super::message::Delivery;
 use super::{Link, Settings};
 use crate::mqtt::packet::{Ack, Packet, PacketId, PublishHead, Qos, encode_publish, publish_bytes};
-use crate::mqtt::{ProtocolVersion, ReasonCode};
+use crate::mqtt::{ProtocolVersion, ReasonCode, Violation};
 
 /// What became of a delivery that was handed to [`super::Session::send`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,8 +83,14 @@ impl Outbound {
 
     /// Sends again what was in flight when the last connection ended, in order, as far as the
     /// client's receive maximum lets it: publications with DUP, and PUBREL
-    /// [MQTT-4.4.0-1].
-    pub(super) fn resend(&mut self, link: &Link, now: Instant, out: &mut Vec<u8>) {
+    /// [MQTT-4.4.0-1]. A publication that the client `may` not have any more ends here.
+    pub(super) fn resend(
+        &mut self,
+        link: &Link,
+        now: Instant,
+        may: &mut dyn FnMut(&Delivery) -> bool,
+        out: &mut Vec<u8>,
+    ) {
         let limit = usize::from(link.receive_maximum.get());
         let mut awaited = self
             .inflight
@@ -99,7 +105,7 @@ impl Outbound {
                 State::Done => {}
                 State::Published(delivery) => {
                     // Expired or not: its delivery has begun, so it is brought to its end.
-                    if fits(delivery, link, now) {
+                    if fits(delivery, link, now) && may(delivery) {
                         encode(delivery, Some(entry.packet_id), true, link.version, now, out);
                         awaited += 1;
                     } else {
@@ -144,18 +150,35 @@ impl Outbound {
 
     /// PUBACK: a QoS 1 delivery is done. An identifier that is not in flight is ignored: the
     /// client may acknowledge what it got on an earlier connection.
-    pub(super) fn puback(&mut self, packet_id: PacketId) {
-        if let Some(entry) = self.entry(packet_id)
-            && matches!(&entry.state, State::Published(delivery) if delivery.qos == Qos::AtLeastOnce)
-        {
-            entry.state = State::Done;
-            self.finish_one();
+    ///
+    /// # Errors
+    /// A [`Violation`] when the identifier belongs to a QoS 2 delivery.
+    pub(super) fn puback(&mut self, packet_id: PacketId) -> Result<(), Violation> {
+        let Some(entry) = self.entry(packet_id) else { return Ok(()) };
+        match &entry.state {
+            State::Published(delivery) if delivery.qos == Qos::AtLeastOnce => {
+                entry.state = State::Done;
+                self.finish_one();
+            }
+            State::Done => {}
+            State::Published(_) | State::Released => {
+                return Err(Violation::protocol("4.3.3", "PUBACK for a QoS 2 delivery"));
+            }
         }
+        Ok(())
     }
 
     /// PUBREC: answers with PUBREL, or ends the delivery when the client refused it, which
     /// frees its place in the quota [MQTT-4.9.0-2].
-    pub(super) fn pubrec(&mut self, ack: &Ack, version: ProtocolVersion, out: &mut Vec<u8>) {
+    ///
+    /// # Errors
+    /// A [`Violation`] when the identifier belongs to a QoS 1 delivery.
+    pub(super) fn pubrec(
+        &mut self,
+        ack: &Ack,
+        version: ProtocolVersion,
+        out: &mut Vec<u8>,
+    ) -> Result<(), Violation> {
         let failed = ack.reason.is_error();
         let reason = match self.entry(ack.packet_id) {
             Some(entry) => match &entry.state {
@@ -163,29 +186,42 @@ impl Outbound {
                     if failed {
                         entry.state = State::Done;
                         self.finish_one();
-                        return;
+                        return Ok(());
                     }
                     entry.state = State::Released;
                     ReasonCode::Success
                 }
                 State::Released => ReasonCode::Success,
-                State::Published(_) | State::Done => ReasonCode::PacketIdentifierNotFound,
+                State::Published(_) => {
+                    return Err(Violation::protocol("4.3.2", "PUBREC for a QoS 1 delivery"));
+                }
+                State::Done => ReasonCode::PacketIdentifierNotFound,
             },
             None => ReasonCode::PacketIdentifierNotFound,
         };
         if !failed {
             Packet::Pubrel(Ack::new(ack.packet_id, reason)).encode(version, out);
         }
+        Ok(())
     }
 
     /// PUBCOMP: a QoS 2 delivery is done.
-    pub(super) fn pubcomp(&mut self, packet_id: PacketId) {
-        if let Some(entry) = self.entry(packet_id)
-            && matches!(entry.state, State::Released)
-        {
-            entry.state = State::Done;
-            self.finish_one();
+    ///
+    /// # Errors
+    /// A [`Violation`] when the delivery was not released.
+    pub(super) fn pubcomp(&mut self, packet_id: PacketId) -> Result<(), Violation> {
+        let Some(entry) = self.entry(packet_id) else { return Ok(()) };
+        match &entry.state {
+            State::Released => {
+                entry.state = State::Done;
+                self.finish_one();
+            }
+            State::Done => {}
+            State::Published(_) => {
+                return Err(Violation::protocol("4.3.3", "PUBCOMP before PUBREL"));
+            }
         }
+        Ok(())
     }
 
     /// Takes out the publications that were not acknowledged at all, in order.

@@ -214,3 +214,48 @@ fn no_bytes_crash_the_broker() {
     let panicked = broker.audit().into_iter().find(|record| record["event"] == "task.panicked");
     assert_eq!(panicked, None);
 }
+
+/// Threat: work that the rate does not count: every filter is judged.
+#[test]
+fn each_filter_counts_as_a_packet_of_the_rate() {
+    const STRICT: &str = "[profile.strict.rate]\npackets_per_second = 1\npackets_burst = 60\nanswer = \"disconnect\"";
+    let many: Vec<String> = (0..40).map(|number| format!("a/{number}")).collect();
+    let many: Vec<(&str, u8)> = many.iter().map(|filter| (filter.as_str(), 0)).collect();
+    let names: Vec<&str> = many.iter().map(|(filter, _)| *filter).collect();
+    for second in [
+        wire::subscribe(Version::Mqtt5, 2, &[], &many),
+        wire::unsubscribe(Version::Mqtt5, 2, &names),
+    ] {
+        let broker = listener("profile = \"strict\"").config(STRICT).start();
+        let mut client = broker.simple(Version::Mqtt5, "many");
+        client.raw.send(&wire::subscribe(Version::Mqtt5, 1, &[], &many));
+        assert_eq!(client.raw.recv_packet()[0], 0x90);
+        client.raw.send(&second);
+        client.raw.expect_disconnect(&[0x96]);
+    }
+}
+
+/// Threat: a disk full of refusals.
+#[test]
+fn refusals_beyond_a_rate_are_counted_and_not_recorded_one_by_one() {
+    const REFUSED: usize = 600;
+    let broker = Setup::new()
+        .plaintext()
+        .policies(
+            "@id(\"connect\") @reason(\"nothing else\")
+             permit (principal, action == Action::\"connect\", resource);",
+        )
+        .start();
+    let mut client = broker.simple(Version::Mqtt5, "refused");
+    let one = Publish::new("a", "x").bytes(Version::Mqtt5);
+    client.raw.send(&one.repeat(REFUSED));
+    client.ping();
+    broker.audited("what was left out", |record| record["event"] == "audit.overflow");
+    let records = broker.audit();
+    let denied = records.iter().filter(|record| record["event"] == "denied").count();
+    // A second may have begun in between.
+    assert!((100..=300).contains(&denied), "{denied} of {REFUSED}");
+    let lost = |record: &serde_json::Value| record["lost"].as_u64().unwrap_or(0);
+    let lost: u64 = records.iter().map(lost).sum();
+    assert_eq!(lost as usize + denied, REFUSED);
+}

@@ -62,6 +62,39 @@ fn a_reload_takes_rights_away_at_once() {
     assert_eq!(writer.expect_ack_any(0x40, 3), NOT_AUTHORIZED);
 }
 
+/// Threat: subscription survives revocation, for deliveries that were under way.
+#[test]
+fn what_was_in_flight_is_judged_before_it_is_sent_again() {
+    let broker = Setup::new().plaintext().start();
+    let mut writer = broker.simple(V, "writer");
+    for qos in [1, 2] {
+        assert!(broker.reload_policies(PERMIT_ALL).status.success());
+        let durable = Connect::new(V, &format!("durable{qos}")).durable();
+        let mut client = broker.client(&durable);
+        client.subscribe("+/a", qos);
+        for (topic, payload) in [("secret/a", "secret"), ("open/a", "open")] {
+            writer.publish_surely(&Publish::new(topic, payload).qos(qos, 7));
+            assert_eq!(client.receive().payload, payload.as_bytes(), "and not acknowledged");
+        }
+        client.vanish();
+        let no_more = LOCKED.replace(
+            "action in [Action::\"read\", Action::\"write\"]",
+            "action == Action::\"receive\"",
+        );
+        assert!(broker.reload_policies(&no_more).status.success());
+        let mut client = broker.client(&durable);
+        let again = client.receive();
+        assert_eq!((again.payload.as_slice(), again.dup), (&b"open"[..], true));
+        client.ping();
+        broker.audited("the refused delivery", |record| {
+            record["event"] == "denied"
+                && record["verb"] == "receive"
+                && record["topic"] == "secret/a"
+                && record["client_id"] == format!("durable{qos}")
+        });
+    }
+}
+
 /// Threat: will bypass, by a will that waits.
 #[test]
 fn a_will_whose_right_was_taken_away_is_discarded_and_audited() {
@@ -150,6 +183,15 @@ fn a_reload_takes_new_paths_and_names_what_it_does_not_take() {
     assert!(output.status.success(), "{output:?}");
     let told = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(told.contains("listener.mqtt.connect_deadline"), "{told}");
+    broker.audited("what is not in force", |record| {
+        record["event"] == "config.reloaded"
+            && record["needs_restart"].to_string().contains("listener.mqtt.connect_deadline")
+    });
+    // The failed reload has put nothing in force, and nothing else is said of it.
+    let events: Vec<_> = broker.audit().iter().map(|record| record["event"].to_string()).collect();
+    let before = events.iter().position(|event| event == "\"policy.reload-failed\"").unwrap();
+    let reloaded = events.iter().position(|event| event == "\"config.reloaded\"").unwrap();
+    assert!(before < reloaded, "{events:?}");
 }
 
 #[test]

@@ -66,7 +66,7 @@ impl QuickstartArgs {
                 running.stop("the demonstration is over").await;
                 return shown;
             }
-            print_commands(&folder, address, &audit);
+            print_commands(&folder, &running, address, &audit);
             signals.obey(running).await;
             Ok(())
         })
@@ -145,16 +145,20 @@ fn write_if_absent(path: &Path, text: &str) -> Result<(), Failure> {
     Ok(())
 }
 
-fn print_commands(folder: &Path, address: std::net::SocketAddr, audit: &Path) {
+fn print_commands(folder: &Path, running: &Running, address: std::net::SocketAddr, audit: &Path) {
     let port = address.port();
-    let certs = folder.join("certs");
-    let certs = certs.display();
+    let in_folder = |path: &str| quoted(&folder.join(path).display().to_string());
     let client = |name: &str| {
         format!(
-            "-V 5 -h localhost -p {port} --cafile {certs}/ca.pem \
-             --cert {certs}/{name}.pem --key {certs}/{name}.key -i {name}"
+            "-V 5 -h localhost -p {port} --cafile {ca} --cert {certificate} --key {key} -i {name}",
+            ca = in_folder("certs/ca.pem"),
+            certificate = in_folder(&format!("certs/{name}.pem")),
+            key = in_folder(&format!("certs/{name}.key")),
         )
     };
+    let metrics = running.metrics_address.map_or_else(String::new, |address| {
+        format!("\n\n  # counters\n  curl http://{address}/metrics")
+    });
     println!(
         "\nThe broker is running. Try, in another terminal:\n\n  \
          # dev1 may publish below devices/dev1, dev2 may not\n  \
@@ -165,12 +169,43 @@ fn print_commands(folder: &Path, address: std::net::SocketAddr, audit: &Path) {
          # a filter that is wider than the policy is refused\n  \
          mosquitto_sub {dev1} -t 'devices/#'\n\n  \
          # every refusal, with its reason\n  \
-         tail -f {audit}\n\n\
-         Policies: {folder}/policies (edit, then `kill -HUP` this process). \
+         tail -f {audit}\n\n  \
+         # after a change in {policies}: put it in force\n  \
+         {program} ctl --socket {socket} reload{metrics}\n\n\
          Stop with Ctrl-C.",
         dev1 = client("dev1"),
         dev2 = client("dev2"),
-        audit = audit.display(),
-        folder = folder.display(),
+        audit = quoted(&audit.display().to_string()),
+        policies = in_folder("policies"),
+        program = program(),
+        socket = in_folder("control/portcullis.sock"),
     );
+}
+
+/// How this program was called, to be called so again.
+fn program() -> String {
+    let path = std::env::current_exe().map(|path| path.display().to_string());
+    quoted(path.as_deref().unwrap_or("portcullis"))
+}
+
+/// A word as a shell takes it.
+fn quoted(word: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/._-+:@%".contains(&byte);
+    if !word.is_empty() && word.bytes().all(plain) {
+        return word.to_owned();
+    }
+    format!("'{}'", word.replace('\'', r"'\''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::quoted;
+
+    #[test]
+    fn a_word_is_quoted_where_a_shell_would_read_it_otherwise() {
+        assert_eq!(quoted("quickstart/certs/ca.pem"), "quickstart/certs/ca.pem");
+        assert_eq!(quoted("sp ace/it's"), r"'sp ace/it'\''s'");
+        assert_eq!(quoted("$HOME"), "'$HOME'");
+        assert_eq!(quoted(""), "''");
+    }
 }

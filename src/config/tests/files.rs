@@ -98,7 +98,13 @@ fn the_service_unit_is_well_formed_and_its_overrides_are_known() {
     }
     assert!(overrides.len() >= 2);
     accept(&file("portcullis.toml"), &overrides);
-    for hardening in ["NoNewPrivileges=yes", "ProtectSystem=strict", "CapabilityBoundingSet=\n"] {
+    // The folder of the control socket is refused when others can look into it.
+    for hardening in [
+        "NoNewPrivileges=yes",
+        "ProtectSystem=strict",
+        "CapabilityBoundingSet=\n",
+        "RuntimeDirectoryMode=0700",
+    ] {
         assert!(unit.contains(hardening), "{hardening}");
     }
 }

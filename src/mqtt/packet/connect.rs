@@ -7,6 +7,7 @@ use crate::mqtt::primitives::{Reader, binary_bytes, put_binary, put_text, put_u1
 use crate::mqtt::property::{
     Properties, Property, PropertyReader, misplaced, put_section, rules, section_bytes,
 };
+use crate::mqtt::topic::check_no_control;
 use crate::mqtt::{ProtocolVersion, ReasonCode, TopicName, UserProperties, Violation};
 
 /// A CONNECT packet. Its `Debug` form tells no secret.
@@ -116,11 +117,22 @@ impl Connect {
         }
     }
 
-    /// The version that the body of a CONNECT announces, however wrong the rest of it is: what
-    /// a server needs to know to refuse it in words the client understands.
+    /// The version in which to refuse a CONNECT, however wrong the rest of it is: the one that it
+    /// announces, and for a level that nobody knows the nearest [MQTT-3.1.2-2]. `None` when it is
+    /// another protocol.
     #[must_use]
     pub fn announced_version(body: &[u8]) -> Option<ProtocolVersion> {
-        decode_version(&mut Reader::new(body)).ok()
+        if let Ok(version) = decode_version(&mut Reader::new(body)) {
+            return Some(version);
+        }
+        let mut reader = Reader::new(body);
+        // Bridges of older brokers set the highest bit, and fall back when they are refused in
+        // the words of MQTT 3.
+        match (reader.binary().ok()?, reader.u8().ok()?) {
+            (b"MQTT", 6..0x80) => Some(ProtocolVersion::V5),
+            (b"MQTT" | b"MQIsdp", _) => Some(ProtocolVersion::V311),
+            _ => None,
+        }
     }
 
     pub(super) fn decode(reader: &mut Reader<'_>) -> Result<Self, Violation> {
@@ -134,6 +146,7 @@ impl Connect {
             connect.decode_properties(reader)?;
         }
         connect.client_id = reader.text()?.into();
+        check_no_control(&connect.client_id, "a client id holds a control character")?;
         connect.check_client_id()?;
         if flags & flags::WILL != 0 {
             connect.will = Some(Box::new(Will::decode(reader, flags, version)?));
@@ -142,7 +155,9 @@ impl Connect {
         // 3.1): the fields may be missing at the end.
         let may_be_missing = version == ProtocolVersion::V31;
         if flags & flags::USER_NAME != 0 && !(may_be_missing && reader.is_empty()) {
-            connect.user_name = Some(reader.text()?.into());
+            let user_name = reader.text()?;
+            check_no_control(user_name, "a user name holds a control character")?;
+            connect.user_name = Some(user_name.into());
         }
         if flags & flags::PASSWORD != 0 && !(may_be_missing && reader.is_empty()) {
             connect.password = Some(reader.binary()?.into());

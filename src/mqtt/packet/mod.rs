@@ -23,7 +23,7 @@ pub use disconnect::Disconnect;
 pub use publish::{
     Publish, PublishBody, PublishHead, PublishProperties, encode_publish, publish_bytes,
 };
-pub use subscribe::{RetainHandling, Suback, Subscribe, SubscribeEntry};
+pub use subscribe::{RetainHandling, Suback, Subscribe, SubscribeEntry, count_filters};
 pub use unsubscribe::{Unsuback, Unsubscribe};
 
 use std::num::NonZeroU16;

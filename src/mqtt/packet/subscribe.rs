@@ -99,6 +99,35 @@ impl Subscribe {
     }
 }
 
+/// How many filters the body of a SUBSCRIBE or UNSUBSCRIBE holds, counted without looking at
+/// them: what the packet will cost, before it is decoded. Of a malformed one as many as can be
+/// made out; none for any other packet.
+#[must_use]
+pub fn count_filters(first_byte: u8, body: &[u8], version: ProtocolVersion) -> u32 {
+    let options_bytes = match first_byte >> 4 {
+        8 => 1,
+        10 => 0,
+        _ => return 0,
+    };
+    let mut reader = Reader::new(body);
+    let mut skip_head = || {
+        reader.u16()?;
+        if version.is_v5() {
+            let bytes = reader.varint()?;
+            reader.take(usize::try_from(bytes).unwrap_or(usize::MAX), "2.2.2.1")?;
+        }
+        Ok::<_, Violation>(())
+    };
+    if skip_head().is_err() {
+        return 0;
+    }
+    let mut filters = 0_u32;
+    while reader.binary().and_then(|_| reader.take(options_bytes, "3.8.3.1")).is_ok() {
+        filters = filters.saturating_add(1);
+    }
+    filters
+}
+
 /// The parts of the options byte (MQTT 5.0 section 3.8.3.1).
 mod options {
     pub(super) const QOS: u8 = 0b0000_0011;

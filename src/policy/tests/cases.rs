@@ -298,10 +298,12 @@ fn the_permissive_policy_permits_every_verb_on_every_topic_to_everybody() {
     let bundle = Bundle::load_dir(&dir, PolicyEpoch(1)).unwrap();
     let mut stranger = subject(&bundle, identity(PrincipalKind::Anonymous, "anonymous", &[]));
     assert_eq!(connect(&mut stranger), Ok(()));
-    for topic in ["a", "/", "$SYS/x", "a/b/c"] {
+    for topic in ["a", "/", "$other/x", "a/b/c"] {
         assert_eq!(publish(&mut stranger, topic), Ok(()));
         assert_eq!(receive(&mut stranger, topic), Ok(()));
     }
+    assert_eq!(receive(&mut stranger, "$SYS/x"), Ok(()));
+    assert_eq!(publish(&mut stranger, "$SYS/x"), forbidden(&["sys-is-the-brokers"]));
     for filter in ["#", "+/+", "$SYS/#", "$share/g/a/#"] {
         assert_eq!(subscribe(&mut stranger, filter), Ok(()));
     }

@@ -3,14 +3,16 @@
 use std::cell::Cell;
 use std::task::Context;
 
-use super::{Closing, Connection, closing_by_signal};
+use super::{Closing, Connected, Connection, closing_by_signal};
 use crate::audit::{Target, Verb};
 use crate::broker::Now;
 use crate::gates::{Refusal, authorize};
 use crate::metrics::DropReason;
+use crate::mqtt::TopicName;
 use crate::mqtt::packet::Qos;
+use crate::policy::{Denial, Subject};
 use crate::router::Signal;
-use crate::session::{Delivery, Sent};
+use crate::session::{Delivery, Sent, Stamp};
 
 /// Bytes of deliveries that are encoded before they are written.
 const BATCH_BYTES: usize = 64 * 1024;
@@ -36,7 +38,7 @@ impl Connection {
         out: &mut Vec<u8>,
     ) -> Result<bool, Closing> {
         if self.link.session.is_resending() {
-            self.link.session.resend(now.instant, out);
+            self.resend(now, out);
         }
         let mut batch = BATCH_OF_WORKER.take();
         let room = self.link.session.room();
@@ -86,21 +88,33 @@ impl Connection {
         true
     }
 
+    /// Sends again what an earlier connection left in flight and the client may still have.
+    fn resend(&mut self, now: Now, out: &mut Vec<u8>) {
+        let Connected { session, subject, .. } = &mut self.link;
+        let stamp = self.stamp;
+        let mut denied = Vec::new();
+        let mut may = |delivery: &Delivery| match judge(subject, stamp, delivery, now) {
+            Ok(()) => true,
+            Err(denial) => {
+                denied.push((delivery.message.topic.clone(), denial));
+                false
+            }
+        };
+        session.resend(now.instant, &mut may, out);
+        for (topic, denial) in denied {
+            self.record_undeliverable(&topic, denial, now);
+        }
+    }
+
+    fn record_undeliverable(&self, topic: &TopicName, denial: Denial, now: Now) {
+        let target = Target::Topic(topic.as_str().into());
+        self.record_denied(Verb::Receive, Some(target), &Refusal::Denied(denial), now);
+    }
+
     /// Judges one delivery for this client and sends it.
     fn deliver(&mut self, delivery: Delivery, now: Now, out: &mut Vec<u8>) {
-        let stamp = self.stamp.as_u64();
-        let cleared =
-            delivery.via.subscriptions.iter().any(|through| through.is_cleared_under(stamp));
-        if !cleared {
-            let message = &delivery.message;
-            let subject = &mut self.link.subject;
-            let judged =
-                authorize::receive(subject, message, delivery.qos, delivery.retain, now.wall);
-            if let Err(denial) = judged {
-                let target = Target::Topic(message.topic.as_str().into());
-                self.record_denied(Verb::Receive, Some(target), &Refusal::Denied(denial));
-                return;
-            }
+        if let Err(denial) = judge(&mut self.link.subject, self.stamp, &delivery, now) {
+            return self.record_undeliverable(&delivery.message.topic, denial, now);
         }
         let metrics = &self.link.broker.metrics;
         match self.link.session.send(delivery, now.instant, out) {
@@ -113,4 +127,13 @@ impl Connection {
             Sent::NoIdentifier => metrics.publishes_dropped.of(DropReason::QueueFull).inc(),
         };
     }
+}
+
+/// Judges a delivery for its receiver, unless one of its subscriptions is cleared for all.
+fn judge(subject: &mut Subject, stamp: Stamp, delivery: &Delivery, now: Now) -> Result<(), Denial> {
+    let stamp = stamp.as_u64();
+    if delivery.via.subscriptions.iter().any(|through| through.is_cleared_under(stamp)) {
+        return Ok(());
+    }
+    authorize::receive(subject, &delivery.message, delivery.qos, delivery.retain, now.wall)
 }

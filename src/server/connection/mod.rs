@@ -476,16 +476,4 @@ fn fitting(mut farewell: Disconnect, room: Option<NonZeroU32>) -> Vec<u8> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Ten thousand of them wait for most of their lives.
-    #[test]
-    fn an_idle_connection_is_small() {
-        fn bytes_of<F>(_: impl Fn(Box<Connected>) -> F) -> usize {
-            size_of::<F>()
-        }
-        assert!(bytes_of(Connected::serve) <= 64, "{} in the task", bytes_of(Connected::serve));
-        assert!(size_of::<Connection>() <= 640, "{} behind it", size_of::<Connection>());
-    }
-}
+mod tests;

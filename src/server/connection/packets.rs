@@ -12,7 +12,7 @@ use crate::metrics::DropReason;
 use crate::mqtt::frame::{FrameError, FrameHeader};
 use crate::mqtt::packet::{
     Disconnect, Packet, Qos, RetainHandling, Side, Suback, Subscribe, SubscribeEntry, Unsuback,
-    Unsubscribe,
+    Unsubscribe, count_filters,
 };
 use crate::mqtt::{ProtocolVersion, ReasonCode, UserProperties, Violation};
 use crate::router::{Cursor, Routed, Wakes};
@@ -26,9 +26,14 @@ struct Frame<'a> {
     bytes: usize,
 }
 
+/// What one round may do for a client before others get their turn; a packet is one.
+const WORK_MAX: u32 = 4096;
+/// What a filter counts: each is judged, and that takes as long as many publications.
+const FILTER_WORK: u32 = 64;
+
 impl Connection {
     /// Handles the whole packets at the front of `input`: how many bytes they were. Stops early
-    /// when the client is over its rate.
+    /// when the client is over its rate, or when others have waited long enough.
     pub(super) fn handle(
         &mut self,
         input: &[u8],
@@ -37,16 +42,21 @@ impl Connection {
         wakes: &mut Wakes,
     ) -> Result<usize, Closing> {
         let mut handled = 0;
+        let mut work = 0_u32;
         self.backlog = false;
         loop {
             let rest = input.get(handled..).unwrap_or_default();
             let Some(frame) = self.next_frame(rest)? else { return Ok(handled) };
-            if !self.within_rate(frame.bytes, now)? {
+            let version = self.link.session.link().version;
+            // Each of them counts as a packet.
+            let filters = count_filters(frame.first_byte, frame.body, version);
+            if work >= WORK_MAX || !self.within_rate(filters.max(1), frame.bytes, now)? {
                 self.backlog = true;
                 return Ok(handled);
             }
             self.packet(&frame, now, out, wakes)?;
             handled += frame.bytes;
+            work = work.saturating_add(1).saturating_add(filters.saturating_mul(FILTER_WORK));
         }
     }
 
@@ -75,9 +85,9 @@ impl Connection {
         Ok(body.map(|body| Frame { first_byte: header.first_byte, body, bytes }))
     }
 
-    fn within_rate(&mut self, bytes: usize, now: Now) -> Result<bool, Closing> {
+    fn within_rate(&mut self, packets: u32, bytes: usize, now: Now) -> Result<bool, Closing> {
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
-        match self.link.rate.take(1, bytes, now.instant) {
+        match self.link.rate.take(packets, bytes, now.instant) {
             Take::Ok => Ok(true),
             Take::Wait(wait) => match self.link.profile.rate.answer {
                 Answer::SlowDown => {
@@ -141,6 +151,8 @@ impl Connection {
         let version = self.link.session.link().version;
         let ticket = inward.ticket();
         let topic = inward.topic.clone();
+        #[cfg(test)]
+        assert_ne!(topic.as_str(), super::tests::PANICS_ON, "provoked");
         let reason = match self.route(inward, now, wakes) {
             Ok(Routed { matched: false, .. }) if version.is_v5() => {
                 ReasonCode::NoMatchingSubscribers
@@ -149,7 +161,7 @@ impl Connection {
             Err(refusal) => {
                 let denied = matches!(refusal, Refusal::Denied(_));
                 let target = Target::Topic(topic.as_str().into());
-                self.record_denied(Verb::Publish, Some(target), &refusal);
+                self.record_denied(Verb::Publish, Some(target), &refusal, now);
                 let drop_it = self.link.profile.authorize.denied_publish_v3
                     == DeniedPublish::DropAndAcknowledge;
                 match version {
@@ -217,7 +229,7 @@ impl Connection {
                 }),
                 Err(refusal) => {
                     let target = Target::Filter(filter.into());
-                    self.record_denied(Verb::Subscribe, Some(target), &refusal);
+                    self.record_denied(Verb::Subscribe, Some(target), &refusal, now);
                     let answer = self.link.profile.authorize.denied_subscribe_v31;
                     if version == ProtocolVersion::V31 && answer == DeniedSubscribe::Disconnect {
                         return Err(Closing::because(&refusal));
@@ -327,13 +339,30 @@ impl Connection {
     }
 
     /// Records what a gate refused.
-    pub(super) fn record_denied(&self, verb: Verb, target: Option<Target>, refusal: &Refusal) {
+    pub(super) fn record_denied(
+        &self,
+        verb: Verb,
+        target: Option<Target>,
+        refusal: &Refusal,
+        now: Now,
+    ) {
         let policies = match refusal {
             Refusal::Denied(denial) => denial.policies.iter().cloned().collect(),
             _ => Arc::default(),
         };
-        let denied = Kind::Denied { verb, target, policies, reason: refusal.reason() };
-        self.link.broker.metrics.denials.of(verb).inc();
-        self.link.broker.audit.record(Event::about(&self.link.client, denied));
+        let denied = Kind::Denied {
+            verb,
+            target,
+            policies,
+            reason: refusal.reason(),
+            why: refusal.to_string().into(),
+        };
+        let broker = &self.link.broker;
+        broker.metrics.denials.of(verb).inc();
+        if self.link.rate.may_record(now.instant) {
+            broker.audit.record(Event::about(&self.link.client, denied));
+        } else {
+            broker.audit.leave_out();
+        }
     }
 }

@@ -26,7 +26,7 @@ impl Connection {
         self.link.connect_facts.now = now.wall;
         if let Err(denial) = self.link.subject.connect(&self.link.connect_facts) {
             let refusal = Refusal::Denied(denial);
-            self.record_denied(Verb::Connect, None, &refusal);
+            self.record_denied(Verb::Connect, None, &refusal, now);
             return Err(Closing::because(&refusal));
         }
         self.judge_subscriptions(now)

@@ -134,7 +134,13 @@ fn denied(
         Refusal::Denied(denial) => denial.policies.iter().cloned().collect(),
         _ => Arc::default(),
     };
-    let kind = Kind::Denied { verb, target, policies, reason: refusal.reason() };
+    let kind = Kind::Denied {
+        verb,
+        target,
+        policies,
+        reason: refusal.reason(),
+        why: refusal.to_string().into(),
+    };
     gatehouse.broker.metrics.denials.of(verb).inc();
     gatehouse.broker.audit.record(Event::about(&Arc::new(client.clone()), kind));
     Refused::by_refusal(refusal)

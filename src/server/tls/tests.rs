@@ -380,3 +380,13 @@ fn the_sizes_that_every_connection_pays_stay_small() {
     assert!(size_of::<TlsSession>() <= 2048, "{}", size_of::<TlsSession>());
     assert!(size_of::<Frames>() <= 112, "{}", size_of::<Frames>());
 }
+
+#[test]
+fn what_the_verifier_found_is_told_in_words() {
+    let found = crate::identity::CertificateError::TooLarge { bytes: 9, bytes_max: 8 };
+    let other = CertificateError::Other(rustls::OtherError(Arc::new(found)));
+    assert_eq!(
+        TlsFailure::Refused(rustls::Error::InvalidCertificate(other)).to_string(),
+        "TLS handshake refused: invalid peer certificate: a certificate has 9 bytes; 8 are allowed"
+    );
+}

@@ -32,24 +32,37 @@ fn each_qos_is_sent_and_acknowledged_in_its_own_way() {
 }
 
 #[test]
-fn an_acknowledgement_of_the_wrong_kind_or_an_unknown_identifier_changes_nothing() {
+fn an_acknowledgement_of_an_unknown_identifier_changes_nothing() {
     for (version, not_found) in [(V311, &b"\x62\x02\0\x09"[..]), (V5, b"\x62\x03\0\x09\x92")] {
         let mut bench = Bench::new(link(version));
         bench.writes(delivery(Qos::AtLeastOnce, b"x"));
         bench.writes(delivery(Qos::ExactlyOnce, b"x"));
-        for wrong in [b"\x40\x02\0\x02", b"\x70\x02\0\x01", b"\x70\x02\0\x02", b"\x40\x02\0\x09"] {
-            assert_eq!(bench.hears(wrong), b"");
-        }
+        assert_eq!(bench.hears(b"\x40\x02\0\x09"), b"");
         assert_eq!(bench.hears(b"\x50\x02\0\x09"), not_found);
         assert_eq!(bench.hears(b"\x70\x02\0\x09"), b"");
         assert_eq!(bench.session.inflight(), 2);
-        // Not PUBREC for QoS 1 either.
-        assert_eq!(bench.hears(b"\x50\x02\0\x01")[..2], not_found[..2]);
-        assert_eq!(bench.session.inflight(), 2);
-        bench.hears(b"\x40\x02\0\x01");
-        bench.hears(b"\x50\x02\0\x02");
-        assert_eq!(bench.hears(b"\x40\x02\0\x02"), b"", "PUBACK cannot end what is released");
-        assert_eq!(bench.session.inflight(), 1);
+    }
+}
+
+/// [MQTT-4.8.0-1] of MQTT 3.1.1, MQTT 5 section 4.13.1
+#[test]
+fn an_acknowledgement_of_the_wrong_kind_is_a_protocol_error() {
+    for version in [V311, V5] {
+        let wrong = |released: bool, bytes: &[u8]| {
+            let mut bench = Bench::new(link(version));
+            bench.writes(delivery(Qos::AtLeastOnce, b"x"));
+            bench.writes(delivery(Qos::ExactlyOnce, b"x"));
+            if released {
+                bench.hears(b"\x50\x02\0\x02");
+            }
+            assert_eq!(bench.violates(bytes).0, ReasonCode::ProtocolError, "{bytes:02x?}");
+            assert_eq!(bench.session.inflight(), 2);
+        };
+        wrong(false, b"\x50\x02\0\x01");
+        wrong(false, b"\x70\x02\0\x01");
+        wrong(false, b"\x40\x02\0\x02");
+        wrong(false, b"\x70\x02\0\x02");
+        wrong(true, b"\x40\x02\0\x02");
     }
 }
 

@@ -123,7 +123,7 @@ impl Bench {
 
     fn resent(&mut self) -> Vec<u8> {
         let mut out = Vec::new();
-        self.session.resend(self.now, &mut out);
+        self.session.resend(self.now, &mut |_| true, &mut out);
         out
     }
 }

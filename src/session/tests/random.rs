@@ -171,7 +171,7 @@ impl World {
     fn send(&mut self) {
         let mut out = Vec::new();
         if self.session.is_resending() {
-            self.session.resend(self.now, &mut out);
+            self.session.resend(self.now, &mut |_| true, &mut out);
         }
         while self.session.room() > 0 {
             let Some(delivery) = self.waiting.pop_front() else { break };

@@ -660,8 +660,12 @@ fn the_version_of_a_connect_is_known_however_wrong_the_rest_is() {
         (&b"\x00\x04MQTT\x05"[..], Some(V5)),
         (b"\x00\x04MQTT\x04\xFF\xFF\xFF", Some(V311)),
         (b"\x00\x06MQIsdp\x03", Some(V31)),
-        (b"\x00\x04MQTT\x06", None),
+        (b"\x00\x04MQTT\x06", Some(V5)),
+        (b"\x00\x04MQTT\x03", Some(V311)),
+        (b"\x00\x04MQTT\x84", Some(V311)),
+        (b"\x00\x06MQIsdp\x84", Some(V311)),
         (b"\x00\x04MQT", None),
+        (b"\x00\x04mqtt\x04", None),
     ] {
         assert_eq!(Connect::announced_version(body), version);
     }
