@@ -19,6 +19,8 @@
 mod acl;
 mod bundle;
 mod cache;
+mod cases;
+mod examiner;
 mod facts;
 mod filters;
 mod groups;
@@ -37,6 +39,8 @@ mod tests;
 mod trie;
 
 pub use bundle::Bundle;
+pub use cases::{By, Case, CaseRun, CaseTables, Expected};
+pub use examiner::Examiner;
 pub use facts::{
     ConnectFacts, Publication, PublishFacts, ReceiveFacts, SessionFacts, SubscribeFacts,
 };
@@ -44,7 +48,7 @@ pub use filters::Normalised;
 pub use groups::{DeclaredGroups, GroupProblem};
 pub use permit::{Denial, Denied, Permitted};
 pub use problem::{LoadError, Problem};
-pub use question::{Answer, Asked, FACTS, Question, QuestionError, Sample, TIME, Words};
+pub use question::{Answer, Asked, FACTS, Part, Question, QuestionError, Sample, TIME, Words};
 pub use schema::{Action, SCHEMA};
 pub use subject::Subject;
 

@@ -13,7 +13,7 @@ pub(super) struct PolicyArgs {
 
 #[derive(Debug, clap::Subcommand)]
 enum PolicyCommand {
-    /// Parses and validates every *.cedar file of a folder
+    /// Parses and validates every *.cedar file of a folder, and runs its cases
     Check(check::CheckArgs),
 }
 
