@@ -1,6 +1,7 @@
 //! `portcullis policy`: what can be asked of policy files without a broker.
 
 mod check;
+mod test;
 
 use super::Failure;
 
@@ -15,12 +16,15 @@ pub(super) struct PolicyArgs {
 enum PolicyCommand {
     /// Parses and validates every *.cedar file of a folder, and runs its cases
     Check(check::CheckArgs),
+    /// Runs the case tables of policy folders
+    Test(test::TestArgs),
 }
 
 impl PolicyArgs {
     pub(super) fn run(self) -> Result<(), Failure> {
         match self.command {
             PolicyCommand::Check(args) => args.run(),
+            PolicyCommand::Test(args) => args.run(),
         }
     }
 }
