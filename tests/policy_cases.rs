@@ -1,4 +1,4 @@
-//! Case tables on the command line: `policy test` and `policy check`.
+//! Case tables on the command line: `policy test`, `policy check` and `policy diff`.
 
 #![allow(
     clippy::unwrap_used,
@@ -17,7 +17,8 @@ use std::process::Output;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use harness::portcullis;
+use harness::wire::{Publish, Version};
+use harness::{Setup, portcullis};
 
 const OWN: &str = r#"@id("own") permit (principal is Device,
     action in [Action::"write", Action::"read"], resource in TopicFilter::"devices/${cn}/#");
@@ -157,4 +158,125 @@ fn rules_that_decide_no_case_are_named() {
     ]);
     let (code, _, err) = policy(&["test", "."], folder.path());
     assert_eq!((code, err.as_str()), (0, ".: no case is decided by locked\n"));
+}
+
+#[test]
+fn a_diff_shows_each_decision_of_a_case_that_changes() {
+    let folder = folder(&[
+        ("old/p.cedar", OWN),
+        ("old/cases.tsv", CASES),
+        ("new/a.cedar", LOCKED),
+        ("new/z.cedar", &OWN.replace("devices/", "+/")),
+        ("new/cases.tsv", "Device::dev1|-|publish|plants/dev1/t|-|allow|own\n"),
+    ]);
+    let (code, out, err) = policy(&["diff", "old", "new"], folder.path());
+    assert_eq!(code, 0);
+    assert_eq!(
+        out,
+        "added: locked\n\
+         changed: own\n\
+         newly allowed: Device::dev1 publish plants/dev1/t\n    \
+             old: denied: no policy permits it\n    \
+             new: allowed by own\n    \
+             new/cases.tsv:1\n\
+         newly denied: Device::dev1 publish devices/dev1/command/x\n    \
+             old: allowed by own\n    \
+             new: denied: forbidden by locked\n    \
+             old/cases.tsv:3\n"
+    );
+    assert_eq!(
+        err,
+        "of 4 cases and 0 recorded questions: 1 newly allowed, 1 newly denied, 0 decided by \
+         others\n"
+    );
+    let (code, _, err) = policy(&["diff", "--exit-code", "old", "new"], folder.path());
+    assert_eq!(code, 1);
+    assert!(err.ends_with("error: 2 decisions change\n"), "{err}");
+    let (code, out, _) = policy(&["diff", "--exit-code", "old", "old"], folder.path());
+    assert_eq!((code, out.as_str()), (0, ""));
+
+    let (code, out, _) = policy(&["diff", "--json", "old", "new"], folder.path());
+    let out: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(code, 0);
+    assert_eq!(out["rules"], json!({ "added": ["locked"], "removed": [], "changed": ["own"] }));
+    assert_eq!(
+        out["changes"][1],
+        json!({
+            "change": "newly denied",
+            "question": "Device::dev1 publish devices/dev1/command/x",
+            "origin": "old/cases.tsv:3",
+            "old": { "decision": "allow", "policies": ["own"], "errors": [] },
+            "new": { "decision": "deny", "policies": ["locked"], "errors": [] },
+        })
+    );
+    assert_eq!(policy(&["diff", "old", "absent"], folder.path()).0, 1);
+    assert_eq!(policy(&["diff", "old"], folder.path()).0, 2);
+}
+
+#[test]
+fn a_decision_that_others_make_is_shown_only_when_asked_for() {
+    let folder = folder(&[
+        ("old/p.cedar", OWN),
+        ("new/p.cedar", &OWN.replace("own", "subtree")),
+        ("new/cases.tsv", "Device::dev1|-|publish|devices/dev1/t|-|allow|subtree\n"),
+    ]);
+    let (code, out, err) = policy(&["diff", "--exit-code", "old", "new"], folder.path());
+    assert_eq!((code, out.as_str()), (0, "added: subtree\nremoved: own\n"));
+    assert!(err.contains("1 decided by others"), "{err}");
+    let (_, out, _) = policy(&["diff", "--verbose", "old", "new"], folder.path());
+    assert!(out.contains("decided by others: Device::dev1 publish devices/dev1/t"), "{out}");
+}
+
+/// The log is one that a broker has written.
+#[test]
+fn a_diff_asks_again_what_an_audit_log_has_recorded() {
+    let narrow = r#"@id("connect") permit (principal, action == Action::"connect", resource);"#;
+    let broker = Setup::new().plaintext().policies(narrow).start();
+    let mut client = broker.simple(Version::Mqtt5, "pump-7");
+    for _ in 0..2 {
+        client.send(&Publish::new("plant/valve", "x").qos(1, 1));
+        client.expect_ack_any(0x40, 1);
+    }
+    broker.audited("both refusals", |record| {
+        record["event"] == "denied" && record["seq"].as_u64().is_some_and(|seq| seq >= 4)
+    });
+    let wide = format!(
+        "{narrow} @id(\"valves\") permit (principal, action == Action::\"publish\", \
+         resource in TopicFilter::\"plant/valve\") when {{ context.session.listener == \"mqtt\" \
+         && context.session.client_id == \"pump-7\" }};"
+    );
+    let none = narrow.replace("permit", "forbid");
+    broker.write("wide/p.cedar", &wide);
+    broker.write("none/p.cedar", &none);
+    let audit = "audit/audit.jsonl";
+    let diff = |new| policy(&["diff", "policies", new, "--audit", audit], broker.path());
+    let (code, out, err) = diff("wide");
+    assert_eq!(code, 0, "{err}");
+    assert!(
+        out.contains("newly allowed: Anonymous::anonymous publish plant/valve with listener=mqtt "),
+        "{out}"
+    );
+    assert!(out.contains("\n    recorded 2 times, last at 20"), "{out}");
+    assert!(out.contains("\n    new: allowed by valves\n"), "{out}");
+    assert!(
+        err.ends_with(
+            "of 0 cases and 2 recorded questions: 1 newly allowed, 0 newly denied, 0 decided by \
+             others\n"
+        ),
+        "{err}"
+    );
+    let (_, out, _) = diff("none");
+    assert!(out.contains("newly denied: Anonymous::anonymous connect mqtt with "), "{out}");
+
+    broker.write("other.jsonl", "no JSON\n");
+    let arguments = ["diff", "policies", "wide", "--audit", audit, "--audit", "other.jsonl"];
+    let (code, again, err) = policy(&arguments, broker.path());
+    assert_eq!(code, 0);
+    assert!(again.contains("recorded 2 times"), "{again}");
+    assert!(err.starts_with("audit: 1 lines are no records"), "{err}");
+    let (code, _, err) = policy(&["diff", "policies", "wide", "--audit", "no"], broker.path());
+    assert_eq!(code, 1);
+    assert!(err.contains("audit log no: "), "{err}");
+    let (_, _, err) = policy(&["diff", "wide", "policies", "--audit", audit], broker.path());
+    assert!(err.contains("decide 1 of the recorded questions otherwise than the log"), "{err}");
 }

@@ -38,7 +38,7 @@ enum Command {
     Ca(ca::CaArgs),
     /// Issues certificates
     Cert(cert::CertArgs),
-    /// Checks and tests policies
+    /// Checks, tests and compares policies
     Policy(policy::PolicyArgs),
     /// Asks or tells a running broker
     Ctl(ctl::Args),

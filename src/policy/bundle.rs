@@ -136,6 +136,11 @@ impl Bundle {
         self.rules.binary_search_by(|rule| (*rule.id).cmp(id)).is_ok()
     }
 
+    /// The policies as written, by id, in order of their ids.
+    pub(super) fn texts(&self) -> impl Iterator<Item = (&Arc<str>, &Arc<str>)> {
+        self.rules.iter().map(|rule| (&rule.id, &rule.text))
+    }
+
     /// A policy that reads the client identifier, by condition or placeholder: it means something
     /// only on listeners that bind client ids to identities.
     #[must_use]

@@ -20,6 +20,7 @@ mod acl;
 mod bundle;
 mod cache;
 mod cases;
+mod diff;
 mod examiner;
 mod facts;
 mod filters;
@@ -40,6 +41,7 @@ mod trie;
 
 pub use bundle::Bundle;
 pub use cases::{By, Case, CaseRun, CaseTables, Expected};
+pub use diff::{Answers, Change, Comparison, RuleChanges};
 pub use examiner::Examiner;
 pub use facts::{
     ConnectFacts, Publication, PublishFacts, ReceiveFacts, SessionFacts, SubscribeFacts,

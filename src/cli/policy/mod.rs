@@ -1,6 +1,7 @@
 //! `portcullis policy`: what can be asked of policy files without a broker.
 
 mod check;
+mod diff;
 mod test;
 
 use super::Failure;
@@ -16,6 +17,8 @@ pub(super) struct PolicyArgs {
 enum PolicyCommand {
     /// Parses and validates every *.cedar file of a folder, and runs its cases
     Check(check::CheckArgs),
+    /// Shows which decisions change from one folder of policies to another
+    Diff(diff::DiffArgs),
     /// Runs the case tables of policy folders
     Test(test::TestArgs),
 }
@@ -24,6 +27,7 @@ impl PolicyArgs {
     pub(super) fn run(self) -> Result<(), Failure> {
         match self.command {
             PolicyCommand::Check(args) => args.run(),
+            PolicyCommand::Diff(args) => args.run(),
             PolicyCommand::Test(args) => args.run(),
         }
     }
