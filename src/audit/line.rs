@@ -12,7 +12,7 @@ use super::event::{Event, Kind, Subject};
 use super::text::{Bounded, Harmless, NAME_BYTES_MAX, Principal, SHORT_BYTES_MAX};
 
 /// The version of the format; changes when a reader of the old one would go wrong.
-const FORMAT_VERSION: u8 = 1;
+pub(super) const FORMAT_VERSION: u8 = 1;
 
 /// RFC 3339 in UTC, always with six digits, so that lines sort by their time as text.
 const TIME: &[BorrowedFormatItem<'_>] = format_description!(

@@ -2,15 +2,17 @@
 //!
 //! [`event`] has the events as types, [`line`](mod@line) writes one as a line of JSON that is
 //! safe to show anywhere, [`writer`] brings lines to the file without ever blocking whoever has
-//! something to record. The catalogue for readers of the log, with its JSON schema, is the
-//! folder `audit/` at the root of the repository.
+//! something to record. [`Recorded`] reads back what was asked. The catalogue for readers of the
+//! log, with its JSON schema, is the folder `audit/` at the root of the repository.
 
 pub mod event;
 mod line;
+mod recorded;
 mod text;
 mod writer;
 
 pub use event::{Event, Gate, Kind, Outcome, Subject, Target, Verb, Version};
+pub use recorded::{Recorded, RecordedQuestion, Skipped};
 pub use text::is_harmful;
 pub use writer::{AuditLog, Settings};
 

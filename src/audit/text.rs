@@ -36,6 +36,11 @@ impl Serialize for Bounded<'_> {
     }
 }
 
+/// True for what [`Bounded`] writes of a text that it cuts.
+pub(super) fn is_cut(text: &str) -> bool {
+    text.ends_with(" bytes]") && text.contains("…[cut, ")
+}
+
 pub(super) fn topic<S: Serializer>(text: &Arc<str>, serializer: S) -> Result<S::Ok, S::Error> {
     Bounded(text, TOPIC_BYTES_MAX).serialize(serializer)
 }
@@ -188,5 +193,7 @@ mod tests {
         assert_eq!(cut, "\"€€…[cut, 12 bytes]\"");
         let whole = serde_json::to_string(&Bounded(&text, 12)).unwrap();
         assert_eq!(whole, "\"€€€€\"");
+        let read = |json: &str| serde_json::from_str::<String>(json).unwrap();
+        assert!(is_cut(&read(&cut)) && !is_cut(&read(&whole)));
     }
 }

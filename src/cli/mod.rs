@@ -12,9 +12,11 @@ mod quickstart;
 mod running;
 mod serve;
 
-use crate::policy::LoadError;
 use std::io::IsTerminal;
 use std::process::ExitCode;
+
+use crate::audit::is_harmful;
+use crate::policy::LoadError;
 
 /// A security-hardened MQTT broker.
 #[derive(Debug, clap::Parser)]
@@ -36,7 +38,7 @@ enum Command {
     Ca(ca::CaArgs),
     /// Issues certificates
     Cert(cert::CertArgs),
-    /// Checks policies
+    /// Checks, tests and compares policies
     Policy(policy::PolicyArgs),
     /// Asks or tells a running broker
     Ctl(ctl::Args),
@@ -89,4 +91,17 @@ impl Cli {
 /// Whether words on standard error may be coloured.
 fn coloured() -> bool {
     std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none()
+}
+
+/// The text with nothing in it that could act on a terminal; lines stay lines.
+fn harmless(text: &str) -> String {
+    let mut harmless = String::with_capacity(text.len());
+    for character in text.chars() {
+        if is_harmful(character) && !matches!(character, '\n' | '\t') {
+            harmless.extend(character.escape_unicode());
+        } else {
+            harmless.push(character);
+        }
+    }
+    harmless
 }

@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 
 use super::PolicyEpoch;
 use super::acl::Acl;
+use super::cases::CaseTables;
 use super::groups::DeclaredGroups;
 use super::load::{self, Rule};
 use super::permit::Denial;
@@ -52,11 +53,22 @@ struct Acls {
 }
 
 impl Bundle {
-    /// Loads a policy folder: every `*.cedar` file in it; the order of the files does not matter.
+    /// Loads a policy folder: every `*.cedar` file in it, which then have to pass the cases of
+    /// its tables. The order of the files does not matter.
+    ///
+    /// # Errors
+    /// Everything that is wrong with the files or the policies in them; cases that fail.
+    pub fn load_dir(dir: &Path, epoch: PolicyEpoch) -> Result<Arc<Self>, LoadError> {
+        let bundle = Self::load_dir_untested(dir, epoch)?;
+        CaseTables::read_dir(dir)?.check(&bundle)?;
+        Ok(bundle)
+    }
+
+    /// As [`Self::load_dir`], but no case is run: for asking, never for putting in force.
     ///
     /// # Errors
     /// Everything that is wrong with the files or the policies in them.
-    pub fn load_dir(dir: &Path, epoch: PolicyEpoch) -> Result<Arc<Self>, LoadError> {
+    pub fn load_dir_untested(dir: &Path, epoch: PolicyEpoch) -> Result<Arc<Self>, LoadError> {
         Ok(Arc::new(Self::load(&source::read_dir(dir)?, None, epoch)?))
     }
 
@@ -118,6 +130,17 @@ impl Bundle {
         self.rules.iter().map(|rule| &rule.id)
     }
 
+    /// True when a policy has this id.
+    #[must_use]
+    pub fn has_policy(&self, id: &str) -> bool {
+        self.rules.binary_search_by(|rule| (*rule.id).cmp(id)).is_ok()
+    }
+
+    /// The policies as written, by id, in order of their ids.
+    pub(super) fn texts(&self) -> impl Iterator<Item = (&Arc<str>, &Arc<str>)> {
+        self.rules.iter().map(|rule| (&rule.id, &rule.text))
+    }
+
     /// A policy that reads the client identifier, by condition or placeholder: it means something
     /// only on listeners that bind client ids to identities.
     #[must_use]
@@ -127,6 +150,11 @@ impl Bundle {
                 || rule.filters.iter().any(PolicyFilter::names_client_id)
         };
         self.rules.iter().find(reads).map(|rule| &rule.id)
+    }
+
+    /// The groups that are declared.
+    pub(super) fn declared_groups(&self) -> &DeclaredGroups {
+        &self.groups
     }
 
     /// Every group that a principal is in, directly or through other groups.

@@ -19,6 +19,9 @@
 mod acl;
 mod bundle;
 mod cache;
+mod cases;
+mod diff;
+mod examiner;
 mod facts;
 mod filters;
 mod groups;
@@ -37,6 +40,9 @@ mod tests;
 mod trie;
 
 pub use bundle::Bundle;
+pub use cases::{By, Case, CaseRun, CaseTables, Expected};
+pub use diff::{Answers, Change, Comparison, RuleChanges};
+pub use examiner::Examiner;
 pub use facts::{
     ConnectFacts, Publication, PublishFacts, ReceiveFacts, SessionFacts, SubscribeFacts,
 };
@@ -44,7 +50,7 @@ pub use filters::Normalised;
 pub use groups::{DeclaredGroups, GroupProblem};
 pub use permit::{Denial, Denied, Permitted};
 pub use problem::{LoadError, Problem};
-pub use question::{Answer, Asked, FACTS, Question, QuestionError, Sample, TIME, Words};
+pub use question::{Answer, Asked, FACTS, Part, Question, QuestionError, Sample, TIME, Words};
 pub use schema::{Action, SCHEMA};
 pub use subject::Subject;
 

@@ -192,11 +192,30 @@ pub struct QuestionError {
     pub message: String,
     /// What to write instead.
     pub remedy: String,
+    /// Where it is wrong.
+    pub part: Part,
+}
+
+/// A part of a question in words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// The principal.
+    Principal,
+    /// The action.
+    Action,
+    /// The resource.
+    Resource,
+    /// The facts.
+    Facts,
 }
 
 impl QuestionError {
     fn new(message: impl Into<String>, remedy: impl Into<String>) -> Self {
-        Self { message: message.into(), remedy: remedy.into() }
+        Self { message: message.into(), remedy: remedy.into(), part: Part::Facts }
+    }
+
+    fn of(self, part: Part) -> Self {
+        Self { part, ..self }
     }
 }
 
@@ -215,14 +234,28 @@ pub struct Words<'a> {
     pub facts: Vec<(&'a str, &'a str)>,
 }
 
+impl fmt::Display for Words<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { principal, groups, action, resource, facts } = self;
+        write!(f, "{principal} {action} {resource}")?;
+        if !groups.is_empty() {
+            write!(f, " in {}", groups.join(","))?;
+        }
+        for (index, (name, value)) in facts.iter().enumerate() {
+            write!(f, "{}{name}={value}", if index == 0 { " with " } else { " " })?;
+        }
+        Ok(())
+    }
+}
+
 impl Question {
     /// Reads a question.
     ///
     /// # Errors
     /// [`QuestionError`] for what is unknown, malformed, or has no meaning for the action.
     pub fn parse(words: &Words<'_>) -> Result<Self, QuestionError> {
-        let (kind, name) = principal(words.principal)?;
-        let action = action(words.action)?;
+        let (kind, name) = principal(words.principal).map_err(|error| error.of(Part::Principal))?;
+        let action = action(words.action).map_err(|error| error.of(Part::Action))?;
         let facts = Facts::read(&words.facts)?;
         facts.check_used(action)?;
         let session = facts.session(action, words.resource, &name)?;
@@ -257,7 +290,11 @@ impl Question {
     /// What these policies say, asked past every cache.
     #[must_use]
     pub fn ask(&self, bundle: &Arc<Bundle>) -> Answer {
-        let mut subject = self.subject(bundle);
+        self.ask_as(&mut self.subject(bundle))
+    }
+
+    /// As [`Self::ask`]; the subject is this question's own.
+    pub(super) fn ask_as(&self, subject: &mut Subject) -> Answer {
         match subject.permits(&self.asked) {
             Ok(permits) => Answer::Allowed(permits),
             Err(denial) => Answer::Denied(denial),
@@ -269,7 +306,11 @@ impl Question {
     /// # Errors
     /// The denial.
     pub fn judge(&self, bundle: &Arc<Bundle>) -> Result<(), Denial> {
-        let mut subject = self.subject(bundle);
+        self.judge_as(&mut self.subject(bundle))
+    }
+
+    /// As [`Self::judge`]; the subject is this question's own.
+    pub(super) fn judge_as(&self, subject: &mut Subject) -> Result<(), Denial> {
         match &self.asked {
             Asked::Connect(facts) => subject.connect(facts),
             Asked::Publish { message, now } => {
@@ -285,7 +326,8 @@ impl Question {
         }
     }
 
-    fn subject(&self, bundle: &Arc<Bundle>) -> Subject {
+    /// Who asks, with the connection, under these policies.
+    pub(super) fn subject(&self, bundle: &Arc<Bundle>) -> Subject {
         Subject::new(Arc::clone(bundle), Arc::clone(&self.identity), Arc::clone(&self.session))
     }
 }
@@ -328,6 +370,7 @@ fn action(text: &str) -> Result<Action, QuestionError> {
 
 fn not_mqtt(what: &str, text: &str, why: &str) -> QuestionError {
     QuestionError::new(format!("{text:?} is no topic {what}: {why}"), "correct it")
+        .of(Part::Resource)
 }
 
 /// Facts as typed, known by name.

@@ -42,12 +42,26 @@ impl Source {
     }
 }
 
-/// Reads every `*.cedar` file of a directory, in the order of their names. Names that begin
-/// with a dot are left out, and so is what lies in sub-directories.
+/// Reads every `*.cedar` file of a directory.
+///
+/// # Errors
+/// As [`read_files`], and when there is none.
+pub(super) fn read_dir(dir: &Path) -> Result<Vec<Source>, LoadError> {
+    let sources = read_files(dir, "cedar")?;
+    if sources.is_empty() {
+        return Err(Problem::new(format!("there is no *.cedar file in {}", dir.display()))
+            .remedy("without a policy nothing is permitted: name the directory that has them")
+            .into());
+    }
+    Ok(sources)
+}
+
+/// Reads every file of a directory whose name ends in this, in the order of their names. Names
+/// that begin with a dot are left out, and so is what lies in sub-directories.
 ///
 /// # Errors
 /// A directory or file that cannot be read, is empty, too large, or no UTF-8; too many files.
-pub(super) fn read_dir(dir: &Path) -> Result<Vec<Source>, LoadError> {
+pub(super) fn read_files(dir: &Path, ending: &str) -> Result<Vec<Source>, LoadError> {
     let unreadable = |path: &Path, error: &std::io::Error| {
         LoadError::from(Problem::new(format!("{} cannot be read: {error}", path.display())))
     };
@@ -55,22 +69,17 @@ pub(super) fn read_dir(dir: &Path) -> Result<Vec<Source>, LoadError> {
     for entry in std::fs::read_dir(dir).map_err(|error| unreadable(dir, &error))? {
         let path = entry.map_err(|error| unreadable(dir, &error))?.path();
         let hidden = path.file_name().is_none_or(|name| name.as_encoded_bytes().starts_with(b"."));
-        if !hidden && path.extension().is_some_and(|extension| extension == "cedar") {
+        if !hidden && path.extension().is_some_and(|extension| extension == ending) {
             paths.push(path);
         }
         if paths.len() > FILES_MAX {
             return Err(Problem::new(format!(
-                "{} holds more than {FILES_MAX} files",
+                "{} holds more than {FILES_MAX} *.{ending} files",
                 dir.display()
             ))
-            .remedy("put several policies into one file")
+            .remedy("put the content of several into one")
             .into());
         }
-    }
-    if paths.is_empty() {
-        return Err(Problem::new(format!("there is no *.cedar file in {}", dir.display()))
-            .remedy("without a policy nothing is permitted: name the directory that has them")
-            .into());
     }
     paths.sort();
     let mut sources = Vec::with_capacity(paths.len());
@@ -80,7 +89,7 @@ pub(super) fn read_dir(dir: &Path) -> Result<Vec<Source>, LoadError> {
         bytes = bytes.saturating_add(source.text.len());
         if bytes > BYTES_MAX {
             return Err(Problem::new(format!(
-                "the policies in {} are larger than {BYTES_MAX} bytes together",
+                "the *.{ending} files in {} are larger than {BYTES_MAX} bytes together",
                 dir.display()
             ))
             .into());

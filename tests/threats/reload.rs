@@ -194,6 +194,43 @@ fn a_reload_takes_new_paths_and_names_what_it_does_not_take() {
     assert!(before < reloaded, "{events:?}");
 }
 
+/// Threat: a reload to policies that do something else than they are said to.
+#[test]
+fn a_reload_whose_cases_fail_leaves_the_old_policies_in_force() {
+    let broker = Setup::new().plaintext().policies(LOCKED).start();
+    let mut client = broker.simple(V, "client");
+    let case = "Anonymous::anonymous\t-\tsubscribe\tsecret/a\t-\tdeny\tlocked\n";
+    broker.write("policies/cases.tsv", case);
+    reloaded(&broker, LOCKED);
+    let refused = broker.reload_policies(PERMIT_ALL);
+    assert!(!refused.status.success(), "{refused:?}");
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(said.contains("cases.tsv:1:"), "{said}");
+    assert!(said.contains("Anonymous::anonymous subscribe secret/a"), "{said}");
+    broker.audited("the failed reload", |record| {
+        record["event"] == "policy.reload-failed" && record.to_string().contains("cases.tsv:1:")
+    });
+    assert_eq!(suback(&mut client, "secret/a"), NOT_AUTHORIZED, "the old policies are in force");
+    // A table that cannot be read is no table that passes.
+    broker.write("policies/cases.tsv", "oops\n");
+    assert!(!broker.reload_policies(PERMIT_ALL).status.success());
+    assert_eq!(suback(&mut client, "secret/a"), NOT_AUTHORIZED);
+    std::fs::remove_file(broker.path().join("policies/cases.tsv")).unwrap();
+    reloaded(&broker, PERMIT_ALL);
+    assert_eq!(suback(&mut client, "secret/a"), 1);
+}
+
+#[test]
+fn a_broker_whose_cases_fail_does_not_start() {
+    let setup = Setup::new().plaintext().policies(LOCKED);
+    std::fs::create_dir_all(setup.path().join("policies")).unwrap();
+    let case = "Anonymous::anonymous\t-\tpublish\tsecret/a\t-\tallow\teverything\n";
+    std::fs::write(setup.path().join("policies/cases.tsv"), case).unwrap();
+    let refused = setup.refused();
+    assert!(!refused.status.success());
+    assert!(refused.stderr.contains("cases.tsv:1:"), "{}", refused.stderr);
+}
+
 #[test]
 fn a_broker_without_valid_policies_does_not_start() {
     for policies in ["", "permit permit", "permit (principal, action, resource);"] {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use crate::cli::Failure;
 use crate::policy::{Bundle, PolicyEpoch};
 
-/// Parses and validates every *.cedar file of a folder.
+/// Parses and validates every *.cedar file of a folder, and runs its cases.
 #[derive(Debug, clap::Args)]
 pub(super) struct CheckArgs {
     /// The folder

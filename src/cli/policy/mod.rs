@@ -1,6 +1,8 @@
 //! `portcullis policy`: what can be asked of policy files without a broker.
 
 mod check;
+mod diff;
+mod test;
 
 use super::Failure;
 
@@ -13,14 +15,20 @@ pub(super) struct PolicyArgs {
 
 #[derive(Debug, clap::Subcommand)]
 enum PolicyCommand {
-    /// Parses and validates every *.cedar file of a folder
+    /// Parses and validates every *.cedar file of a folder, and runs its cases
     Check(check::CheckArgs),
+    /// Shows which decisions change from one folder of policies to another
+    Diff(diff::DiffArgs),
+    /// Runs the case tables of policy folders
+    Test(test::TestArgs),
 }
 
 impl PolicyArgs {
     pub(super) fn run(self) -> Result<(), Failure> {
         match self.command {
             PolicyCommand::Check(args) => args.run(),
+            PolicyCommand::Diff(args) => args.run(),
+            PolicyCommand::Test(args) => args.run(),
         }
     }
 }
