@@ -271,7 +271,7 @@ mod tests {
 
     fn denied(verb: Verb, target: Option<Target>) -> Kind {
         let (policies, reason) = (Arc::default(), ReasonCode::NotAuthorized);
-        Kind::Denied { verb, target, policies, reason }
+        Kind::Denied { verb, target, policies, reason, why: "not permitted".into() }
     }
 
     fn topic(text: &str) -> Target {
