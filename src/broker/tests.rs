@@ -45,6 +45,7 @@ fn opening(client_id: &str, name: &str, clean_start: bool) -> Opening {
             packet_bytes_max: None,
             problem_information: true,
             topic_alias_max: 0,
+            outgoing_alias_max: 0,
             keep_alive: Some(SECOND),
         },
         settings: crate::session::Settings {

@@ -71,6 +71,7 @@ pub(super) fn built_in() -> Profile {
             subscription_ids: true,
             wills: true,
             topic_alias_max: 16,
+            outgoing_topic_alias_max: 16,
             session_expiry_s_max: 7 * 86_400,
             keep_alive_s_min: 5,
             keep_alive_s_max: 3600,
@@ -173,6 +174,11 @@ fn read_features(section: &mut Section<'_>, base: &features::Settings) -> featur
         subscription_ids: section.take("subscription_ids", &Flag, base.subscription_ids),
         wills: section.take("wills", &Flag, base.wills),
         topic_alias_max: section.take("topic_alias_max", &count(0, u16::MAX), base.topic_alias_max),
+        outgoing_topic_alias_max: section.take(
+            "outgoing_topic_alias_max",
+            &count(0, 256),
+            base.outgoing_topic_alias_max,
+        ),
         session_expiry_s_max: section.take(
             "session_expiry_max",
             &expiry,

@@ -97,6 +97,7 @@ impl<'a> Input<'a> {
             packet_bytes_max: NonZeroU32::new(u32::from(self.fact()) * 4),
             problem_information: facts & 0b100 != 0,
             topic_alias_max: u16::from(facts >> 4),
+            outgoing_alias_max: u16::from(facts >> 6),
             keep_alive: (facts & 0b1000 != 0).then_some(Duration::from_secs(u16::MAX.into())),
         }
     }

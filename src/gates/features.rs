@@ -28,6 +28,8 @@ pub struct Settings {
     pub wills: bool,
     /// The highest topic alias a client may use; 0 turns aliases off.
     pub topic_alias_max: u16,
+    /// Topic aliases the broker sets towards a client that takes them; 0 sets none.
+    pub outgoing_topic_alias_max: u16,
     /// Seconds a session may outlive its connection; `u32::MAX` is for ever.
     pub session_expiry_s_max: u32,
     /// The shortest keep-alive interval a client may choose, in seconds.

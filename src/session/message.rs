@@ -125,6 +125,7 @@ impl Message {
     pub fn body<'a>(&'a self, expiry_s: Option<u32>, ids: &'a [u32]) -> PublishBody<'a> {
         PublishBody {
             topic: self.topic.as_str(),
+            topic_alias: None,
             properties: self.properties.as_deref(),
             message_expiry_s: expiry_s,
             subscription_ids: ids,

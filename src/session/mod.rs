@@ -7,6 +7,7 @@
 //! a buffer of the caller's. What a publication leads to is decided outside, between `receive`
 //! and [`Session::settle`].
 
+mod aliases;
 mod inbound;
 mod message;
 mod outbound;
@@ -52,6 +53,8 @@ pub struct Link {
     pub problem_information: bool,
     /// The highest topic alias the client may use; 0 is none.
     pub topic_alias_max: u16,
+    /// The highest topic alias that the broker may use towards the client; 0 is none.
+    pub outgoing_alias_max: u16,
     /// The keep-alive interval in force; `None` is off.
     pub keep_alive: Option<Duration>,
 }
@@ -278,6 +281,7 @@ impl Session {
     /// Frees what can be made again, for a client that is silent.
     pub fn shed(&mut self) {
         self.inbound.shed();
+        self.outbound.shed();
     }
 
     /// Ends the session: what was never acknowledged, for share groups to deliver elsewhere.

@@ -4,9 +4,12 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::aliases::{OutgoingAliases, Said};
 use super::message::Delivery;
 use super::{Link, Settings};
-use crate::mqtt::packet::{Ack, Packet, PacketId, PublishHead, Qos, encode_publish, publish_bytes};
+use crate::mqtt::packet::{
+    Ack, Packet, PacketId, PublishBody, PublishHead, Qos, encode_publish, publish_bytes,
+};
 use crate::mqtt::{ProtocolVersion, ReasonCode, Violation};
 
 /// What became of a delivery that was handed to [`super::Session::send`].
@@ -38,6 +41,7 @@ pub(super) struct Outbound {
     /// How many identifiers after `last_id` are known to be free.
     // INVARIANT: none of them stands in `inflight`. Only `next_id` puts identifiers there.
     free_ahead: u16,
+    aliases: OutgoingAliases,
 }
 
 #[derive(Debug)]
@@ -59,8 +63,14 @@ enum State {
 impl Outbound {
     /// Marks everything in flight as to be sent again on a new connection.
     pub(super) fn rewind(&mut self) {
+        self.aliases.forget();
         self.inflight.retain(|entry| !matches!(entry.state, State::Done));
         self.sent = 0;
+    }
+
+    /// Frees what can be made again.
+    pub(super) fn shed(&mut self) {
+        self.aliases.forget();
     }
 
     /// True when something of an earlier connection is still to be sent again.
@@ -106,7 +116,7 @@ impl Outbound {
                 State::Published(delivery) => {
                     // Expired or not: its delivery has begun, so it is brought to its end.
                     if fits(delivery, link, now) && may(delivery) {
-                        encode(delivery, Some(entry.packet_id), true, link.version, now, out);
+                        encode(delivery, Some(entry.packet_id), true, link, now, out);
                         awaited += 1;
                     } else {
                         entry.state = State::Done;
@@ -137,15 +147,49 @@ impl Outbound {
             return Sent::TooLarge;
         }
         if delivery.qos == Qos::AtMostOnce {
-            encode(&delivery, None, false, link.version, now, out);
+            self.encode(&delivery, None, link, now, out);
             return Sent::Written;
         }
         let Some(packet_id) = self.next_id() else { return Sent::NoIdentifier };
-        encode(&delivery, Some(packet_id), false, link.version, now, out);
+        self.encode(&delivery, Some(packet_id), link, now, out);
         self.inflight.push_back(Inflight { packet_id, state: State::Published(delivery) });
         self.sent = self.inflight.len();
         self.active = self.active.saturating_add(1);
         Sent::Written
+    }
+
+    /// A first delivery, by a topic alias where the client takes them.
+    fn encode(
+        &mut self,
+        delivery: &Delivery,
+        packet_id: Option<PacketId>,
+        link: &Link,
+        now: Instant,
+        out: &mut Vec<u8>,
+    ) {
+        let message = &delivery.message;
+        if link.outgoing_alias_max == 0 || !link.version.is_v5() {
+            return encode(delivery, packet_id, false, link, now, out);
+        }
+        let mut body = message.body(message.expiry_left_s(now), &delivery.via.ids);
+        match self.aliases.say(&message.topic, link.outgoing_alias_max) {
+            Said::InFull => {}
+            Said::ByAlias(alias) => {
+                body.topic = "";
+                body.topic_alias = Some(alias);
+            }
+            Said::Naming(alias) => {
+                body.topic_alias = Some(alias);
+                if is_taken(&body, delivery.qos, link) {
+                    self.aliases.name(&message.topic);
+                } else {
+                    body.topic_alias = None;
+                }
+            }
+        }
+        let head =
+            PublishHead { dup: false, qos: delivery.qos, retain: delivery.retain, packet_id };
+        encode_publish(out, link.version, head, &body);
     }
 
     /// PUBACK: a QoS 1 delivery is done. An identifier that is not in flight is ignored: the
@@ -325,21 +369,27 @@ fn steps(last: u16, id: PacketId) -> u16 {
 
 /// True when the client takes a packet of this size [MQTT-3.1.2-24].
 fn fits(delivery: &Delivery, link: &Link, now: Instant) -> bool {
-    let Some(limit) = link.packet_bytes_max else { return true };
+    if link.packet_bytes_max.is_none() {
+        return true;
+    }
     let message = &delivery.message;
-    let body = message.body(message.expiry_left_s(now), &delivery.via.ids);
-    let bytes = publish_bytes(link.version, delivery.qos, &body);
-    bytes <= limit.get() as usize
+    is_taken(&message.body(message.expiry_left_s(now), &delivery.via.ids), delivery.qos, link)
+}
+
+fn is_taken(body: &PublishBody<'_>, qos: Qos, link: &Link) -> bool {
+    let bytes = publish_bytes(link.version, qos, body);
+    link.packet_bytes_max.is_none_or(|limit| bytes <= limit.get() as usize)
 }
 
 fn encode(
     delivery: &Delivery,
     packet_id: Option<PacketId>,
     dup: bool,
-    version: ProtocolVersion,
+    link: &Link,
     now: Instant,
     out: &mut Vec<u8>,
 ) {
+    let version = link.version;
     let message: &Arc<_> = &delivery.message;
     let plain = packet_id.is_none() && !delivery.retain && message.expires_at.is_none();
     if delivery.wide && plain && (delivery.via.ids.is_empty() || !version.is_v5()) {

@@ -191,6 +191,7 @@ fn the_broker_uses_only_aliases_that_the_client_takes() {
                 assert_eq!(received.topic, topic);
             }
         }
+        assert_eq!(aliases.len(), usize::from(maximum.unwrap_or(0)), "all are used");
     }
 }
 

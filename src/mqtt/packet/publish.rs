@@ -83,8 +83,10 @@ impl PublishHead {
 /// What a forwarded PUBLISH says, apart from its [`PublishHead`].
 #[derive(Clone, Copy, Debug)]
 pub struct PublishBody<'a> {
-    /// A valid topic name. No alias is written.
+    /// A valid topic name; empty where an alias stands for it.
     pub topic: &'a str,
+    /// The alias that stands for the topic, or from now on does (MQTT 5.0).
+    pub topic_alias: Option<NonZeroU16>,
     /// The publisher's properties; alias and subscription identifiers in them are not written.
     pub properties: Option<&'a PublishProperties>,
     /// Seconds the message still lives, instead of those in `properties`.
@@ -99,7 +101,14 @@ impl<'a> PublishBody<'a> {
     /// A message with nothing but topic and payload.
     #[must_use]
     pub const fn new(topic: &'a str, payload: &'a [u8]) -> Self {
-        Self { topic, properties: None, message_expiry_s: None, subscription_ids: &[], payload }
+        Self {
+            topic,
+            topic_alias: None,
+            properties: None,
+            message_expiry_s: None,
+            subscription_ids: &[],
+            payload,
+        }
     }
 }
 
@@ -141,7 +150,7 @@ impl<'a> PublishParts<'a> {
             message_expiry_s: body
                 .message_expiry_s
                 .or_else(|| body.properties.and_then(|it| it.message_expiry_s)),
-            topic_alias: None,
+            topic_alias: body.topic_alias,
             subscription_ids: body.subscription_ids,
         };
         Self { qos, topic: body.topic, properties, payload: body.payload }

@@ -241,6 +241,9 @@ impl Identified {
                 packet_bytes_max: connect.maximum_packet_bytes,
                 problem_information: connect.request_problem_information,
                 topic_alias_max: profile.features.topic_alias_max,
+                outgoing_alias_max: connect
+                    .topic_alias_maximum
+                    .min(profile.features.outgoing_topic_alias_max),
                 keep_alive: (granted.keep_alive_s > 0)
                     .then(|| Duration::from_secs(granted.keep_alive_s.into())),
             },

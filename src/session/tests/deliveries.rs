@@ -66,6 +66,38 @@ fn an_acknowledgement_of_the_wrong_kind_is_a_protocol_error() {
     }
 }
 
+/// [MQTT-3.3.2-7] to [MQTT-3.3.2-12], in the other direction
+#[test]
+fn a_topic_is_said_by_an_alias_where_the_client_takes_them() {
+    let plain = b"\x30\x05\0\x01t\0x";
+    let naming = b"\x30\x08\0\x01t\x03\x23\0\x01x";
+    let by_alias = b"\x30\x07\0\0\x03\x23\0\x01x";
+    let one = delivery(Qos::AtMostOnce, b"x");
+    let wide = Delivery { wide: true, ..one.clone() };
+    let takes = |most| Link { outgoing_alias_max: most, ..link(V5) };
+    let mut bench = Bench::new(takes(1));
+    assert_eq!(bench.writes(one.clone()), naming);
+    assert_eq!(bench.writes(wide.clone()), by_alias, "a shared frame has no alias");
+    let topic = TopicName::parse("o").unwrap();
+    let id = MessageId(1);
+    let other = Message::new(id, topic, b"x"[..].into(), Qos::AtMostOnce, false, None, bench.now);
+    assert_eq!(bench.writes(delivery_of(other)), b"\x30\x05\0\x01o\0x", "no alias is left");
+    // What is not said does not name: the alias would make the packet too large.
+    bench.resume(Link { packet_bytes_max: NonZeroU32::new(7), ..takes(1) });
+    assert_eq!(bench.writes(one.clone()), plain);
+    bench.resume(Link { packet_bytes_max: NonZeroU32::new(10), ..takes(1) });
+    assert_eq!(bench.writes(one.clone()), naming, "a new connection knows none");
+    bench.session.shed();
+    assert_eq!(bench.writes(one.clone()), naming, "an alias may be set again");
+    bench.resume(takes(0));
+    assert_eq!(bench.writes(one.clone()), plain);
+    // Sent again it is said in full: it stands before everything else.
+    bench.resume(takes(1));
+    bench.writes(delivery(Qos::AtLeastOnce, b"x"));
+    bench.resume(takes(1));
+    assert_eq!(bench.resent(), b"\x3a\x07\0\x01t\0\x01\0x");
+}
+
 /// [MQTT-4.9.0-2]
 #[test]
 fn a_pubrec_with_an_error_frees_the_quota_and_is_not_released() {

@@ -24,6 +24,7 @@ fn link(version: ProtocolVersion) -> Link {
         packet_bytes_max: None,
         problem_information: true,
         topic_alias_max: 0,
+        outgoing_alias_max: 0,
         keep_alive: None,
     }
 }
