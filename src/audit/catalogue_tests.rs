@@ -37,6 +37,7 @@ fn subject() -> Arc<Subject> {
             spiffe: None,
             dns_names: Vec::new(),
             uris: Vec::new(),
+            organizational_units: Vec::new(),
         })),
     };
     let peer = "[::ffff:192.0.2.7]:50112".parse().unwrap();

@@ -37,6 +37,7 @@ pub(in crate::policy) fn identity(kind: PrincipalKind, name: &str, groups: &[&st
         spiffe: None,
         dns_names: vec!["a.example".into()],
         uris: vec![],
+        organizational_units: vec![],
     };
     Identity {
         kind,
