@@ -26,6 +26,7 @@ mod judge;
 mod load;
 mod permit;
 mod polarity;
+mod principals;
 mod problem;
 mod question;
 mod ranks;
@@ -43,6 +44,7 @@ pub use facts::{
 pub use filters::Normalised;
 pub use groups::{DeclaredGroups, GroupProblem};
 pub use permit::{Denial, Denied, Permitted};
+pub use principals::{IgnoredClaim, Principals};
 pub use problem::{LoadError, Problem};
 pub use question::{Answer, Asked, FACTS, Question, QuestionError, Sample, TIME, Words};
 pub use schema::{Action, SCHEMA};

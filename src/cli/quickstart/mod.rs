@@ -14,10 +14,11 @@ use crate::pki::{AlternativeNames, Ca, Profile, ProfileName};
 
 const CONFIG: &str = include_str!("portcullis.toml");
 /// The starter policies, as they stand in `policies/starter`.
-const POLICIES: [(&str, &str); 3] = [
+const POLICIES: [(&str, &str); 4] = [
     ("connect.cedar", include_str!("../../../policies/starter/connect.cedar")),
     ("devices.cedar", include_str!("../../../policies/starter/devices.cedar")),
     ("commands.cedar", include_str!("../../../policies/starter/commands.cedar")),
+    ("principals.toml", include_str!("../../../policies/starter/principals.toml")),
 ];
 /// The devices that get certificates.
 const DEVICES: [&str; 2] = ["dev1", "dev2"];
