@@ -59,6 +59,12 @@ fn samples() -> Vec<Kind> {
         denied(Verb::Publish, Some(Target::Topic("plant/7/valve".into()))),
         denied(Verb::Subscribe, Some(Target::Filter("$share/g/plant/#".into()))),
         Violation::malformed("MQTT-1.5.4-2", "NUL in a string").into(),
+        Kind::GroupClaimIgnored {
+            group: "operators".into(),
+            field: "san_uri",
+            value: "spiffe://plant/ops/ann".into(),
+            issuer: "ab".into(),
+        },
         Kind::SessionTakenOver { by_address: Some("2001:db8::1".parse().unwrap()) },
         Kind::SessionTakenOver { by_address: None },
         Kind::SessionRefusedOwner { owner: (PrincipalKind::User, "eve".into()) },
