@@ -37,6 +37,7 @@ fn subject() -> Arc<Subject> {
             spiffe: None,
             dns_names: Vec::new(),
             uris: Vec::new(),
+            organizational_units: Vec::new(),
         })),
     };
     let peer = "[::ffff:192.0.2.7]:50112".parse().unwrap();
@@ -64,6 +65,12 @@ fn samples() -> Vec<Kind> {
         denied(Verb::Publish, Some(Target::Topic("plant/7/valve".into()))),
         denied(Verb::Subscribe, Some(Target::Filter("$share/g/plant/#".into()))),
         Violation::malformed("MQTT-1.5.4-2", "NUL in a string").into(),
+        Kind::GroupClaimIgnored {
+            group: "operators".into(),
+            field: "san_uri",
+            value: "spiffe://plant/ops/ann".into(),
+            issuer: "ab".into(),
+        },
         Kind::SessionTakenOver { by_address: Some("2001:db8::1".parse().unwrap()) },
         Kind::SessionTakenOver { by_address: None },
         Kind::SessionRefusedOwner { owner: (PrincipalKind::User, "eve".into()) },

@@ -200,6 +200,22 @@ pub enum Kind {
         reason: ReasonCode,
     },
 
+    /// A certificate claims a group that its authority may not confer; nobody is in it by that.
+    #[serde(rename = "group.claim-ignored")]
+    GroupClaimIgnored {
+        /// The group.
+        #[serde(serialize_with = "text::name")]
+        group: Arc<str>,
+        /// The field of the certificate.
+        field: &'static str,
+        /// What it says there.
+        #[serde(serialize_with = "text::name")]
+        value: Arc<str>,
+        /// The SHA-256 of the public key of the authority that issued it, lower-case hex.
+        #[serde(serialize_with = "text::short")]
+        issuer: Arc<str>,
+    },
+
     /// A session continues on a new connection of its owner; the subject is the old one.
     #[serde(rename = "session.taken-over")]
     SessionTakenOver {
@@ -317,6 +333,7 @@ impl Kind {
             | Self::ConnectionClosed { .. }
             | Self::Denied { .. }
             | Self::Violation { .. }
+            | Self::GroupClaimIgnored { .. }
             | Self::SessionTakenOver { .. }
             | Self::SessionRefusedOwner { .. }
             | Self::SubscriptionWithdrawn { .. }
@@ -342,7 +359,8 @@ impl Kind {
                 why.len().saturating_add(asked.as_ref().map_or(0, target))
             }
             Self::SubscriptionWithdrawn { filter: text, .. }
-            | Self::WillDiscarded { topic: text, .. } => text.len(),
+            | Self::WillDiscarded { topic: text, .. }
+            | Self::GroupClaimIgnored { value: text, .. } => text.len(),
             Self::ConnectionRefused { why, .. }
             | Self::ConnectionClosed { why, .. }
             | Self::BrokerStopped { why }

@@ -13,7 +13,7 @@ use crate::mqtt::ReasonCode;
 
 /// Bytes of a topic or filter.
 pub(super) const TOPIC_BYTES_MAX: usize = 1_024;
-/// Bytes of a client identifier, a principal's name, or a certificate's field.
+/// Bytes of a client identifier, the name of a principal or group, or a certificate's field.
 pub(super) const NAME_BYTES_MAX: usize = 512;
 /// Bytes of a hash, a policy id, or a listener's name.
 pub(super) const SHORT_BYTES_MAX: usize = 128;
@@ -43,6 +43,10 @@ pub(super) fn is_cut(text: &str) -> bool {
 
 pub(super) fn topic<S: Serializer>(text: &Arc<str>, serializer: S) -> Result<S::Ok, S::Error> {
     Bounded(text, TOPIC_BYTES_MAX).serialize(serializer)
+}
+
+pub(super) fn name<S: Serializer>(text: &Arc<str>, serializer: S) -> Result<S::Ok, S::Error> {
+    Bounded(text, NAME_BYTES_MAX).serialize(serializer)
 }
 
 pub(super) fn short<S: Serializer>(text: &Arc<str>, serializer: S) -> Result<S::Ok, S::Error> {

@@ -47,11 +47,13 @@ impl CaArgs {
         let not_after = ca.not_after().format(&Rfc3339).unwrap_or_default();
         eprintln!(
             "Made the authority {:?}, valid until {not_after}.\n\
-             Give {} to every client and broker. Keep {} to yourself: whoever has it can be anyone.",
+             Give {} to every client and broker. Keep {} to yourself: whoever has it can be anyone.\n\
+             The last line is the hash of its public key, the `issuer` in principals.toml.",
             init.name,
             certificate.display(),
             key.display()
         );
-        cert::print_lines(&[certificate.display().to_string(), key.display().to_string()])
+        let (certificate, key) = (certificate.display().to_string(), key.display().to_string());
+        cert::print_lines(&[certificate, key, ca.issuer_hash()])
     }
 }

@@ -204,7 +204,10 @@ mod tests {
             client_ca: Some(folder.join("ca/ca.pem")),
             tls_1_2: false,
         });
-        assert_eq!(setup.unwrap().client_cas.len(), 1);
+        let issuers = setup.unwrap().trusted_issuers;
+        let described: Vec<_> = issuers.described().collect();
+        let hash = Ca::open(&folder.join("ca")).unwrap().issuer_hash();
+        assert_eq!(described, [("CN=Factory".to_owned(), &*hash)]);
         assert!(files::read_key(&folder.join("pump-1.key")).is_ok());
     }
 

@@ -1,6 +1,7 @@
 //! `portcullis check`: everything that `serve` would refuse, and nothing is bound.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use serde_json::json;
 
@@ -23,17 +24,35 @@ pub(super) struct CheckArgs {
     json: bool,
 }
 
+/// An authority that client certificates may come from.
+#[derive(Debug, serde::Serialize)]
+struct ClientCa {
+    listener: Arc<str>,
+    subject: String,
+    /// As `principals.toml` names it.
+    issuer: String,
+}
+
 impl CheckArgs {
     pub(super) fn run(self) -> Result<(), Failure> {
         let config = Config::load(&self.config, &self.set)
             .map_err(|error| Failure(error.render(coloured())))?;
         let mut problems = Vec::new();
+        let mut client_cas = Vec::new();
         let mut warnings = config.warnings.clone();
         warnings.extend(running::mixed_bindings(&config));
         for listener in &config.listeners {
             let Some(tls) = &listener.tls else { continue };
             match tls_config::server_config(tls) {
-                Ok(setup) => warnings.extend(setup.warnings.iter().map(ToString::to_string)),
+                Ok(setup) => {
+                    warnings.extend(setup.warnings.iter().map(ToString::to_string));
+                    let described = setup.trusted_issuers.described();
+                    client_cas.extend(described.map(|(subject, issuer)| ClientCa {
+                        listener: Arc::clone(&listener.name),
+                        subject,
+                        issuer: issuer.to_owned(),
+                    }));
+                }
                 Err(error) => problems.push(format!("listener `{}`: {error}", listener.name)),
             }
         }
@@ -63,6 +82,7 @@ impl CheckArgs {
                 .collect();
             let told = json!({
                 "values": values,
+                "client_cas": client_cas,
                 "policies": policies,
                 "warnings": warnings,
                 "problems": problems,
@@ -72,6 +92,10 @@ impl CheckArgs {
             let width = config.origins.iter().map(|origin| origin.key.len()).max().unwrap_or(0);
             for origin in &config.origins {
                 println!("{:width$}  {}  # {}", origin.key, origin.value, origin.from);
+            }
+            for ClientCa { listener, subject, issuer } in &client_cas {
+                let subject = subject.escape_debug();
+                println!("client CA of listener {listener}: issuer = \"{issuer}\"  # {subject}");
             }
         }
         for warning in &warnings {

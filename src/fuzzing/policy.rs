@@ -150,6 +150,7 @@ fn identity() -> Identity {
         spiffe: Some("spiffe://example/pump-1".into()),
         dns_names: vec!["pump-1.example".into()],
         uris: vec!["spiffe://example/pump-1".into()],
+        organizational_units: vec!["Pumps".into()],
     };
     Identity {
         kind: PrincipalKind::Device,

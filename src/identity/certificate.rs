@@ -10,6 +10,7 @@ use rustls::pki_types::CertificateDer;
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::FromDer as _;
+use x509_parser::x509::AttributeTypeAndValue;
 
 use super::TrustedIssuers;
 use crate::pki;
@@ -20,6 +21,10 @@ pub const CHAIN_CERTIFICATES_MAX: usize = 8;
 pub const CERTIFICATE_BYTES_MAX: usize = 16 * 1024;
 /// Bytes of a common name; RFC 5280 says 64 characters, of up to 4 bytes each.
 pub const COMMON_NAME_BYTES_MAX: usize = 256;
+/// Organizational units of a subject.
+pub const ORGANIZATIONAL_UNITS_MAX: usize = 16;
+/// Bytes of an organizational unit; RFC 5280 says 64 characters, of up to 4 bytes each.
+pub const ORGANIZATIONAL_UNIT_BYTES_MAX: usize = 256;
 /// Subject alternative names, of all forms together.
 pub const ALTERNATIVE_NAMES_MAX: usize = 64;
 /// Bytes of one alternative name; a SPIFFE ID may have 2048.
@@ -46,6 +51,8 @@ pub struct CertificateFacts {
     pub dns_names: Vec<Arc<str>>,
     /// SAN URIs, in order.
     pub uris: Vec<Arc<str>>,
+    /// Organizational units of the subject, in order.
+    pub organizational_units: Vec<Arc<str>>,
 }
 
 /// Why a certificate is not accepted as the source of an identity.
@@ -117,6 +124,14 @@ pub enum CertificateError {
         /// The bound.
         names_max: usize,
     },
+    /// There are too many organizational units.
+    #[error("the subject has {units} organizational units; {units_max} are allowed")]
+    TooManyUnits {
+        /// How many there are.
+        units: usize,
+        /// The bound.
+        units_max: usize,
+    },
     /// The serial number is negative or too long.
     #[error("the serial number is negative or longer than 20 bytes")]
     SerialInvalid,
@@ -133,6 +148,8 @@ pub enum CertificateError {
 pub enum NameForm {
     /// The common name in the subject.
     CommonName,
+    /// An organizational unit in the subject.
+    OrganizationalUnit,
     /// A DNS name among the subject alternative names.
     DnsName,
     /// A URI among the subject alternative names.
@@ -145,6 +162,7 @@ impl std::fmt::Display for NameForm {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::CommonName => "common name",
+            Self::OrganizationalUnit => "organizational unit",
             Self::DnsName => "DNS name",
             Self::Uri => "URI",
             Self::Other => "alternative name",
@@ -169,6 +187,7 @@ impl CertificateFacts {
         let certificate = parse(leaf)?;
         let names = AlternativeNames::read(&certificate)?;
         let cn = common_name(&certificate)?;
+        let organizational_units = organizational_units(&certificate)?;
         let serial = serial(&certificate)?;
         let intermediates =
             intermediates.iter().map(|der| parse(der)).collect::<Result<Vec<_>, _>>()?;
@@ -181,6 +200,7 @@ impl CertificateFacts {
             spiffe: names.spiffe()?,
             dns_names: names.dns_names,
             uris: names.uris,
+            organizational_units,
         })
     }
 }
@@ -234,10 +254,26 @@ fn common_name(certificate: &X509Certificate<'_>) -> Result<Arc<str>, Certificat
     check_name(form, text)
 }
 
+fn organizational_units(
+    certificate: &X509Certificate<'_>,
+) -> Result<Vec<Arc<str>>, CertificateError> {
+    let form = NameForm::OrganizationalUnit;
+    let units = certificate.subject().iter_organizational_unit().count();
+    if units > ORGANIZATIONAL_UNITS_MAX {
+        return Err(CertificateError::TooManyUnits { units, units_max: ORGANIZATIONAL_UNITS_MAX });
+    }
+    let read = |unit: &AttributeTypeAndValue<'_>| {
+        let text = unit.as_str().map_err(|_| CertificateError::NameUnreadable { form })?;
+        check_name(form, text)
+    };
+    certificate.subject().iter_organizational_unit().map(read).collect()
+}
+
 /// Refuses a name that is too long or has characters that no name needs.
 pub(super) fn check_name(form: NameForm, text: &str) -> Result<Arc<str>, CertificateError> {
     let bytes_max = match form {
         NameForm::CommonName => COMMON_NAME_BYTES_MAX,
+        NameForm::OrganizationalUnit => ORGANIZATIONAL_UNIT_BYTES_MAX,
         NameForm::DnsName | NameForm::Uri | NameForm::Other => ALTERNATIVE_NAME_BYTES_MAX,
     };
     if text.is_empty() {
@@ -248,7 +284,9 @@ pub(super) fn check_name(form: NameForm, text: &str) -> Result<Arc<str>, Certifi
     }
     let character = match form {
         NameForm::DnsName | NameForm::Uri => text.chars().find(|c| !c.is_ascii_graphic()),
-        NameForm::CommonName | NameForm::Other => pki::unsafe_character(text),
+        NameForm::CommonName | NameForm::OrganizationalUnit | NameForm::Other => {
+            pki::unsafe_character(text)
+        }
     };
     match character {
         Some(character) => Err(CertificateError::NameUnsafe { form, character }),

@@ -9,12 +9,14 @@ use std::sync::Arc;
 
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::CertificateDer;
-use x509_parser::asn1_rs::{Any, FromDer as _};
+use x509_parser::asn1_rs::Any;
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::{ParsedExtension, X509Extension};
 use x509_parser::oid_registry::{
     OID_X509_EXT_AUTHORITY_KEY_IDENTIFIER, OID_X509_EXT_SUBJECT_KEY_IDENTIFIER,
 };
+use x509_parser::prelude::FromDer as _;
+use x509_parser::x509::X509Name;
 
 use super::certificate::{self, CertificateError};
 use crate::pki;
@@ -57,6 +59,16 @@ impl TrustedIssuers {
             .map(|der| Authority::read(&certificate::parse(der)?))
             .collect::<Result<_, _>>()
             .map(Self)
+    }
+
+    /// Each authority: its subject, and the lower-case hex of the SHA-256 of its
+    /// `SubjectPublicKeyInfo`, in order.
+    pub fn described(&self) -> impl Iterator<Item = (String, &str)> {
+        self.0.iter().map(|authority| {
+            let subject = X509Name::from_der(&authority.subject);
+            let subject = subject.map_or_else(|_| String::new(), |(_, name)| name.to_string());
+            (subject, &*authority.fingerprint)
+        })
     }
 
     /// The fingerprint of the key that signed `leaf`.

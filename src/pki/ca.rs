@@ -110,6 +110,13 @@ impl Ca {
     pub const fn not_after(&self) -> OffsetDateTime {
         self.not_after
     }
+
+    /// Lower-case hex of the SHA-256 of its `SubjectPublicKeyInfo`: what policies and
+    /// `principals.toml` know an issuer by.
+    #[must_use]
+    pub fn issuer_hash(&self) -> String {
+        super::sha256_hex(&self.issuer.key().subject_public_key_info())
+    }
 }
 
 /// What every certificate has: names, validity, usages, a random serial number.

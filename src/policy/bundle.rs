@@ -14,6 +14,7 @@ use super::groups::DeclaredGroups;
 use super::load::{self, Rule};
 use super::permit::Denial;
 use super::polarity::Reads;
+use super::principals::{IgnoredClaim, Principals, Resolved};
 use super::problem::{LoadError, Problem};
 use super::schema::{Action, SCHEMA, Vocabulary, uid};
 use super::source::{self, Source};
@@ -29,7 +30,8 @@ pub struct Bundle {
     hash: String,
     rules: Vec<Rule>,
     index: Index,
-    groups: DeclaredGroups,
+    /// `None` only for text without a folder: nothing says then which groups exist.
+    principals: Option<Principals>,
     pub(super) vocabulary: Vocabulary,
     pub(super) authorizer: Authorizer,
     pub(super) hasher: ahash::RandomState,
@@ -53,8 +55,9 @@ struct Acls {
 }
 
 impl Bundle {
-    /// Loads a policy folder: every `*.cedar` file in it, which then have to pass the cases of
-    /// its tables. The order of the files does not matter.
+    /// Loads a policy folder: every `*.cedar` file in it, and its `principals.toml`; without
+    /// one, no group exists. They then have to pass the cases of its tables. The order of the
+    /// files does not matter.
     ///
     /// # Errors
     /// Everything that is wrong with the files or the policies in them; cases that fail.
@@ -69,36 +72,39 @@ impl Bundle {
     /// # Errors
     /// Everything that is wrong with the files or the policies in them.
     pub fn load_dir_untested(dir: &Path, epoch: PolicyEpoch) -> Result<Arc<Self>, LoadError> {
-        Ok(Arc::new(Self::load(&source::read_dir(dir)?, None, epoch)?))
+        let sources = source::read_dir(dir)?;
+        let principals = source::read_principals(dir)?;
+        let principals = principals.as_ref().map(Principals::read).transpose()?.unwrap_or_default();
+        Ok(Arc::new(Self::load(&sources, Some(principals), epoch)?))
     }
 
-    /// Loads policies from text; problems are shown under the given name.
+    /// Loads policies from text; problems are shown under the given name. Without principals
+    /// every group exists, and whoever asks is in those that its identity says.
     ///
     /// # Errors
     /// Everything that is wrong with the policies.
     pub fn load_text(
         name: &str,
         text: &str,
-        groups: Option<&DeclaredGroups>,
+        principals: Option<&Principals>,
         epoch: PolicyEpoch,
     ) -> Result<Self, LoadError> {
-        Self::load(&[Source::new(name, text)], groups, epoch)
+        Self::load(&[Source::new(name, text)], principals.cloned(), epoch)
     }
 
     fn load(
         sources: &[Source],
-        groups: Option<&DeclaredGroups>,
+        principals: Option<Principals>,
         epoch: PolicyEpoch,
     ) -> Result<Self, LoadError> {
-        let (vocabulary, rules) = load::load(sources, groups)?;
+        let (vocabulary, rules) = load::load(sources, principals.as_ref().map(Principals::groups))?;
         let index = Index::new(&rules, &vocabulary)?;
-        let groups = groups.cloned().unwrap_or_default();
         Ok(Self {
             epoch,
-            hash: content_hash(&rules, &groups),
+            hash: content_hash(&rules, principals.as_ref()),
             rules,
             index,
-            groups,
+            principals,
             vocabulary,
             authorizer: Authorizer::new(),
             hasher: ahash::RandomState::new(),
@@ -112,7 +118,7 @@ impl Bundle {
         self.epoch
     }
 
-    /// SHA-256 of all that decides (policies, groups, schema), in hex. The same policies in
+    /// SHA-256 of all that decides (policies, principals, schema), in hex. The same policies in
     /// other files, or in another order, have the same hash.
     #[must_use]
     pub fn hash(&self) -> &str {
@@ -152,19 +158,32 @@ impl Bundle {
         self.rules.iter().find(reads).map(|rule| &rule.id)
     }
 
-    /// The groups that are declared.
-    pub(super) fn declared_groups(&self) -> &DeclaredGroups {
-        &self.groups
+    /// The groups that are declared; `None` where nothing says which groups exist.
+    pub(super) fn declared_groups(&self) -> Option<&DeclaredGroups> {
+        self.principals.as_ref().map(Principals::groups)
     }
 
-    /// Every group that a principal is in, directly or through other groups.
-    pub(super) fn groups_of(&self, identity: &Identity) -> Vec<Arc<str>> {
-        self.groups.closure(&identity.groups)
+    /// All groups and tags of a principal.
+    ///
+    /// # Errors
+    /// A denial of everything: a group that does not exist, or too many.
+    pub(super) fn resolve(&self, identity: &Identity) -> Result<Resolved, Denial> {
+        let resolved = match &self.principals {
+            Some(principals) => principals.resolve(identity),
+            None => Resolved::as_it_stands(identity),
+        };
+        resolved.map_err(Denial::failed)
+    }
+
+    /// Claims of a certificate to groups that its authority may not confer.
+    pub(super) fn ignored_claims(&self, identity: &Identity) -> Vec<IgnoredClaim> {
+        let principals = self.principals.as_ref();
+        principals.map_or_else(Vec::new, |principals| principals.ignored_claims(identity))
     }
 
     /// The groups that a group is directly in.
     pub(super) fn parents_of(&self, group: &str) -> impl Iterator<Item = &Arc<str>> {
-        self.groups.parents(group)
+        self.principals.iter().flat_map(move |principals| principals.groups().parents(group))
     }
 
     /// The compiled rules of an action for a principal that is in these groups.
@@ -262,7 +281,7 @@ impl Acls {
 }
 
 /// Every part is preceded by its length, so that no two sets of parts read alike.
-fn content_hash(rules: &[Rule], groups: &DeclaredGroups) -> String {
+fn content_hash(rules: &[Rule], principals: Option<&Principals>) -> String {
     let mut digest = aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA256);
     let mut part = |text: &str| {
         digest.update(&u64::try_from(text.len()).unwrap_or(u64::MAX).to_be_bytes());
@@ -274,12 +293,8 @@ fn content_hash(rules: &[Rule], groups: &DeclaredGroups) -> String {
         part(&rule.id);
         part(&rule.text);
     }
-    for (group, parents) in groups.iter() {
-        part(group);
-        part(&parents.len().to_string());
-        for parent in parents {
-            part(parent);
-        }
+    if let Some(principals) = principals {
+        principals.each_part(&mut part);
     }
     hex::encode(digest.finish())
 }

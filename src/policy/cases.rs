@@ -188,8 +188,7 @@ impl Case {
 
     /// Where groups are declared, no principal is in another.
     fn undeclared_group(&self, bundle: &Bundle) -> Option<Problem> {
-        let declared = bundle.declared_groups();
-        declared.iter().next()?;
+        let declared = bundle.declared_groups()?;
         let named = &self.question.identity.groups;
         let group = named.iter().find(|group| !declared.contains(group))?;
         let known = nearest(group, declared.iter().map(|(known, _)| &**known));

@@ -3,6 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+/// Groups that one principal may be in, directly or through other groups: each is an entity of
+/// every question that Cedar is asked.
+pub(super) const GROUPS_MAX: usize = 64;
+
 /// The groups that exist, each with the groups it is in itself.
 ///
 /// INVARIANT: every parent is declared, and no group is in itself, however far away.
@@ -58,17 +62,21 @@ impl DeclaredGroups {
         self.0.get(group).into_iter().flatten()
     }
 
-    /// The groups, with all groups those are in, each once, in order of name.
+    /// The groups, with all groups those are in, each once, in order of name; `None` when there
+    /// are more than 64.
     #[must_use]
-    pub fn closure(&self, direct: &[Arc<str>]) -> Vec<Arc<str>> {
+    pub fn closure(&self, direct: &[Arc<str>]) -> Option<Vec<Arc<str>>> {
         let mut found = BTreeSet::new();
         let mut open: Vec<&Arc<str>> = direct.iter().collect();
         while let Some(group) = open.pop() {
             if found.insert(Arc::clone(group)) {
                 open.extend(self.parents(group));
             }
+            if found.len() > GROUPS_MAX {
+                return None;
+            }
         }
-        found.into_iter().collect()
+        Some(found.into_iter().collect())
     }
 
     /// Every declared group with its parents, in order of name.
@@ -100,10 +108,15 @@ impl DeclaredGroups {
                 }
             }
         }
-        match waiting.keys().next() {
-            Some(group) => Err(GroupProblem::Cycle { group: (*group).into() }),
-            None => Ok(()),
+        let Some((group, _)) = waiting.first_key_value() else { return Ok(()) };
+        // Whoever still waits is in a group that does too: after as many steps as there are such
+        // groups, the walk is on the circle.
+        let mut group: &str = group;
+        for _ in 0..waiting.len() {
+            let next = self.parents(group).find(|parent| waiting.contains_key(&***parent));
+            group = next.map_or(group, |next| next);
         }
+        Err(GroupProblem::Cycle { group: group.into() })
     }
 }
 
@@ -131,6 +144,13 @@ mod tests {
     }
 
     #[test]
+    fn a_group_that_only_hangs_on_a_circle_is_not_the_one_that_is_named() {
+        let problem = declare(&[("a", &["m"]), ("m", &["y"]), ("x", &["y"]), ("y", &["x"])]);
+        let Err(GroupProblem::Cycle { group }) = problem else { panic!("{problem:?}") };
+        assert!(["x", "y"].contains(&&*group), "{group}");
+    }
+
+    #[test]
     fn a_parent_must_be_declared() {
         assert_eq!(
             declare(&[("a", &["b"])]).unwrap_err().to_string(),
@@ -142,6 +162,18 @@ mod tests {
     fn the_closure_holds_every_group_once() {
         let groups = declare(&[("a", &["b", "c"]), ("b", &["d"]), ("c", &["d"]), ("d", &[])]);
         let closure = groups.unwrap().closure(&["a".into(), "a".into(), "x".into()]);
-        assert_eq!(closure.join(" "), "a b c d x");
+        assert_eq!(closure.unwrap().join(" "), "a b c d x");
+    }
+
+    #[test]
+    fn a_closure_ends_at_its_bound() {
+        let names: Vec<String> = (0..=GROUPS_MAX).map(|number| number.to_string()).collect();
+        let chain = names.iter().zip(names.iter().skip(1).map(Some).chain([None]));
+        let parents = chain.map(|(name, next)| {
+            (Arc::from(&**name), next.into_iter().map(|next| Arc::from(&**next)).collect())
+        });
+        let groups = DeclaredGroups::new(parents.collect()).unwrap();
+        assert_eq!(groups.closure(&["0".into()]), None);
+        assert_eq!(groups.closure(&["1".into()]).unwrap().len(), GROUPS_MAX);
     }
 }

@@ -14,6 +14,7 @@ use time::OffsetDateTime;
 use super::bundle::Bundle;
 use super::facts::{ConnectFacts, PublishFacts, ReceiveFacts, SessionFacts, SubscribeFacts};
 use super::permit::Denial;
+use super::principals::Resolved;
 use super::schema::{Action, uid};
 use crate::identity::{CertificateFacts, Identity, PrincipalKind};
 use crate::mqtt::packet::Qos;
@@ -28,8 +29,8 @@ pub(super) struct Asker<'a> {
     pub(super) bundle: &'a Bundle,
     pub(super) identity: &'a Identity,
     pub(super) session: &'a SessionFacts,
-    /// Every group it is in, directly or through other groups.
-    pub(super) groups: &'a [Arc<str>],
+    /// Its groups and tags.
+    pub(super) resolved: &'a Resolved,
 }
 
 /// A request as Cedar takes it, with the policies that may answer it.
@@ -50,15 +51,12 @@ impl Asker<'_> {
     pub(super) fn entities(&self) -> Result<Entities, Denial> {
         let vocabulary = &self.bundle.vocabulary;
         let group = |name: &Arc<str>| uid(&vocabulary.group, name);
-        let groups = self.groups.iter().map(|name| {
+        let groups = self.resolved.groups.iter().map(|name| {
             let parents = self.bundle.parents_of(name).map(group).collect();
             Entity::new_no_attrs(group(name), parents)
         });
-        let principal = principal(
-            self.principal(),
-            self.identity,
-            self.identity.groups.iter().map(group).collect(),
-        )?;
+        let parents = self.resolved.direct.iter().map(group).collect();
+        let principal = self.describe(parents)?;
         vocabulary
             .actions
             .clone()
@@ -103,6 +101,19 @@ impl Asker<'_> {
     fn principal(&self) -> EntityUid {
         uid(self.bundle.vocabulary.principal(self.identity.kind), &self.identity.name)
     }
+
+    /// The entity of the principal, in these groups.
+    fn describe(&self, groups: HashSet<EntityUid>) -> Result<Entity, Denial> {
+        if self.identity.kind == PrincipalKind::Anonymous {
+            return Ok(Entity::new_no_attrs(self.principal(), groups));
+        }
+        let mut attributes = Facts::new();
+        if let Some(facts) = &self.identity.certificate {
+            attributes.push(("cert".into(), certificate(facts).map_err(Denial::failed)?));
+        }
+        let tags = self.resolved.tags.iter().map(|(name, value)| (name.to_string(), string(value)));
+        Entity::new_with_tags(self.principal(), attributes, groups, tags).map_err(Denial::failed)
+    }
 }
 
 fn decide(response: &Response) -> Result<(), Denial> {
@@ -121,22 +132,6 @@ fn reasons(response: &Response) -> Vec<Arc<str>> {
         reasons.map(|id| Arc::from(AsRef::<str>::as_ref(id))).collect();
     policies.sort();
     policies
-}
-
-fn principal(
-    name: EntityUid,
-    identity: &Identity,
-    groups: HashSet<EntityUid>,
-) -> Result<Entity, Denial> {
-    if identity.kind == PrincipalKind::Anonymous {
-        return Ok(Entity::new_no_attrs(name, groups));
-    }
-    let mut attributes = Facts::new();
-    if let Some(facts) = &identity.certificate {
-        attributes.push(("cert".into(), certificate(facts).map_err(Denial::failed)?));
-    }
-    let tags = identity.tags.iter().map(|(name, value)| (name.to_string(), string(value)));
-    Entity::new_with_tags(name, attributes, groups, tags).map_err(Denial::failed)
 }
 
 fn certificate(

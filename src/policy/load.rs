@@ -16,6 +16,7 @@ use super::ranks::Bounds;
 use super::schema::{Action, Actions, Vocabulary};
 use super::source::{self, Source};
 use super::trie::PolicyFilter;
+use crate::suggest::nearest;
 
 /// Bytes of an `@id`.
 const ID_BYTES_MAX: usize = 128;
@@ -264,11 +265,12 @@ impl Loader<'_> {
         }
         if let Some(groups) = self.groups {
             for group in analysis.groups.iter().filter(|group| !groups.contains(group)) {
-                problems.push(
-                    place
-                        .literal_problem(format!("group {group:?} is not declared"), "Group", group)
-                        .remedy("declare it among the groups of the principals, or correct it"),
+                let message = format!("group {group:?} is not declared in principals.toml");
+                let remedy = nearest(group, groups.iter().map(|(known, _)| &**known)).map_or_else(
+                    || format!("declare it there: [group.{group:?}]"),
+                    |known| format!("did you mean {known:?}?"),
                 );
+                problems.push(place.literal_problem(message, "Group", group).remedy(remedy));
             }
         }
         if problems.is_empty() { Ok(filters) } else { Err(problems) }

@@ -29,6 +29,7 @@ mod judge;
 mod load;
 mod permit;
 mod polarity;
+mod principals;
 mod problem;
 mod question;
 mod ranks;
@@ -49,6 +50,7 @@ pub use facts::{
 pub use filters::Normalised;
 pub use groups::{DeclaredGroups, GroupProblem};
 pub use permit::{Denial, Denied, Permitted};
+pub use principals::{IgnoredClaim, Principals};
 pub use problem::{LoadError, Problem};
 pub use question::{Answer, Asked, FACTS, Part, Question, QuestionError, Sample, TIME, Words};
 pub use schema::{Action, SCHEMA};

@@ -27,7 +27,7 @@ use crate::suggest::nearest;
 pub const TIME: &str = "2026-07-01T12:00:00Z";
 
 /// Every fact that can be said, with an example.
-pub const FACTS: [(&str, &str); 25] = [
+pub const FACTS: [(&str, &str); 26] = [
     ("qos", "1"),
     ("retain", "true"),
     ("will", "true"),
@@ -51,6 +51,7 @@ pub const FACTS: [(&str, &str); 25] = [
     ("not_after", "2030-01-01T00:00:00Z"),
     ("spiffe", "spiffe://plant/dev1"),
     ("dns_name", "dev1.example"),
+    ("organizational_unit", "Operators"),
     ("certificate", "false"),
     ("tag:NAME", "fra1"),
 ];
@@ -332,7 +333,12 @@ impl Question {
     }
 }
 
-fn principal(text: &str) -> Result<(PrincipalKind, Arc<str>), QuestionError> {
+/// Reads a principal by type and name, such as `Device::dev1`; quotes around the name are not of
+/// the name.
+///
+/// # Errors
+/// [`QuestionError`] for an unknown type or an empty name.
+pub(super) fn principal(text: &str) -> Result<(PrincipalKind, Arc<str>), QuestionError> {
     const KINDS: [PrincipalKind; 4] = [
         PrincipalKind::Device,
         PrincipalKind::User,
@@ -565,6 +571,7 @@ impl<'a> Facts<'a> {
             spiffe: self.find("spiffe").map(Arc::from),
             dns_names: self.all("dns_name").map(Arc::from).collect(),
             uris: self.find("spiffe").map(Arc::from).into_iter().collect(),
+            organizational_units: self.all("organizational_unit").map(Arc::from).collect(),
         }))
     }
 }

@@ -12,6 +12,8 @@ use std::sync::Arc;
 
 use super::problem::{LoadError, Problem};
 
+/// The file of a directory that declares groups and tags.
+const PRINCIPALS_FILE: &str = "principals.toml";
 /// Bytes of one file.
 pub(super) const FILE_BYTES_MAX: usize = 4 << 20;
 /// Bytes of one policy.
@@ -99,6 +101,18 @@ pub(super) fn read_files(dir: &Path, ending: &str) -> Result<Vec<Source>, LoadEr
     Ok(sources)
 }
 
+/// Reads the file of a directory that declares groups and tags; `None` when there is none.
+///
+/// # Errors
+/// A file that cannot be read, is empty, too large, or no UTF-8; a link that leads nowhere.
+pub(super) fn read_principals(dir: &Path) -> Result<Option<Source>, LoadError> {
+    let path = dir.join(PRINCIPALS_FILE);
+    match path.symlink_metadata() {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        _ => read_file(&path).map(Some),
+    }
+}
+
 fn read_file(path: &Path) -> Result<Source, LoadError> {
     let name = path.display();
     let mut bytes = Vec::new();
@@ -119,7 +133,7 @@ fn read_file(path: &Path) -> Result<Source, LoadError> {
     Ok(Source::new(&name.to_string(), &text))
 }
 
-fn too_large(name: &str) -> Problem {
+pub(super) fn too_large(name: &str) -> Problem {
     Problem::new(format!("{name} is larger than {FILE_BYTES_MAX} bytes"))
         .remedy("divide it into several files")
 }

@@ -17,6 +17,7 @@ use super::filters::Normalised;
 use super::judge::{self, Asker, Facts, Inquiry};
 use super::permit::{Denial, Denied, Permitted, Verdict};
 use super::polarity::Reads;
+use super::principals::{IgnoredClaim, Resolved};
 use super::question::Asked;
 use super::ranks::Numbers;
 use super::schema::{Action, uid};
@@ -46,8 +47,8 @@ pub struct Subject {
 /// What is worked out at the first question, and can be worked out again.
 #[derive(Debug)]
 struct Working {
-    /// Every group of the principal, directly or through other groups.
-    groups: Vec<Arc<str>>,
+    /// The groups and tags of the principal under this bundle.
+    resolved: Resolved,
     acls: Acls,
     memory: Memory,
 }
@@ -102,6 +103,13 @@ impl Subject {
     #[must_use]
     pub fn session(&self) -> &Arc<SessionFacts> {
         &self.session
+    }
+
+    /// Claims of its certificate to groups that its authority may not confer. They decide
+    /// nothing, and are for the audit log.
+    #[must_use]
+    pub fn ignored_claims(&self) -> Vec<IgnoredClaim> {
+        self.bundle.ignored_claims(&self.identity)
     }
 
     /// Judges by other policies from here on.
@@ -322,22 +330,22 @@ impl Subject {
             Some(working) => working,
             none => none.insert(Box::new(Working::new(bundle, identity)?)),
         };
-        let Working { groups, acls, memory } = &mut **working;
-        Ok((Asker { bundle, identity, session, groups }, acls, memory))
+        let Working { resolved, acls, memory } = &mut **working;
+        Ok((Asker { bundle, identity, session, resolved }, acls, memory))
     }
 }
 
 impl Working {
     fn new(bundle: &Bundle, identity: &Identity) -> Result<Self, Denial> {
-        let groups = bundle.groups_of(identity);
-        let acl = |action| bundle.acl(action, identity, &groups);
+        let resolved = bundle.resolve(identity)?;
+        let acl = |action| bundle.acl(action, identity, &resolved.groups);
         let acls = Acls {
             connect: acl(Action::Connect)?,
             publish: acl(Action::Publish)?,
             subscribe: acl(Action::Subscribe)?,
             receive: acl(Action::Receive)?,
         };
-        Ok(Self { acls, groups, memory: Memory::default() })
+        Ok(Self { acls, resolved, memory: Memory::default() })
     }
 }
 
@@ -350,7 +358,7 @@ impl Asker<'_> {
         Bindings {
             identity: self.identity,
             client_id: self.session.client_id.as_str(),
-            groups: self.groups,
+            resolved: self.resolved,
         }
     }
 

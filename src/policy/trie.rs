@@ -9,6 +9,7 @@ use ahash::AHashMap;
 use smallvec::SmallVec;
 
 use super::filters::{Normalised, plus_matches};
+use super::principals::Resolved;
 use crate::identity::Identity;
 use crate::mqtt::TopicFilter;
 use crate::mqtt::topic::Level;
@@ -146,8 +147,8 @@ pub(super) struct Bindings<'a> {
     pub(super) identity: &'a Identity,
     /// Its client identifier.
     pub(super) client_id: &'a str,
-    /// Every group it is in, directly or through other groups.
-    pub(super) groups: &'a [Arc<str>],
+    /// Its groups and tags.
+    pub(super) resolved: &'a Resolved,
 }
 
 impl Bindings<'_> {
@@ -164,14 +165,14 @@ impl Bindings<'_> {
             Placeholder::Cn => self.identity.certificate.as_ref().is_some_and(|it| test(&it.cn)),
             Placeholder::ClientId => test(self.client_id),
             Placeholder::Principal => test(&self.identity.name),
-            Placeholder::Group => self.groups.iter().any(|group| test(group)),
-            Placeholder::Tag(name) => self.identity.tags.get(name).is_some_and(|it| test(it)),
+            Placeholder::Group => self.resolved.groups.iter().any(|group| test(group)),
+            Placeholder::Tag(name) => self.resolved.tags.get(name).is_some_and(|it| test(it)),
         }
     }
 }
 
 /// A value that could be more or less than one literal level fills nothing.
-fn usable(value: &str, first: bool) -> bool {
+pub(super) fn usable(value: &str, first: bool) -> bool {
     !value.is_empty() && !value.contains(['/', '+', '#', '\0']) && plus_matches(value, first)
 }
 
@@ -389,7 +390,8 @@ mod tests {
     #[test]
     fn a_walk_finds_what_comparing_with_every_filter_finds() {
         let identity = device("dev1", &[]);
-        let bindings = Bindings { identity: &identity, client_id: "c", groups: &[] };
+        let resolved = Resolved::default();
+        let bindings = Bindings { identity: &identity, client_id: "c", resolved: &resolved };
         let texts = filters(&["", "a", "$s", "+"], 3);
         let parsed: Vec<TopicFilter> =
             texts.iter().map(|text| TopicFilter::parse(text).unwrap()).collect();

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa,
-    KeyPair, KeyUsagePurpose,
+    KeyPair, KeyUsagePurpose, PublicKeyData as _,
 };
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
@@ -48,6 +48,18 @@ impl Authority {
     /// The file with the authority's own certificate.
     pub fn certificate(&self) -> PathBuf {
         self.folder.join("ca.crt")
+    }
+
+    /// The SHA-256 of the authority's public key, as `principals.toml` names an issuer.
+    pub fn issuer_hash(&self) -> String {
+        let key = self.issuer.key().subject_public_key_info();
+        hex::encode(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &key))
+    }
+
+    /// Makes whoever trusts this authority by its file trust another one as well.
+    pub fn vouch_for(&self, other: &Self) {
+        let both = [self.issuer.pem(), other.issuer.pem()].concat();
+        fs::write(self.certificate(), both).unwrap();
     }
 
     /// A client certificate with this common name.

@@ -10,6 +10,8 @@ use super::{Broker, Refused};
 
 /// The policies, below the broker's folder.
 pub const POLICY_FILE: &str = "policies/test.cedar";
+/// The groups and tags, below the broker's folder.
+pub const PRINCIPALS_FILE: &str = "policies/principals.toml";
 /// The audit log, below the broker's folder.
 pub const AUDIT_FOLDER: &str = "audit";
 /// The socket of `portcullis ctl`, below the broker's folder.
@@ -64,6 +66,7 @@ pub struct Setup {
     folder: TempDir,
     listeners: String,
     policies: String,
+    principals: Option<String>,
     more: String,
     authority: Option<Authority>,
     generous: bool,
@@ -76,6 +79,7 @@ impl Setup {
             folder: tempfile::Builder::new().prefix("portcullis-test-").tempdir().unwrap(),
             listeners: String::new(),
             policies: PERMIT_ALL.to_owned(),
+            principals: None,
             more: String::new(),
             authority: None,
             generous: true,
@@ -196,6 +200,12 @@ client_ca = "{}"
         self
     }
 
+    /// Groups and tags; without them, no group exists.
+    pub fn principals(mut self, text: &str) -> Self {
+        self.principals = Some(text.to_owned());
+        self
+    }
+
     /// The broker's own defaults instead of generous limits.
     pub fn default_limits(mut self) -> Self {
         self.generous = false;
@@ -215,6 +225,9 @@ client_ca = "{}"
         let policies = folder.join(POLICY_FILE);
         fs::create_dir_all(policies.parent().unwrap()).unwrap();
         fs::write(policies, &self.policies).unwrap();
+        if let Some(principals) = &self.principals {
+            fs::write(folder.join(PRINCIPALS_FILE), principals).unwrap();
+        }
         let profile = if self.generous { GENEROUS } else { "" };
         let text = format!(
             r#"

@@ -1,12 +1,13 @@
 //! Who somebody is, and whom he may claim to be.
 
-use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, date_time_ymd};
+use rcgen::{CertificateParams, DnType, ExtendedKeyUsagePurpose, date_time_ymd};
 use rustls::HandshakeKind;
 use std::io::{Read as _, Write as _};
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::harness::certificates::{Authority, Identity};
+use crate::harness::setup::PRINCIPALS_FILE;
 use crate::harness::wire::{Connect, Publish, Version, Will};
 use crate::harness::{Broker, Setup};
 use crate::{NOT_AUTHORIZED, is, puback, refusal, suback};
@@ -181,6 +182,70 @@ fn only_a_valid_certificate_of_the_right_authority_is_let_in() {
         assert!(!is_let_in(&broker, identity), "{what} is let in");
     }
     assert!(is_let_in(&broker, Some(&good)));
+}
+
+/// Threat: a group claimed by the wrong authority.
+#[test]
+fn a_group_is_conferred_only_by_certificates_of_the_authority_that_it_names() {
+    let policies = r#"
+@id("connect")
+@reason("every device may connect")
+permit (principal is Device, action == Action::"connect", resource);
+
+@id("operators")
+@reason("operators write below ops/")
+permit (
+  principal in Group::"operators",
+  action == Action::"publish",
+  resource in TopicFilter::"ops/${group}/#"
+);
+"#;
+    let setup = Setup::new().mutual_tls().policies(policies);
+    let ours = setup.authority();
+    let theirs = Authority::new(&setup.path().join("theirs"), "Other CA");
+    ours.vouch_for(&theirs);
+    let unit = |unit: &'static str| {
+        move |certificate: &mut CertificateParams| {
+            certificate.distinguished_name.push(DnType::OrganizationalUnitName, unit);
+        }
+    };
+    let operator = ours.client_with("ann", unit("Operators"));
+    let impostor = theirs.client_with("eve", unit("Operators"));
+    let other_unit = ours.client_with("bob", unit("Operators of lifts"));
+    let granted_by = |issuer: &str| {
+        format!(
+            "[group.operators]\n[[group.operators.granted_by]]\nissuer = \"{issuer}\"\n\
+             organizational_unit = \"Operators\"\n"
+        )
+    };
+    let (ours, theirs) = (ours.issuer_hash(), theirs.issuer_hash());
+    let broker = setup.principals(&granted_by(&ours)).start();
+    let connect = |identity, name| broker.client_tls(identity, &Connect::new(Version::Mqtt5, name));
+    let mut ann = connect(&operator, "ann");
+    assert!(puback(&mut ann, "ops/operators/x") < 0x80);
+    assert_eq!(puback(&mut ann, "ops/staff/x"), NOT_AUTHORIZED);
+    assert_eq!(puback(&mut connect(&other_unit, "bob"), "ops/operators/x"), NOT_AUTHORIZED);
+    assert_eq!(puback(&mut connect(&impostor, "eve"), "ops/operators/x"), NOT_AUTHORIZED);
+    let claim = broker.audited("the claim", |record| is(record, "group.claim-ignored", "eve"));
+    for (field, said) in [
+        ("group", "operators"),
+        ("field", "organizational_unit"),
+        ("value", "Operators"),
+        ("issuer", &theirs),
+    ] {
+        assert_eq!(claim[field], said, "{claim}");
+    }
+    let claims = broker.audit();
+    let claims = claims.iter().filter(|record| record["event"] == "group.claim-ignored");
+    assert_eq!(claims.count(), 1, "one for the connection, none for who is in the group or not");
+
+    // A reload resolves who is connected anew.
+    broker.write(PRINCIPALS_FILE, &granted_by(&theirs));
+    assert!(broker.ctl(&["reload"]).status.success());
+    assert_eq!(puback(&mut ann, "ops/operators/x"), NOT_AUTHORIZED);
+    broker.write(PRINCIPALS_FILE, "[group.operators]\nmembers = [\"Device::ann\"]\n");
+    assert!(broker.ctl(&["reload"]).status.success());
+    assert!(puback(&mut ann, "ops/operators/x") < 0x80);
 }
 
 /// Threat: downgrade.

@@ -14,11 +14,12 @@ use crate::pki::{AlternativeNames, Ca, Profile, ProfileName};
 
 const CONFIG: &str = include_str!("portcullis.toml");
 /// The starter policies with their cases, as they stand in `policies/starter`.
-const POLICIES: [(&str, &str); 4] = [
+const POLICIES: [(&str, &str); 5] = [
     ("connect.cedar", include_str!("../../../policies/starter/connect.cedar")),
     ("devices.cedar", include_str!("../../../policies/starter/devices.cedar")),
     ("commands.cedar", include_str!("../../../policies/starter/commands.cedar")),
     ("cases.tsv", include_str!("../../../policies/starter/cases.tsv")),
+    ("principals.toml", include_str!("../../../policies/starter/principals.toml")),
 ];
 /// The devices that get certificates.
 const DEVICES: [&str; 2] = ["dev1", "dev2"];

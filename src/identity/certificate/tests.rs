@@ -84,6 +84,11 @@ fn uri(name: &str) -> SanType {
     SanType::URI(name.try_into().unwrap())
 }
 
+/// Adds one more organizational unit, which rcgen's own type would only replace.
+fn push_unit(params: &mut CertificateParams, unit: impl Into<DnValue>) {
+    params.distinguished_name.push(DnType::CustomDnType(vec![2, 5, 4, 11]), unit);
+}
+
 #[test]
 fn every_fact_is_read_from_the_certificate() {
     let authority = Authority::root("ca");
@@ -96,6 +101,8 @@ fn every_fact_is_read_from_the_certificate() {
         uri("spiffe://example/pump-1"),
         dns("pump.example"),
     ];
+    params.distinguished_name.push(DnType::OrganizationalUnitName, "Pumps");
+    push_unit(&mut params, "Plant 7");
     let leaf = authority.issue(&params);
     let facts = facts(std::slice::from_ref(&leaf), &[&authority]).unwrap();
     assert_eq!(
@@ -109,6 +116,7 @@ fn every_fact_is_read_from_the_certificate() {
             spiffe: Some("spiffe://example/pump-1".into()),
             dns_names: vec!["pump-1.example".into(), "pump.example".into()],
             uris: vec!["urn:pump:1".into(), "spiffe://example/pump-1".into()],
+            organizational_units: vec!["Pumps".into(), "Plant 7".into()],
         }
     );
 }
@@ -151,6 +159,62 @@ fn several_common_names_are_refused_as_ambiguous() {
     let mut params = params("pump-1");
     params.distinguished_name.push(DnType::CustomDnType(vec![2, 5, 4, 3]), "pump-2");
     assert_eq!(facts_of(&params, None), Err(CertificateError::SeveralCommonNames));
+}
+
+#[test]
+fn an_organizational_unit_that_can_be_read_in_two_ways_is_refused() {
+    let form = NameForm::OrganizationalUnit;
+    let long = "x".repeat(257);
+    let utf8 = |text: &str| DnValue::Utf8String(text.to_owned());
+    for (unit, expected) in [
+        (utf8(""), CertificateError::NameEmpty { form }),
+        (utf8("a\0b"), CertificateError::NameUnsafe { form, character: '\0' }),
+        (utf8("a\u{202e}b"), CertificateError::NameUnsafe { form, character: '\u{202e}' }),
+        (utf8(&long), CertificateError::NameTooLong { form, bytes: 257, bytes_max: 256 }),
+        (
+            DnValue::TeletexString("Operators".try_into().unwrap()),
+            CertificateError::NameUnreadable { form },
+        ),
+        (
+            DnValue::BmpString("Operators".try_into().unwrap()),
+            CertificateError::NameUnreadable { form },
+        ),
+    ] {
+        // Behind a good one, so that every unit is looked at.
+        let mut params = params("pump");
+        params.distinguished_name.push(DnType::OrganizationalUnitName, "Pumps");
+        push_unit(&mut params, unit);
+        assert_eq!(facts_of(&params, None), Err(expected));
+    }
+    let mut broken = params("pump");
+    broken.distinguished_name.push(DnType::OrganizationalUnitName, "Operators");
+    assert_eq!(
+        facts_of(&broken, Some((b"Operators", b"Op\xffrators"))),
+        Err(CertificateError::NameUnreadable { form })
+    );
+}
+
+#[test]
+fn organizational_units_are_bounded() {
+    // Of each type rcgen takes one value only, so the bytes of others are changed into units.
+    let with = |units: u8| {
+        let mut params = params("pump");
+        for number in 0..units {
+            params
+                .distinguished_name
+                .push(DnType::CustomDnType(vec![2, 5, 4, 100 + u64::from(number)]), "u");
+        }
+        let authority = Authority::root("ca");
+        let mut der = authority.issue(&params).to_vec();
+        for number in 0..units {
+            let of_type = [0x06, 0x03, 0x55, 0x04, 100 + number];
+            let at = der.windows(5).position(|window| window == of_type).unwrap();
+            der[at + 4] = 11;
+        }
+        facts(&[der.into()], &[&authority])
+    };
+    assert_eq!(with(16).unwrap().organizational_units.len(), 16);
+    assert_eq!(with(17), Err(CertificateError::TooManyUnits { units: 17, units_max: 16 }));
 }
 
 #[test]

@@ -167,7 +167,7 @@ fn principals_with_the_same_candidates_share_their_compiled_rules() {
     let bundle = Bundle::load_text("t", text, None, PolicyEpoch(1)).unwrap();
     let acl = |name: &str, action| {
         let identity = device(name, &["g"]);
-        bundle.acl(action, &identity, &bundle.groups_of(&identity)).unwrap()
+        bundle.acl(action, &identity, &bundle.resolve(&identity).unwrap().groups).unwrap()
     };
     let first = acl("a", Action::Publish);
     assert!(Arc::ptr_eq(&first, &acl("b", Action::Publish)));

@@ -121,11 +121,11 @@ fn a_mistake_is_shown_with_file_line_column_and_remedy() {
         ),
         (
             "@id(\"a\")\npermit (principal in Group::\"stuff\", action, resource);",
-            "p.cedar:2:29: group \"stuff\" is not declared",
+            "p.cedar:2:29: group \"stuff\" is not declared in principals.toml; did you mean \"staff\"?",
         ),
         (
-            "@id(\"a\")\npermit (principal, action, resource) unless { principal in Group::\"stuff\" };",
-            "p.cedar:2:67: group \"stuff\" is not declared",
+            "@id(\"a\")\npermit (principal, action, resource) unless { principal in Group::\"welders\" };",
+            "p.cedar:2:67: group \"welders\" is not declared in principals.toml; declare it there: [group.\"welders\"]",
         ),
         (
             "@id(\"a\") permit (principal, action == Action::\"publish\", resource)\nwhen { context.payload_sze < 10 };",
@@ -230,6 +230,39 @@ fn a_directory_is_loaded_whole_in_any_order_or_not_at_all() {
     fs::create_dir(dir.path().join("c.cedar")).unwrap();
     assert!(lines(&load().unwrap_err()).contains("cannot be read"));
     assert!(Bundle::load_dir(&dir.path().join("absent"), PolicyEpoch(1)).is_err());
+}
+
+#[test]
+fn without_principals_no_group_exists() {
+    let dir = tempfile::tempdir().unwrap();
+    let load = || Bundle::load_dir(dir.path(), PolicyEpoch(1));
+    let principals = |content: &str| {
+        fs::write(dir.path().join("principals.toml"), content).unwrap();
+        load()
+    };
+    let policy = "@id(\"a\") permit (principal in Group::\"staff\", action, resource);";
+    fs::write(dir.path().join("a.cedar"), policy).unwrap();
+    let absent = lines(&load().unwrap_err());
+    assert!(absent.contains("a.cedar:1:38: group \"staff\" is not declared"), "{absent}");
+    assert!(absent.contains("declare it there: [group.\"staff\"]"), "{absent}");
+    let first = principals("[group.staff]").unwrap();
+    assert_ne!(
+        principals("[group.staff]\nmembers = [\"User::ann\"]").unwrap().hash(),
+        first.hash()
+    );
+    assert_eq!(principals("# none yet\n[group.staff]\nmembers = []").unwrap().hash(), first.hash());
+    for (content, problem) in [
+        ("[group.stuff]", "did you mean \"stuff\"?"),
+        ("[group.staff", "principals.toml:1:13: "),
+        ("[group.staff]\nmember = []", "principals.toml:2:1: unknown key \"member\""),
+        ("", "is empty"),
+    ] {
+        let error = lines(&principals(content).unwrap_err());
+        assert!(error.contains(problem), "{error}\nnot {problem}");
+    }
+    fs::remove_file(dir.path().join("principals.toml")).unwrap();
+    std::os::unix::fs::symlink("nowhere", dir.path().join("principals.toml")).unwrap();
+    assert!(lines(&load().unwrap_err()).contains("principals.toml cannot be read"));
 }
 
 #[test]

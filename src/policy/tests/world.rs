@@ -10,8 +10,8 @@ use crate::mqtt::{
     ClientId, ProtocolVersion, SubscriptionFilter, TopicFilter, TopicName, UserProperties,
 };
 use crate::policy::{
-    Bundle, ConnectFacts, DeclaredGroups, Denial, PolicyEpoch, Publication, PublishFacts,
-    ReceiveFacts, SessionFacts, Subject, SubscribeFacts,
+    Bundle, ConnectFacts, Denial, PolicyEpoch, Principals, Publication, PublishFacts, ReceiveFacts,
+    SessionFacts, Subject, SubscribeFacts,
 };
 
 pub(in crate::policy) fn bundle(text: &str) -> Arc<Bundle> {
@@ -21,10 +21,17 @@ pub(in crate::policy) fn bundle(text: &str) -> Arc<Bundle> {
     }
 }
 
-pub(in crate::policy) fn nested(groups: &[(&str, &[&str])]) -> DeclaredGroups {
-    let parents = |names: &[&str]| names.iter().map(|name| Arc::from(*name)).collect();
-    DeclaredGroups::new(groups.iter().map(|(name, of)| (Arc::from(*name), parents(of))).collect())
-        .unwrap()
+/// Groups with those they are in.
+pub(in crate::policy) fn nested(groups: &[(&str, &[&str])]) -> Principals {
+    let tables = groups.iter().map(|(name, of)| format!("[group.{name:?}]\nin = {of:?}\n"));
+    principals(&tables.collect::<Vec<_>>().concat())
+}
+
+pub(in crate::policy) fn principals(text: &str) -> Principals {
+    match Principals::parse("principals.toml", text) {
+        Ok(principals) => principals,
+        Err(error) => panic!("{:?}\nin\n{text}", error.lines().collect::<Vec<_>>()),
+    }
 }
 
 pub(in crate::policy) fn identity(kind: PrincipalKind, name: &str, groups: &[&str]) -> Identity {
@@ -37,6 +44,7 @@ pub(in crate::policy) fn identity(kind: PrincipalKind, name: &str, groups: &[&st
         spiffe: None,
         dns_names: vec!["a.example".into()],
         uris: vec![],
+        organizational_units: vec![],
     };
     Identity {
         kind,

@@ -129,9 +129,8 @@ struct Connection {
     /// Since when the client's side takes nothing.
     blocked_since: Option<Instant>,
     active_at: Instant,
-    /// When the client's certificate ends, and the connection with it.
-    expires_at: Option<Instant>,
-    /// When a policy that reads the time may decide otherwise about the connection.
+    /// When the client's certificate ends, or a policy that reads the time may decide otherwise
+    /// about the connection.
     rejudge_at: Option<Instant>,
     timer: Pin<Box<Sleep>>,
 }
@@ -161,8 +160,7 @@ impl Connected {
             incomplete_since: None,
             blocked_since: None,
             active_at: now.instant,
-            expires_at: expiry_of(self.subject.identity(), now),
-            rejudge_at: None,
+            rejudge_at: expiry_of(self.subject.identity(), now),
             timer: Box::pin(tokio::time::sleep_until(now.instant.into())),
             link: *self,
         })
@@ -216,6 +214,7 @@ impl Connection {
         if self.link.subject.epoch() != self.link.broker.policy_epoch() {
             self.rejudge(now)?;
         } else if self.rejudge_at.is_some_and(|at| at <= now.instant) {
+            self.check_certificate(now)?;
             self.judge_again(now)?;
         }
         let heard = self.read(cx, now, &mut out, wakes);
@@ -330,11 +329,16 @@ impl Connection {
         let frame = incomplete.map(|since| since + FRAME_DEADLINE);
         let write = self.blocked_since.map(|since| since + WRITE_DEADLINE);
         let shed = Some(self.active_at + SHED_AFTER).filter(|at| *at > now.instant);
+        let rejudge = self.rejudge_at.filter(|at| *at > now.instant);
+        if rejudge.is_none()
+            && let Err(closing) = self.check_certificate(now)
+        {
+            return Some(closing);
+        }
         for (deadline, reason, why) in [
             (keep_alive, ReasonCode::KeepAliveTimeout, "silent for 1.5 keep-alive intervals"),
             (frame, ReasonCode::ProtocolError, "a packet was not completed in time"),
             (write, ReasonCode::QuotaExceeded, "the client does not read"),
-            (self.expires_at, ReasonCode::NotAuthorized, "the client's certificate has expired"),
         ] {
             if deadline.is_some_and(|deadline| deadline <= now.instant) {
                 return Some(Closing::ByBroker { reason, why: why.to_owned(), told: true });
@@ -345,8 +349,7 @@ impl Connection {
             self.link.subject.shed();
             self.link.session.shed();
         }
-        let rejudge = self.rejudge_at.filter(|_| self.blocked_since.is_none());
-        let next = [keep_alive, frame, write, self.expires_at, self.paused_until, shed, rejudge]
+        let next = [keep_alive, frame, write, self.paused_until, shed, rejudge]
             .into_iter()
             .flatten()
             .min();
@@ -360,6 +363,16 @@ impl Connection {
             cx.waker().wake_by_ref();
         }
         None
+    }
+
+    /// Ends the connection with the certificate that it was made with.
+    fn check_certificate(&self, now: Now) -> Result<(), Closing> {
+        if expiry_of(self.link.subject.identity(), now).is_none_or(|end| end > now.instant) {
+            return Ok(());
+        }
+        let reason = ReasonCode::NotAuthorized;
+        let why = "the client's certificate has expired".to_owned();
+        Err(Closing::ByBroker { reason, why, told: true })
     }
 
     /// A signal alone, while deliveries have to wait.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Closing, Connection};
+use super::{Closing, Connection, expiry_of};
 use crate::audit::{Event, Kind, Verb};
 use crate::broker::Now;
 use crate::gates::Refusal;
@@ -42,11 +42,12 @@ impl Connection {
     }
 
     fn judge_subscriptions(&mut self, now: Now) -> Result<(), Closing> {
-        let moment = self.link.subject.next_moment(now.wall);
-        self.rejudge_at = moment.and_then(|moment| {
+        let moment = self.link.subject.next_moment(now.wall).and_then(|moment| {
             let away = moment.duration_since(now.wall).unwrap_or_default();
             now.instant.checked_add(away)
         });
+        let end = expiry_of(self.link.subject.identity(), now);
+        self.rejudge_at = [moment, end].into_iter().flatten().min();
         self.stamp = Stamp::next();
         self.link.peer.set_stamp(Some(self.stamp));
         let subscriptions: Vec<_> =

@@ -12,7 +12,7 @@ use crate::gates::{Refusal, authorize};
 use crate::identity::{Identity, PrincipalKind};
 use crate::mqtt::packet::{Connack, ConnackProperties, Connect, Qos};
 use crate::mqtt::{ClientId, ReasonCode};
-use crate::policy::{ConnectFacts, SessionFacts, Subject};
+use crate::policy::{ConnectFacts, IgnoredClaim, SessionFacts, Subject};
 use crate::router::Standing;
 use crate::session::Message;
 
@@ -77,6 +77,7 @@ impl Request<'_> {
             Arc::clone(identity),
             Arc::clone(&standing.facts),
         );
+        record_ignored_claims(gatehouse, client, &subject);
         subject
             .connect(&facts)
             .map_err(|denial| denied(gatehouse, client, Verb::Connect, None, &denial.into()))?;
@@ -119,6 +120,14 @@ fn rate_name(identity: &Identity, address: Option<SocketAddr>) -> Arc<str> {
             address.ip().to_canonical().to_string().into()
         }
         _ => Arc::clone(&identity.name),
+    }
+}
+
+/// Records the groups that a certificate claims in vain.
+fn record_ignored_claims(gatehouse: &Gatehouse, client: &audit::Subject, subject: &Subject) {
+    for IgnoredClaim { group, field, value, issuer } in subject.ignored_claims() {
+        let kind = Kind::GroupClaimIgnored { group, field, value, issuer };
+        gatehouse.broker.audit.record(Event::about(&Arc::new(client.clone()), kind));
     }
 }
 
