@@ -138,7 +138,7 @@ fn a_refused_publish_is_one_line_with_all_that_is_known() {
         concat!(
             r#"{"v":1,"seq":42,"time":"2026-03-01T12:00:00.000123Z","event":"denied","#,
             r#""verb":"publish","topic":"plant/7/valve","policies":["no-valves-at-night"],"#,
-            r#""reason":{"code":135,"name":"Not authorized"},"#,
+            r#""reason":{"code":135,"name":"Not authorized"},"why":"no policy permits it","#,
             r#""listener":"mtls","address":"192.0.2.7","port":50112,"client_id":"pump-7","#,
             r#""principal":{"type":"Device","id":"pump-7"},"#,
             r#""certificate_serial":"1f","certificate_fingerprint":"9c0e"}"#,

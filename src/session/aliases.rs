@@ -5,9 +5,13 @@ use std::num::NonZeroU16;
 use crate::mqtt::TopicName;
 
 /// The aliases of one connection: the first topics that come by, each for as long as the
-/// connection lasts [MQTT-3.3.2-7].
+/// connection lasts [MQTT-3.3.2-7]. Most connections have none: they hold no more than a pointer.
 #[derive(Debug, Default)]
-pub(super) struct OutgoingAliases(Vec<TopicName>);
+pub(super) struct OutgoingAliases(Option<Box<Named>>);
+
+/// Alias 1 stands at index 0.
+#[derive(Debug, Default)]
+struct Named(Vec<TopicName>);
 
 /// How a topic is said.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,11 +27,12 @@ pub(super) enum Said {
 impl OutgoingAliases {
     /// How to say a topic to a client that takes aliases up to `most`.
     pub(super) fn say(&self, topic: &TopicName, most: u16) -> Said {
-        let known = self.0.iter().position(|known| known.same(topic) || known == topic);
+        let named = self.0.as_ref().map_or(&[][..], |named| &named.0);
+        let known = named.iter().position(|known| known.same(topic) || known == topic);
         if let Some(alias) = known.and_then(alias) {
             return Said::ByAlias(alias);
         }
-        match alias(self.0.len()) {
+        match alias(named.len()) {
             Some(next) if next.get() <= most => Said::Naming(next),
             _ => Said::InFull,
         }
@@ -35,12 +40,12 @@ impl OutgoingAliases {
 
     /// The next alias has been sent, with this topic.
     pub(super) fn name(&mut self, topic: &TopicName) {
-        self.0.push(topic.clone());
+        self.0.get_or_insert_default().0.push(topic.clone());
     }
 
     /// Forgets all: they may be set anew at any time, and have to be on a new connection.
     pub(super) fn forget(&mut self) {
-        self.0 = Vec::new();
+        self.0 = None;
     }
 }
 

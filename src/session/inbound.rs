@@ -17,7 +17,7 @@ pub(super) struct Inbound {
     /// upwards and release in the same order: it is nearly always the ends that change.
     unreleased: VecDeque<PacketId>,
     /// Alias 1 stands at index 0.
-    aliases: Vec<Option<TopicName>>,
+    aliases: Box<[Option<TopicName>]>,
     /// Direct-mapped by hash; made at the first publication, dropped when idle.
     recent: Option<Box<[Option<TopicName>; RECENT_TOPICS]>>,
 }
@@ -25,7 +25,7 @@ pub(super) struct Inbound {
 impl Inbound {
     /// Forgets what belongs to one connection only [MQTT-3.3.2-7].
     pub(super) fn new_connection(&mut self) {
-        self.aliases = Vec::new();
+        self.aliases = Box::default();
         self.recent = None;
     }
 
@@ -64,7 +64,9 @@ impl Inbound {
         }
         let topic = self.name(publish.topic)?;
         if self.aliases.len() <= index {
-            self.aliases.resize(index + 1, None);
+            let mut more = std::mem::take(&mut self.aliases).into_vec();
+            more.resize((index + 1).next_power_of_two(), None);
+            self.aliases = more.into();
         }
         if let Some(slot) = self.aliases.get_mut(index) {
             *slot = Some(topic.clone());
