@@ -222,6 +222,7 @@ fn a_folder_is_loaded_if_and_only_if_its_cases_pass() {
     let load = || Bundle::load_dir(dir.path(), PolicyEpoch(1));
     let lines = || load().unwrap_err().lines().collect::<Vec<_>>().join("\n");
     write("p.cedar", POLICIES);
+    write("principals.toml", "[group.sensors]\n");
     let hash = load().unwrap().hash().to_owned();
     write("b.tsv", "Device::d|-|publish|devices/d/x|-|allow|own\n");
     write(".hidden.tsv", "oops");
