@@ -11,6 +11,7 @@ mod policy;
 mod quickstart;
 mod running;
 mod serve;
+mod watch;
 
 use std::io::IsTerminal;
 use std::process::ExitCode;

@@ -14,11 +14,12 @@ use tokio::task::JoinSet;
 use tracing::{info, warn};
 
 use super::Failure;
+use super::watch::{FolderWatch, keep_watch};
 use crate::admin::control::{self, Command, Control, ControlHandle, Response};
 use crate::admin::http::Http;
 use crate::audit::{self, AuditLog, Event, Kind, Version};
 use crate::broker::{self, Broker};
-use crate::config::{Config, Origin};
+use crate::config::{Config, Origin, WatchPolicies};
 use crate::identity::Binding;
 use crate::metrics::Metrics;
 use crate::mqtt::ReasonCode;
@@ -58,6 +59,11 @@ impl Running {
         }
         let metrics = Arc::new(Metrics::new());
         let audit = open_audit(&config, &metrics)?;
+        let watching = match config.watch_policies {
+            WatchPolicies::Off => None,
+            // Before the folder is loaded, so that no change is missed.
+            mode => Some((FolderWatch::begin(&config.policies)?, mode)),
+        };
         let policies = load_policies(config.policies.clone(), PolicyEpoch(1)).await?;
         let unbound = unbound_listener(&config);
         refuse_unbound(unbound.as_ref(), &policies)?;
@@ -76,6 +82,7 @@ impl Running {
             Server::bind(config.listeners, &broker, config.broker.unauthenticated_bytes_max)?;
         let addresses = server.addresses();
         let reloader = Arc::new(Reloader {
+            policies: watch::Sender::new(config.policies.clone()),
             broker: Arc::clone(&broker),
             tls: server.tls_reload(),
             reloading: tokio::sync::Mutex::new(()),
@@ -103,6 +110,9 @@ impl Running {
             let control = Control::bind(settings, handle, audit.clone())
                 .map_err(|error| Failure(format!("control socket {path}: {error}")))?;
             background.spawn(control.serve(Arc::clone(&metrics)));
+        }
+        if let Some((watch, mode)) = watching {
+            background.spawn(keep_watch(Arc::clone(&reloader), watch, mode));
         }
         let agenda = Arc::clone(&broker);
         background.spawn(async move { agenda.keep_agenda().await });
@@ -166,7 +176,9 @@ pub(super) struct Source {
 }
 
 /// Loads anew what a running broker was started with.
-struct Reloader {
+pub(super) struct Reloader {
+    /// Where the policies are.
+    pub(super) policies: watch::Sender<PathBuf>,
     broker: Arc<Broker>,
     tls: TlsReload,
     /// The configuration that the broker was started with, value by value.
@@ -189,26 +201,46 @@ impl Reloader {
         let Source { path, overrides } = self.source.clone();
         let read = tokio::task::spawn_blocking(move || Config::load(&path, &overrides)).await?;
         let config = read.map_err(|error| self.config_refused(error.render(false)))?;
-        let epoch = PolicyEpoch(self.last_epoch.fetch_add(1, Ordering::Relaxed) + 1);
-        let bundle = load_policies(config.policies.clone(), epoch).await.and_then(|bundle| {
-            refuse_unbound(self.unbound.as_ref(), &bundle)?;
-            Ok(bundle)
-        });
-        let bundle = bundle.map_err(|Failure(why)| self.policies_refused(why))?;
+        let bundle = self.load(&config.policies).await?;
         let tls = self.tls.prepare(&config.listeners);
         let tls = tls.map_err(|error| self.config_refused(error.to_string()))?;
         tls.put_in_force();
-        Ok(self.put_in_force(&config.origins, &bundle))
+        let needs_restart = self.take_config(&config.origins);
+        self.policies.send_if_modified(|path| {
+            let moved = *path != config.policies;
+            path.clone_from(&config.policies);
+            moved
+        });
+        let mut told = self.put_in_force(&bundle);
+        told["needs_restart"] = json!(needs_restart);
+        Ok(told)
     }
 
-    /// Puts policies in force and records everything that is, now.
-    fn put_in_force(&self, origins: &[Origin], bundle: &Arc<Bundle>) -> serde_json::Value {
-        let (audit, metrics) = (&self.broker.audit, &self.broker.metrics);
-        let needs_restart = self.changed(origins);
-        if !needs_restart.is_empty() {
-            let keys = needs_restart.join(", ");
-            warn!(%keys, "changed, and not in force before a restart");
+    /// Loads the policies alone and puts them in force, if the folder is `still` the one that
+    /// was to be loaded when that is done.
+    pub(super) async fn reload_policies(&self, still: impl Fn() -> bool) -> Result<(), Failure> {
+        let _one_at_a_time = self.reloading.lock().await;
+        let path = self.policies.borrow().clone();
+        let bundle = self.load(&path).await?;
+        if !still() {
+            let why = "the policy folder changed again while it was loaded";
+            return Err(self.policies_refused(why.to_owned()));
         }
+        self.put_in_force(&bundle);
+        Ok(())
+    }
+
+    async fn load(&self, path: &Path) -> Result<Arc<Bundle>, Failure> {
+        let epoch = PolicyEpoch(self.last_epoch.fetch_add(1, Ordering::Relaxed) + 1);
+        let loaded = load_policies(path.to_owned(), epoch).await.and_then(|bundle| {
+            refuse_unbound(self.unbound.as_ref(), &bundle)?;
+            Ok(bundle)
+        });
+        loaded.map_err(|Failure(why)| self.policies_refused(why))
+    }
+
+    /// Puts policies in force and records it.
+    fn put_in_force(&self, bundle: &Arc<Bundle>) -> serde_json::Value {
         let old = version(&self.broker.policies());
         let new = version(bundle);
         self.broker.set_policies(Arc::clone(bundle));
@@ -218,20 +250,30 @@ impl Reloader {
             "epoch": new.epoch,
             "hash": &*new.hash,
             "changed": new.hash != old.hash,
-            "needs_restart": needs_restart,
         });
+        self.broker.metrics.policy_reloads.of(audit::Outcome::Done).inc();
+        self.broker.audit.record(Event::broker(Kind::PolicyReloaded { old, new }));
+        told
+    }
+
+    /// Records a configuration that is taken; the keys that need a restart.
+    fn take_config(&self, origins: &[Origin]) -> Vec<String> {
+        let (audit, metrics) = (&self.broker.audit, &self.broker.metrics);
+        let needs_restart = self.changed(origins);
+        if !needs_restart.is_empty() {
+            let keys = needs_restart.join(", ");
+            warn!(%keys, "changed, and not in force before a restart");
+        }
         let hash = config_hash(origins);
         let mut present = self.config.lock();
         if *hash != *present.hash {
             let new = Version { hash, epoch: present.epoch + 1 };
             let old = std::mem::replace(&mut *present, new.clone());
-            let needs_restart = needs_restart.iter().map(|key| Arc::from(key.as_str())).collect();
+            let keys = needs_restart.iter().map(|key| Arc::from(key.as_str())).collect();
             metrics.config_reloads.of(audit::Outcome::Done).inc();
-            audit.record(Event::broker(Kind::ConfigReloaded { old, new, needs_restart }));
+            audit.record(Event::broker(Kind::ConfigReloaded { old, new, needs_restart: keys }));
         }
-        metrics.policy_reloads.of(audit::Outcome::Done).inc();
-        audit.record(Event::broker(Kind::PolicyReloaded { old, new }));
-        told
+        needs_restart
     }
 
     /// Records that the configuration, or a file of keys and certificates that it names, is not

@@ -26,6 +26,8 @@ pub struct Config {
     pub listeners: Vec<Listener>,
     /// The folder of the policies.
     pub policies: PathBuf,
+    /// What happens when it changes.
+    pub watch_policies: WatchPolicies,
     /// The audit log.
     pub audit: AuditSettings,
     /// The listener of `/metrics`, `/healthz` and `/readyz`.
@@ -115,6 +117,23 @@ impl LogLevel {
     }
 }
 
+/// What happens when the policy folder changes while the broker runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WatchPolicies {
+    /// Nothing; nobody looks.
+    Off,
+    /// The diagnostic log says so.
+    Tell,
+    /// It is loaded, if it was replaced as a whole; otherwise the diagnostic log says so.
+    Reload,
+}
+
+const WATCH_POLICIES: Word<WatchPolicies> = Word(&[
+    ("off", WatchPolicies::Off),
+    ("tell", WatchPolicies::Tell),
+    ("reload", WatchPolicies::Reload),
+]);
+
 const LOG_LEVEL: Word<LogLevel> = Word(&[
     (LogLevel::Error.as_str(), LogLevel::Error),
     (LogLevel::Warn.as_str(), LogLevel::Warn),
@@ -203,6 +222,7 @@ fn read(root: &mut Section<'_>, folder: &Path) -> Config {
     let listeners = read_listeners(root, folder, &profiles);
     let config = Config {
         policies: root.take("policies", &path, folder.join("policies")),
+        watch_policies: root.take("watch_policies", &WATCH_POLICIES, WatchPolicies::Tell),
         audit: read_audit(&mut root.section("audit"), &path),
         metrics: read_metrics(&mut root.section("metrics")),
         control: read_control(&mut root.section("control"), &path),

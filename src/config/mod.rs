@@ -19,7 +19,9 @@ mod section;
 #[cfg(test)]
 mod tests;
 
-pub use checked::{AuditSettings, BrokerSettings, Config, ControlSettings, LogLevel, LogSettings};
+pub use checked::{
+    AuditSettings, BrokerSettings, Config, ControlSettings, LogLevel, LogSettings, WatchPolicies,
+};
 pub use error::{ConfigError, Problem};
 pub use section::{Origin, SetBy};
 

@@ -24,6 +24,7 @@ mod diff;
 mod examiner;
 mod facts;
 mod filters;
+mod folder;
 mod groups;
 mod judge;
 mod load;
@@ -48,6 +49,7 @@ pub use facts::{
     ConnectFacts, Publication, PublishFacts, ReceiveFacts, SessionFacts, SubscribeFacts,
 };
 pub use filters::Normalised;
+pub use folder::{FolderChange, FolderState, MANIFEST};
 pub use groups::{DeclaredGroups, GroupProblem};
 pub use permit::{Denial, Denied, Permitted};
 pub use principals::{IgnoredClaim, Principals};

@@ -234,6 +234,15 @@ impl Broker {
         }
     }
 
+    /// Waits until the diagnostic log says something.
+    pub fn said(&self, text: &str) {
+        let deadline = Instant::now() + PATIENCE;
+        while !self.stderr().contains(text) {
+            assert!(Instant::now() < deadline, "{text:?} is not said, but {}", self.stderr());
+            std::thread::sleep(LOOK_AGAIN);
+        }
+    }
+
     /// Resident memory in bytes.
     pub fn resident_bytes(&self) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();

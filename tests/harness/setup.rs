@@ -68,6 +68,7 @@ pub struct Setup {
     policies: String,
     principals: Option<String>,
     more: String,
+    keys: String,
     authority: Option<Authority>,
     generous: bool,
 }
@@ -81,6 +82,7 @@ impl Setup {
             policies: PERMIT_ALL.to_owned(),
             principals: None,
             more: String::new(),
+            keys: String::new(),
             authority: None,
             generous: true,
         }
@@ -219,6 +221,13 @@ client_ca = "{}"
         self
     }
 
+    /// Keys outside all tables.
+    pub fn key(mut self, line: &str) -> Self {
+        self.keys.push_str(line);
+        self.keys.push('\n');
+        self
+    }
+
     /// Writes the files.
     fn write(&self) {
         let folder = self.folder.path();
@@ -231,6 +240,7 @@ client_ca = "{}"
         let profile = if self.generous { GENEROUS } else { "" };
         let text = format!(
             r#"
+{}
 [audit]
 path = "{AUDIT_FOLDER}/audit.jsonl"
 [metrics]
@@ -243,7 +253,7 @@ drain = "0s"
 {}
 {}
 "#,
-            self.listeners, self.more,
+            self.keys, self.listeners, self.more,
         );
         fs::write(folder.join("portcullis.toml"), text).unwrap();
     }

@@ -239,3 +239,43 @@ fn a_broker_without_valid_policies_does_not_start() {
         assert!(!refused.stderr.is_empty(), "it says why");
     }
 }
+
+/// Threat: config reload fails open: a folder that is half copied is valid, and wider.
+#[test]
+fn only_a_folder_that_is_replaced_as_a_whole_is_loaded_by_itself() {
+    let broker = Setup::new().plaintext().key("watch_policies = \"reload\"").start();
+    let at = |name: &str| broker.path().join(name);
+    let mut client = broker.simple(V, "client");
+    assert_eq!(suback(&mut client, "secret/a"), 1);
+    let reloads = || {
+        let is_reload = |record: &&serde_json::Value| record["event"] == "policy.reloaded";
+        broker.audit().iter().filter(is_reload).count()
+    };
+    let await_reloads = |count: usize| {
+        broker.audited("the reload", |_| reloads() == count);
+    };
+    // Edited in place: told, and not taken.
+    broker.write("policies/more.cedar", LOCKED.replace("everything", "more").as_str());
+    broker.said("run `portcullis ctl reload`");
+    assert_eq!(reloads(), 0);
+    assert_eq!(suback(&mut client, "secret/b"), 1);
+    // Renamed into place.
+    broker.write("next/all.cedar", LOCKED);
+    std::fs::rename(at("policies"), at("old")).unwrap();
+    std::fs::rename(at("next"), at("policies")).unwrap();
+    client.raw.expect_disconnect(&[NOT_AUTHORIZED]);
+    await_reloads(1);
+    // In the new folder, by a manifest that fits.
+    broker.write("policies/all.cedar", PERMIT_ALL);
+    let hash = portcullis::pki::sha256_hex(PERMIT_ALL.as_bytes());
+    broker.write("policies/policies.sha256", &format!("{hash}  all.cedar\n"));
+    await_reloads(2);
+    let mut client = broker.simple(V, "client");
+    assert_eq!(suback(&mut client, "secret/a"), 1);
+    // What is wrong is refused, and everything stays.
+    broker.write("next/all.cedar", "permit permit");
+    std::fs::rename(at("policies"), at("older")).unwrap();
+    std::fs::rename(at("next"), at("policies")).unwrap();
+    broker.audited("the refusal", |record| record["event"] == "policy.reload-failed");
+    assert_eq!(suback(&mut client, "secret/a"), 1);
+}
