@@ -11,7 +11,6 @@ mod text;
 mod writer;
 
 pub use event::{Event, Gate, Kind, Outcome, Subject, Target, Verb, Version};
-pub use text::is_harmful;
 pub use writer::{AuditLog, Settings};
 
 #[cfg(test)]

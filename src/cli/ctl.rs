@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::admin::control::{Command, Request, Response};
-use crate::audit::is_harmful;
+use crate::harmless::harmless;
 
 /// For sending the request.
 const SEND_DEADLINE: Duration = Duration::from_secs(5);
@@ -112,19 +112,6 @@ fn plain(value: &Value) -> String {
         Value::String(text) => harmless(text),
         other => harmless(&other.to_string()),
     }
-}
-
-/// The text with nothing in it that could act on a terminal; lines stay lines.
-fn harmless(text: &str) -> String {
-    let mut harmless = String::with_capacity(text.len());
-    for character in text.chars() {
-        if is_harmful(character) && !matches!(character, '\n' | '\t') {
-            harmless.extend(character.escape_unicode());
-        } else {
-            harmless.push(character);
-        }
-    }
-    harmless
 }
 
 #[cfg(test)]

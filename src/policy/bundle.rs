@@ -244,7 +244,7 @@ fn content_hash(rules: &[Rule], groups: &DeclaredGroups) -> String {
     part(&rules.len().to_string());
     for rule in rules {
         part(&rule.id);
-        part(&rule.text);
+        part(rule.place.text());
     }
     for (group, parents) in groups.iter() {
         part(group);

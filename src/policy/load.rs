@@ -1,20 +1,19 @@
 //! Text to rules: parse, validate strictly, and refuse what has no sound meaning.
 
 use std::collections::HashMap;
-use std::ops::Range;
 use std::sync::Arc;
 
 use cedar_policy::{
     ActionConstraint, Policy, PolicyId, PolicySet, PrincipalConstraint, ValidationMode, Validator,
 };
-use miette::Diagnostic;
 
 use super::groups::DeclaredGroups;
 use super::polarity::{self, Analysis, Misuse, Reads};
 use super::problem::{LoadError, PROBLEMS_MAX, Problem};
 use super::ranks::Bounds;
+use super::scan;
 use super::schema::{Action, Actions, Vocabulary};
-use super::source::{self, Source};
+use super::source::{Place, Source};
 use super::trie::PolicyFilter;
 
 /// Bytes of an `@id`.
@@ -43,8 +42,8 @@ pub(super) struct Rule {
     pub(super) filters: Vec<PolicyFilter>,
     /// The filter without which it cannot apply.
     pub(super) scope: Option<Arc<str>>,
-    /// The policy as written.
-    pub(super) text: Arc<str>,
+    /// Where it stands, and with it the policy as written.
+    pub(super) place: Place,
 }
 
 /// Loads the policies of all sources, in order of their ids.
@@ -78,9 +77,9 @@ fn load_here(
     };
     let mut rules: Vec<Rule> = Vec::new();
     let mut problems: Vec<Problem> = Vec::new();
-    let mut places: HashMap<Arc<str>, String> = HashMap::new();
+    let mut places: HashMap<Arc<str>, Place> = HashMap::new();
     for source in sources {
-        let ranges = match source::scan(source) {
+        let ranges = match scan::scan(source) {
             Ok(ranges) => ranges,
             Err(problem) => {
                 problems.push(problem);
@@ -88,7 +87,7 @@ fn load_here(
             }
         };
         for range in ranges {
-            let place = Place { source, range };
+            let place = Place { source: source.clone(), range };
             match loader.rule(&place) {
                 Err(found) => problems.extend(found),
                 Ok(rule) => {
@@ -99,7 +98,7 @@ fn load_here(
                         )));
                         continue;
                     }
-                    places.insert(Arc::clone(&rule.id), place.to_string());
+                    places.insert(Arc::clone(&rule.id), place);
                     rules.push(rule);
                 }
             }
@@ -126,62 +125,6 @@ fn load_here(
     Ok((vocabulary, rules))
 }
 
-/// Where a policy stands.
-struct Place<'a> {
-    source: &'a Source,
-    range: Range<usize>,
-}
-
-impl Place<'_> {
-    fn text(&self) -> &str {
-        self.source.text.get(self.range.clone()).unwrap_or_default()
-    }
-
-    /// A problem with the policy as a whole: its first line is marked.
-    fn problem(&self, message: impl Into<String>) -> Problem {
-        let line = self.text().lines().next().map_or(0, str::len);
-        self.source.problem(message, self.within(0, line))
-    }
-
-    /// A problem with one entity literal.
-    fn literal_problem(&self, message: impl Into<String>, kind: &str, id: &str) -> Problem {
-        match source::locate(self.text(), kind, id) {
-            Some(bytes) => self.source.problem(message, self.within(bytes.start, bytes.len())),
-            None => self.problem(message),
-        }
-    }
-
-    /// A problem that Cedar found.
-    fn diagnostic(&self, found: &dyn Diagnostic) -> Problem {
-        let label = found.labels().and_then(|mut labels| labels.next());
-        let problem = match label {
-            Some(label) => {
-                let bytes = self.within(label.offset(), label.len());
-                self.source.problem(found.to_string(), bytes)
-            }
-            None => self.problem(found.to_string()),
-        };
-        match found.help() {
-            Some(help) => problem.remedy(help.to_string()),
-            None => problem,
-        }
-    }
-
-    fn within(&self, offset: usize, length: usize) -> Range<usize> {
-        let start = self.range.start.saturating_add(offset).min(self.range.end);
-        start..start.saturating_add(length).min(self.range.end)
-    }
-}
-
-impl std::fmt::Display for Place<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self.problem("").location() {
-            Some((file, line, column)) => write!(f, "{file}:{line}:{column}"),
-            None => f.write_str(&self.source.name),
-        }
-    }
-}
-
 struct Loader<'a> {
     vocabulary: &'a Vocabulary,
     validator: Validator,
@@ -189,7 +132,7 @@ struct Loader<'a> {
 }
 
 impl Loader<'_> {
-    fn rule(&self, place: &Place<'_>) -> Result<Rule, Vec<Problem>> {
+    fn rule(&self, place: &Place) -> Result<Rule, Vec<Problem>> {
         let policy = Policy::parse(None, place.text()).map_err(|errors| {
             errors.iter().map(|error| place.diagnostic(error)).collect::<Vec<_>>()
         })?;
@@ -218,12 +161,12 @@ impl Loader<'_> {
             bounds: analysis.bounds,
             filters,
             scope: analysis.scope.map(Arc::from),
-            text: place.text().into(),
+            place: place.clone(),
         })
     }
 
     /// Strict validation. A warning is an error too: a policy that never applies is a mistake.
-    fn validate(&self, policy: &Policy, place: &Place<'_>) -> Result<(), Vec<Problem>> {
+    fn validate(&self, policy: &Policy, place: &Place) -> Result<(), Vec<Problem>> {
         let set = PolicySet::from_policies([policy.clone()])
             .map_err(|error| vec![place.diagnostic(&error)])?;
         let result = self.validator.validate(&set, ValidationMode::Strict);
@@ -237,11 +180,7 @@ impl Loader<'_> {
     }
 
     /// What Cedar accepts and the broker does not. Gives the filters, each once.
-    fn check(
-        &self,
-        analysis: &Analysis,
-        place: &Place<'_>,
-    ) -> Result<Vec<PolicyFilter>, Vec<Problem>> {
+    fn check(&self, analysis: &Analysis, place: &Place) -> Result<Vec<PolicyFilter>, Vec<Problem>> {
         let mut problems: Vec<Problem> =
             analysis.misuses.iter().map(|misuse| misuse_problem(misuse, place)).collect();
         let mut filters: Vec<PolicyFilter> = Vec::new();
@@ -294,7 +233,7 @@ impl Loader<'_> {
     }
 }
 
-fn check_id(policy: &Policy, place: &Place<'_>) -> Result<Arc<str>, Problem> {
+fn check_id(policy: &Policy, place: &Place) -> Result<Arc<str>, Problem> {
     let id = policy.annotation("id").unwrap_or_default();
     if id.is_empty() {
         return Err(place
@@ -309,7 +248,7 @@ fn check_id(policy: &Policy, place: &Place<'_>) -> Result<Arc<str>, Problem> {
     Ok(id.into())
 }
 
-fn misuse_problem(misuse: &Misuse, place: &Place<'_>) -> Problem {
+fn misuse_problem(misuse: &Misuse, place: &Place) -> Problem {
     let problem = match &misuse.literal {
         Some((kind, id)) => place.literal_problem(misuse.message.as_str(), kind, id),
         None => place.problem(misuse.message.as_str()),

@@ -1,6 +1,6 @@
 //! Cedar policies on topics: what they mean, and how they are decided at wire speed.
 //!
-//! Text becomes rules once (`source` bounds it, `load` parses and validates it,
+//! Text becomes rules once (`scan` bounds it, `load` parses and validates it,
 //! `polarity` reads its syntax tree), and rules become a [`Bundle`] that never changes. A
 //! [`Subject`] is one principal on one connection under one bundle. It finds the filters that
 //! match a topic in a `trie`, and what it has decided for that class of topics in a
@@ -29,6 +29,7 @@ mod polarity;
 mod problem;
 mod question;
 mod ranks;
+mod scan;
 mod schema;
 mod source;
 mod subject;

@@ -3,7 +3,8 @@
 use std::fs;
 
 use super::world::nested;
-use crate::policy::source::{BRACKET_DEPTH_MAX, FILE_BYTES_MAX, OPERATORS_MAX, POLICY_BYTES_MAX};
+use crate::policy::scan::{BRACKET_DEPTH_MAX, OPERATORS_MAX, POLICY_BYTES_MAX};
+use crate::policy::source::FILE_BYTES_MAX;
 use crate::policy::{Bundle, LoadError, PolicyEpoch, fuzz_policy_text};
 
 fn load(text: &str) -> Result<Bundle, LoadError> {
