@@ -10,10 +10,11 @@ use parking_lot::Mutex;
 use super::PolicyEpoch;
 use super::acl::Acl;
 use super::groups::DeclaredGroups;
+use super::lints;
 use super::load::{self, Rule};
 use super::permit::Denial;
 use super::polarity::Reads;
-use super::problem::{LoadError, Problem};
+use super::problem::{LoadError, Problem, Problems};
 use super::schema::{Action, SCHEMA, Vocabulary, uid};
 use super::source::{self, Source};
 use super::trie::PolicyFilter;
@@ -29,6 +30,7 @@ pub struct Bundle {
     rules: Vec<Rule>,
     index: Index,
     groups: DeclaredGroups,
+    warnings: Problems,
     pub(super) vocabulary: Vocabulary,
     pub(super) authorizer: Authorizer,
     pub(super) hasher: ahash::RandomState,
@@ -84,6 +86,7 @@ impl Bundle {
         Ok(Self {
             epoch,
             hash: content_hash(&rules, &groups),
+            warnings: lints::warnings(&rules),
             rules,
             index,
             groups,
@@ -105,6 +108,12 @@ impl Bundle {
     #[must_use]
     pub fn hash(&self) -> &str {
         &self.hash
+    }
+
+    /// What is worth a look, and no reason to refuse the policies.
+    #[must_use]
+    pub fn warnings(&self) -> &Problems {
+        &self.warnings
     }
 
     /// How many policies there are.

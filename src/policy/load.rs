@@ -4,10 +4,13 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use cedar_policy::{
-    ActionConstraint, Policy, PolicyId, PolicySet, PrincipalConstraint, ValidationMode, Validator,
+    ActionConstraint, Policy, PolicyId, PolicySet, PrincipalConstraint, ValidationError,
+    ValidationMode, Validator,
 };
+use miette::Diagnostic;
 
 use super::groups::DeclaredGroups;
+use super::lints;
 use super::polarity::{self, Analysis, Misuse, Reads};
 use super::problem::{LoadError, PROBLEMS_MAX, Problem};
 use super::ranks::Bounds;
@@ -15,6 +18,7 @@ use super::scan;
 use super::schema::{Action, Actions, Vocabulary};
 use super::source::{Place, Source};
 use super::trie::PolicyFilter;
+use crate::suggest::nearest;
 
 /// Bytes of an `@id`.
 const ID_BYTES_MAX: usize = 128;
@@ -44,6 +48,13 @@ pub(super) struct Rule {
     pub(super) scope: Option<Arc<str>>,
     /// Where it stands, and with it the policy as written.
     pub(super) place: Place,
+}
+
+impl Rule {
+    /// True when it reads what a subscription has and a delivery has not, or is not known to have.
+    pub(super) fn reads_subscription(&self) -> bool {
+        self.reads.any_of(Reads::TOPIC.and(Reads::VOLATILE))
+    }
 }
 
 /// Loads the policies of all sources, in order of their ids.
@@ -134,15 +145,16 @@ struct Loader<'a> {
 impl Loader<'_> {
     fn rule(&self, place: &Place) -> Result<Rule, Vec<Problem>> {
         let policy = Policy::parse(None, place.text()).map_err(|errors| {
-            errors.iter().map(|error| place.diagnostic(error)).collect::<Vec<_>>()
+            errors.iter().map(|error| self.diagnosed(error, place)).collect::<Vec<_>>()
         })?;
         let id = check_id(&policy, place).map_err(|problem| vec![problem])?;
         let policy = policy.new_id(PolicyId::new(&*id));
-        self.validate(&policy, place)?;
         let failed = |error: &dyn std::fmt::Display| {
             vec![place.problem(format!("the broker cannot read this policy: {error}"))]
         };
         let analysis = polarity::analyse(&policy).map_err(|error| failed(&error))?;
+        self.check_presences(&analysis, place)?;
+        self.validate(&policy, place)?;
         let filters = self.check(&analysis, place)?;
         let actions = self.actions(&policy);
         let judges_filters =
@@ -151,7 +163,7 @@ impl Loader<'_> {
             .then(|| polarity::rewrite(&policy))
             .transpose()
             .map_err(|error| failed(&error))?;
-        Ok(Rule {
+        let rule = Rule {
             id,
             rewritten,
             actions,
@@ -162,7 +174,9 @@ impl Loader<'_> {
             filters,
             scope: analysis.scope.map(Arc::from),
             place: place.clone(),
-        })
+        };
+        let errors = lints::errors(&rule, self.vocabulary);
+        if errors.is_empty() { Ok(rule) } else { Err(errors) }
     }
 
     /// Strict validation. A warning is an error too: a policy that never applies is a mistake.
@@ -170,12 +184,61 @@ impl Loader<'_> {
         let set = PolicySet::from_policies([policy.clone()])
             .map_err(|error| vec![place.diagnostic(&error)])?;
         let result = self.validator.validate(&set, ValidationMode::Strict);
-        let errors = result.validation_errors().map(|error| place.diagnostic(error));
-        let warnings = result.validation_warnings().map(|warning| place.diagnostic(warning));
-        let mut problems: Vec<Problem> = errors.chain(warnings).take(PROBLEMS_MAX).collect();
+        let (no_action, others): (Vec<_>, Vec<_>) = result
+            .validation_errors()
+            .partition(|error| matches!(error, ValidationError::InvalidActionApplication(_)));
+        let mut problems: Vec<Problem> =
+            others.iter().map(|error| self.diagnosed(*error, place)).collect();
+        // One mistake is found once for each type of principal, in no order.
+        problems.sort_by_cached_key(Problem::line);
+        problems.dedup_by(|one, other| one.location() == other.location());
+        problems.truncate(PROBLEMS_MAX);
+        // No action is left where one that is named does not exist: that is said already.
+        if problems.is_empty() {
+            problems.extend(no_action.into_iter().map(|error| place.diagnostic(error)));
+        }
+        // After an error, that nothing is left to match is no news.
+        if problems.is_empty() {
+            let warnings = result.validation_warnings().take(PROBLEMS_MAX);
+            problems.extend(warnings.map(|warning| place.diagnostic(warning)));
+        }
         if problems.is_empty() && !result.validation_passed_without_warnings() {
             problems.push(place.problem("the policy is not valid"));
         }
+        if problems.is_empty() { Ok(()) } else { Err(problems) }
+    }
+
+    /// A problem that Cedar found in a part of a policy; where it has no idea what was meant, the
+    /// first word that nobody knows is compared with those that are known.
+    fn diagnosed(&self, found: &dyn Diagnostic, place: &Place) -> Problem {
+        let problem = place.diagnostic(found);
+        let marked = problem.marked().unwrap_or_default();
+        let meant = scan::words(marked).find_map(|word| self.vocabulary.did_you_mean(word));
+        match meant {
+            Some(meant) if problem.remedy_text().is_none() => {
+                let remedy = format!("did you mean `{meant}`?");
+                problem.remedy(remedy)
+            }
+            _ => problem,
+        }
+    }
+
+    /// Attributes whose presence is asked for, and that nothing ever has: to Cedar they are absent.
+    fn check_presences(&self, analysis: &Analysis, place: &Place) -> Result<(), Vec<Problem>> {
+        let unknown = |name: &&str| !self.vocabulary.knows_attribute(name);
+        let problem = |name: &str| {
+            let message = format!("nothing has an attribute called `{name}`");
+            let problem = match scan::locate_word(place.text(), name) {
+                Some(bytes) => place.problem_within(message, bytes),
+                None => place.problem(message),
+            };
+            problem.remedy(match self.vocabulary.nearest_attribute(name) {
+                Some(near) => format!("did you mean `{near}`?"),
+                None => "the schema has every attribute: `portcullis policy schema`".to_owned(),
+            })
+        };
+        let problems: Vec<Problem> =
+            analysis.presences.iter().map(AsRef::as_ref).filter(unknown).map(problem).collect();
         if problems.is_empty() { Ok(()) } else { Err(problems) }
     }
 
@@ -203,11 +266,13 @@ impl Loader<'_> {
         }
         if let Some(groups) = self.groups {
             for group in analysis.groups.iter().filter(|group| !groups.contains(group)) {
-                problems.push(
-                    place
-                        .literal_problem(format!("group {group:?} is not declared"), "Group", group)
-                        .remedy("declare it among the groups of the principals, or correct it"),
+                let known = groups.iter().map(|(name, _)| &**name);
+                let remedy = nearest(group, known).map_or_else(
+                    || "declare it among the groups of the principals, or correct it".to_owned(),
+                    |near| format!("did you mean {near:?}? Otherwise declare it"),
                 );
+                let message = format!("group {group:?} is not declared");
+                problems.push(place.literal_problem(message, "Group", group).remedy(remedy));
             }
         }
         if problems.is_empty() { Ok(filters) } else { Err(problems) }

@@ -19,10 +19,12 @@
 mod acl;
 mod bundle;
 mod cache;
+mod drawing;
 mod facts;
 mod filters;
 mod groups;
 mod judge;
+mod lints;
 mod load;
 mod permit;
 mod polarity;
@@ -38,13 +40,14 @@ mod tests;
 mod trie;
 
 pub use bundle::Bundle;
+pub use drawing::Excerpt;
 pub use facts::{
     ConnectFacts, Publication, PublishFacts, ReceiveFacts, SessionFacts, SubscribeFacts,
 };
 pub use filters::Normalised;
 pub use groups::{DeclaredGroups, GroupProblem};
 pub use permit::{Denial, Denied, Permitted};
-pub use problem::{LoadError, Problem};
+pub use problem::{LoadError, Problem, Problems};
 pub use question::{Answer, Asked, FACTS, Question, QuestionError, Sample, TIME, Words};
 pub use schema::{Action, SCHEMA};
 pub use subject::Subject;

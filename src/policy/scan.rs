@@ -184,6 +184,26 @@ impl Iterator for Scanner<'_> {
     }
 }
 
+/// The words of a text that stand outside strings and comments, in order.
+pub(super) fn words(policy: &str) -> impl Iterator<Item = &str> {
+    let scanner = Scanner { bytes: policy.as_bytes(), at: 0 };
+    scanner.filter_map(|token| policy.get(token.bytes)).filter(|text| is_word(text))
+}
+
+fn is_word(text: &str) -> bool {
+    text.starts_with(|first: char| first.is_ascii_alphabetic() || first == '_')
+}
+
+/// Where an attribute stands that a policy names, as a word or in quotes.
+pub(super) fn locate_word(policy: &str, name: &str) -> Option<Range<usize>> {
+    let mut scanner = Scanner { bytes: policy.as_bytes(), at: 0 };
+    let quoted = format!("\"{name}\"");
+    let token = scanner.find(|token| {
+        policy.get(token.bytes.clone()).is_some_and(|text| text == name || text == quoted)
+    });
+    token.map(|token| token.bytes)
+}
+
 /// Where an entity literal's id stands in a policy, quotes included; `None` when it is written
 /// with escapes.
 pub(super) fn locate(policy: &str, entity_type: &str, id: &str) -> Option<Range<usize>> {

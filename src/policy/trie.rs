@@ -133,6 +133,37 @@ impl PolicyFilter {
         Ok(Self { text: text.into(), steps })
     }
 
+    /// A filter whose placeholders are literal levels like any other: what it covers, it covers
+    /// whatever fills them.
+    pub(super) fn verbatim(text: &str) -> Option<Self> {
+        let filter = TopicFilter::parse(text).ok()?;
+        let step = |level: &Level<'_>| match *level {
+            Level::Plus => Step::Plus,
+            Level::Hash => Step::Hash,
+            Level::Literal(text) => Step::Literal(text.into()),
+        };
+        let steps = Normalised::of(&filter).levels().iter().map(step).collect();
+        Some(Self { text: text.into(), steps })
+    }
+
+    /// The placeholders in it.
+    pub(super) fn placeholders(&self) -> impl Iterator<Item = &Placeholder> {
+        self.steps.iter().filter_map(|step| match step {
+            Step::Placeholder(placeholder) => Some(placeholder),
+            _ => None,
+        })
+    }
+
+    /// True when it matches every topic that a wildcard can match.
+    pub(super) fn is_everything(&self) -> bool {
+        matches!(*self.steps, [Step::Plus, Step::Hash])
+    }
+
+    /// True when it has a `+` or a `#`.
+    pub(super) fn has_wildcard(&self) -> bool {
+        self.steps.iter().any(|step| matches!(step, Step::Plus | Step::Hash))
+    }
+
     /// The filter as written in the policy.
     pub(super) fn text(&self) -> &Arc<str> {
         &self.text
