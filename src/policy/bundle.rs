@@ -138,6 +138,11 @@ impl Bundle {
         self.rules.iter().find(reads).map(|rule| &rule.id)
     }
 
+    /// The entity that an identity is.
+    pub(super) fn principal(&self, identity: &Identity) -> EntityUid {
+        uid(self.vocabulary.principal(identity.kind), &identity.name)
+    }
+
     /// Every group that a principal is in, directly or through other groups.
     pub(super) fn groups_of(&self, identity: &Identity) -> Vec<Arc<str>> {
         self.groups.closure(&identity.groups)
@@ -166,6 +171,22 @@ impl Bundle {
         Ok(acl)
     }
 
+    /// Every rule of an action, and whether its scope leaves room for this principal.
+    pub(super) fn rules_of(
+        &self,
+        action: Action,
+        identity: &Identity,
+        groups: &[Arc<str>],
+    ) -> impl Iterator<Item = (&Rule, bool)> {
+        let candidates = self.candidates(action, identity, groups);
+        let rules = self.rules.iter().enumerate();
+        rules.filter(move |(_, rule)| rule.actions.contains(action)).map(move |(at, rule)| {
+            let candidate =
+                RuleIndex::try_from(at).is_ok_and(|at| candidates.binary_search(&at).is_ok());
+            (rule, candidate)
+        })
+    }
+
     /// The rules whose scope does not rule out this principal, in order.
     fn candidates(
         &self,
@@ -173,7 +194,7 @@ impl Bundle {
         identity: &Identity,
         groups: &[Arc<str>],
     ) -> Box<[RuleIndex]> {
-        let principal = uid(self.vocabulary.principal(identity.kind), &identity.name);
+        let principal = self.principal(identity);
         let of_groups = groups.iter().map(|group| uid(&self.vocabulary.group, group));
         let by_id = std::iter::once(principal)
             .chain(of_groups)

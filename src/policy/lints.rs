@@ -128,8 +128,8 @@ fn wildcard(rule: &Rule) -> Option<Problem> {
     let on_topics = [Action::Publish, Action::Subscribe, Action::Receive]
         .into_iter()
         .any(|action| rule.actions.contains(action));
-    let everything = match &rule.scope {
-        Some(scope) => filter_of(rule, scope).is_some_and(PolicyFilter::is_everything),
+    let everything = match rule.scope_filter() {
+        Some(scope) => scope.is_everything(),
         None => !matches!(
             rule.policy.resource_constraint(),
             ResourceConstraint::Eq(_) | ResourceConstraint::In(_)
@@ -151,7 +151,7 @@ fn wildcard(rule: &Rule) -> Option<Problem> {
 }
 
 fn overlap(rule: &Rule) -> Option<Problem> {
-    let scope = filter_of(rule, rule.scope.as_ref()?)?;
+    let scope = rule.scope_filter()?;
     let found = !permits(rule)
         && rule.actions.contains(Action::Subscribe)
         && scope.has_wildcard()
@@ -166,10 +166,6 @@ fn overlap(rule: &Rule) -> Option<Problem> {
                       forbidden is held back at delivery";
         Lint::Overlap.warning(rule, message, remedy)
     })
-}
-
-fn filter_of<'a>(rule: &'a Rule, text: &str) -> Option<&'a PolicyFilter> {
-    rule.filters.iter().find(|filter| **filter.text() == *text)
 }
 
 /// The forbids that nothing holds back: without a condition, on a filter or on everything.

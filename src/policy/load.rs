@@ -27,7 +27,7 @@ const POLICIES_MAX: usize = 1 << 20;
 /// The stack of the thread that parses. Within the bounds of the scan a policy needs far less.
 const STACK_BYTES: usize = 64 << 20;
 /// A bug of ours or Cedar's: refused, not fatal.
-pub(super) const PANICKED: &str = "loading the policies ended in a panic";
+pub(super) const PANICKED: &str = "reading the policies ended in a panic";
 
 /// One policy, ready to be judged by.
 #[derive(Debug)]
@@ -51,6 +51,12 @@ pub(super) struct Rule {
 }
 
 impl Rule {
+    /// The filter without which it cannot apply.
+    pub(super) fn scope_filter(&self) -> Option<&PolicyFilter> {
+        let scope = self.scope.as_ref()?;
+        self.filters.iter().find(|filter| filter.text() == scope)
+    }
+
     /// True when it reads what a subscription has and a delivery has not, or is not known to have.
     pub(super) fn reads_subscription(&self) -> bool {
         self.reads.any_of(Reads::TOPIC.and(Reads::VOLATILE))
@@ -65,14 +71,26 @@ pub(super) fn load(
     sources: &[Source],
     groups: Option<&DeclaredGroups>,
 ) -> Result<(Vocabulary, Vec<Rule>), LoadError> {
+    on_large_stack("policy-load", || load_here(sources, groups))?
+}
+
+/// Runs what recurses into policies on a thread of its own, whose stack is large enough for all
+/// that the scan lets through.
+///
+/// # Errors
+/// When there is no thread, or it panicked.
+pub(super) fn on_large_stack<T: Send>(
+    name: &str,
+    work: impl FnOnce() -> T + Send,
+) -> Result<T, Problem> {
     std::thread::scope(|scope| {
         std::thread::Builder::new()
-            .name("policy-load".into())
+            .name(name.to_owned())
             .stack_size(STACK_BYTES)
-            .spawn_scoped(scope, || load_here(sources, groups))
-            .map_err(|error| Problem::new(format!("no thread to load policies: {error}")))?
+            .spawn_scoped(scope, work)
+            .map_err(|error| Problem::new(format!("no thread to read policies: {error}")))?
             .join()
-            .unwrap_or_else(|_| Err(Problem::new(PANICKED).into()))
+            .map_err(|_| Problem::new(PANICKED))
     })
 }
 

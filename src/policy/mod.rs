@@ -17,9 +17,11 @@
 //! - SUBSCRIBE is allowed only where every topic of the filter is: see `polarity`.
 
 mod acl;
+mod anatomy;
 mod bundle;
 mod cache;
 mod drawing;
+mod explain;
 mod facts;
 mod filters;
 mod groups;
@@ -41,6 +43,9 @@ mod trie;
 
 pub use bundle::Bundle;
 pub use drawing::Excerpt;
+pub use explain::{
+    Explanation, Filter, Mark, Part, Portion, Relation, RuleEffect, RuleReport, State,
+};
 pub use facts::{
     ConnectFacts, Publication, PublishFacts, ReceiveFacts, SessionFacts, SubscribeFacts,
 };

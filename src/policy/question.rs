@@ -94,6 +94,19 @@ pub enum Asked {
     },
 }
 
+impl Asked {
+    /// The action it is judged as.
+    #[must_use]
+    pub const fn action(&self) -> Action {
+        match self {
+            Self::Connect(_) => Action::Connect,
+            Self::Publish { .. } => Action::Publish,
+            Self::Subscribe { .. } => Action::Subscribe,
+            Self::Receive { .. } => Action::Receive,
+        }
+    }
+}
+
 /// A message as far as policies look at it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sample {
@@ -285,7 +298,7 @@ impl Question {
         }
     }
 
-    fn subject(&self, bundle: &Arc<Bundle>) -> Subject {
+    pub(super) fn subject(&self, bundle: &Arc<Bundle>) -> Subject {
         Subject::new(Arc::clone(bundle), Arc::clone(&self.identity), Arc::clone(&self.session))
     }
 }

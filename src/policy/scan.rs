@@ -24,10 +24,9 @@ pub(super) fn scan(source: &Source) -> Result<Vec<Range<usize>>, Problem> {
     if source.text.len() > FILE_BYTES_MAX {
         return Err(too_large(&source.name));
     }
-    let scanner = Scanner { bytes: source.text.as_bytes(), at: 0 };
     let mut policies = Vec::new();
     let mut policy = Nesting::default();
-    for token in scanner {
+    for token in tokens(&source.text) {
         let start = *policy.start.get_or_insert(token.bytes.start);
         if token.bytes.end.saturating_sub(start) > POLICY_BYTES_MAX {
             return Err(source
@@ -90,8 +89,9 @@ impl Nesting {
     }
 }
 
+/// What a token does to the nesting.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
+pub(super) enum Kind {
     Open,
     Close,
     Comma,
@@ -102,9 +102,15 @@ enum Kind {
     Other,
 }
 
-struct Token {
-    kind: Kind,
-    bytes: Range<usize>,
+/// One token, comments left out.
+pub(super) struct Token {
+    pub(super) kind: Kind,
+    pub(super) bytes: Range<usize>,
+}
+
+/// The tokens of a text.
+pub(super) fn tokens(text: &str) -> impl Iterator<Item = Token> + '_ {
+    Scanner { bytes: text.as_bytes(), at: 0 }
 }
 
 /// Cedar's tokens, as coarse as the scan needs them.
@@ -186,8 +192,7 @@ impl Iterator for Scanner<'_> {
 
 /// The words of a text that stand outside strings and comments, in order.
 pub(super) fn words(policy: &str) -> impl Iterator<Item = &str> {
-    let scanner = Scanner { bytes: policy.as_bytes(), at: 0 };
-    scanner.filter_map(|token| policy.get(token.bytes)).filter(|text| is_word(text))
+    tokens(policy).filter_map(|token| policy.get(token.bytes)).filter(|text| is_word(text))
 }
 
 fn is_word(text: &str) -> bool {
@@ -196,9 +201,8 @@ fn is_word(text: &str) -> bool {
 
 /// Where an attribute stands that a policy names, as a word or in quotes.
 pub(super) fn locate_word(policy: &str, name: &str) -> Option<Range<usize>> {
-    let mut scanner = Scanner { bytes: policy.as_bytes(), at: 0 };
     let quoted = format!("\"{name}\"");
-    let token = scanner.find(|token| {
+    let token = tokens(policy).find(|token| {
         policy.get(token.bytes.clone()).is_some_and(|text| text == name || text == quoted)
     });
     token.map(|token| token.bytes)
@@ -207,9 +211,8 @@ pub(super) fn locate_word(policy: &str, name: &str) -> Option<Range<usize>> {
 /// Where an entity literal's id stands in a policy, quotes included; `None` when it is written
 /// with escapes.
 pub(super) fn locate(policy: &str, entity_type: &str, id: &str) -> Option<Range<usize>> {
-    let scanner = Scanner { bytes: policy.as_bytes(), at: 0 };
     let (mut named, mut colons) = (false, false);
-    for token in scanner {
+    for token in tokens(policy) {
         let text = policy.get(token.bytes.clone())?;
         let inner = text.strip_prefix('"').and_then(|text| text.strip_suffix('"'));
         if named && colons && inner == Some(id) {
