@@ -42,6 +42,7 @@ pub mod config;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod gates;
+mod harmless;
 pub mod identity;
 pub mod metrics;
 pub mod mqtt;

@@ -13,7 +13,6 @@ mod writer;
 
 pub use event::{Event, Gate, Kind, Outcome, Subject, Target, Verb, Version};
 pub use recorded::{Recorded, RecordedQuestion, Skipped};
-pub use text::is_harmful;
 pub use writer::{AuditLog, Settings};
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 use serde_json::ser::Formatter;
 
+use crate::harmless::is_harmful;
 use crate::identity::PrincipalKind;
 use crate::mqtt::ReasonCode;
 
@@ -127,26 +128,6 @@ impl Formatter for Harmless {
 
 const fn is_escaped(character: char) -> bool {
     matches!(character, '<' | '>' | '&') || is_harmful(character)
-}
-
-/// True for a character that could act on a terminal or deceive a reader: controls, line
-/// separators, direction marks, and what cannot be seen.
-#[must_use]
-pub const fn is_harmful(character: char) -> bool {
-    matches!(
-        character,
-        '\u{00}'..='\u{1F}'
-            | '\u{7F}'..='\u{9F}'
-            | '\u{AD}'
-            | '\u{61C}'
-            | '\u{180E}'
-            | '\u{200B}'..='\u{200F}'
-            | '\u{2028}'..='\u{202E}'
-            | '\u{2060}'..='\u{206F}'
-            | '\u{FEFF}'
-            | '\u{FFF9}'..='\u{FFFB}'
-            | '\u{E0000}'..='\u{E007F}'
-    )
 }
 
 #[cfg(test)]

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::harmless;
 use crate::admin::control::{Command, Request, Response};
+use crate::harmless::harmless;
 
 /// For sending the request.
 const SEND_DEADLINE: Duration = Duration::from_secs(5);

@@ -16,7 +16,6 @@ mod watch;
 use std::io::IsTerminal;
 use std::process::ExitCode;
 
-use crate::audit::is_harmful;
 use crate::policy::LoadError;
 
 /// A security-hardened MQTT broker.
@@ -92,17 +91,4 @@ impl Cli {
 /// Whether words on standard error may be coloured.
 fn coloured() -> bool {
     std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none()
-}
-
-/// The text with nothing in it that could act on a terminal; lines stay lines.
-fn harmless(text: &str) -> String {
-    let mut harmless = String::with_capacity(text.len());
-    for character in text.chars() {
-        if is_harmful(character) && !matches!(character, '\n' | '\t') {
-            harmless.extend(character.escape_unicode());
-        } else {
-            harmless.push(character);
-        }
-    }
-    harmless
 }

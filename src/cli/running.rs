@@ -391,7 +391,12 @@ fn version(bundle: &Bundle) -> Version {
 
 async fn load_policies(path: PathBuf, epoch: PolicyEpoch) -> Result<Arc<Bundle>, Failure> {
     let loaded = tokio::task::spawn_blocking(move || Bundle::load_dir(&path, epoch)).await?;
-    loaded.map_err(|error| Failure::policies(&error))
+    let bundle = loaded.map_err(|error| Failure::policies(&error))?;
+    let warnings = bundle.warnings().count();
+    if warnings > 0 {
+        warn!(warnings, "the policies have warnings, which `portcullis policy check DIR` shows");
+    }
+    Ok(bundle)
 }
 
 fn open_audit(config: &Config, metrics: &Arc<Metrics>) -> Result<AuditLog, Failure> {

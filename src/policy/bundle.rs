@@ -11,11 +11,12 @@ use super::PolicyEpoch;
 use super::acl::Acl;
 use super::cases::CaseTables;
 use super::groups::DeclaredGroups;
+use super::lints;
 use super::load::{self, Rule};
 use super::permit::Denial;
 use super::polarity::Reads;
 use super::principals::{IgnoredClaim, Principals, Resolved};
-use super::problem::{LoadError, Problem};
+use super::problem::{LoadError, Problem, Problems};
 use super::schema::{Action, SCHEMA, Vocabulary, uid};
 use super::source::{self, Source};
 use super::trie::PolicyFilter;
@@ -32,6 +33,7 @@ pub struct Bundle {
     index: Index,
     /// `None` only for text without a folder: nothing says then which groups exist.
     principals: Option<Principals>,
+    warnings: Problems,
     pub(super) vocabulary: Vocabulary,
     pub(super) authorizer: Authorizer,
     pub(super) hasher: ahash::RandomState,
@@ -102,6 +104,7 @@ impl Bundle {
         Ok(Self {
             epoch,
             hash: content_hash(&rules, principals.as_ref()),
+            warnings: lints::warnings(&rules),
             rules,
             index,
             principals,
@@ -125,6 +128,12 @@ impl Bundle {
         &self.hash
     }
 
+    /// What is worth a look, and no reason to refuse the policies.
+    #[must_use]
+    pub fn warnings(&self) -> &Problems {
+        &self.warnings
+    }
+
     /// How many policies there are.
     #[must_use]
     pub fn policies(&self) -> usize {
@@ -143,8 +152,8 @@ impl Bundle {
     }
 
     /// The policies as written, by id, in order of their ids.
-    pub(super) fn texts(&self) -> impl Iterator<Item = (&Arc<str>, &Arc<str>)> {
-        self.rules.iter().map(|rule| (&rule.id, &rule.text))
+    pub(super) fn texts(&self) -> impl Iterator<Item = (&Arc<str>, &str)> {
+        self.rules.iter().map(|rule| (&rule.id, rule.place.text()))
     }
 
     /// A policy that reads the client identifier, by condition or placeholder: it means something
@@ -156,6 +165,11 @@ impl Bundle {
                 || rule.filters.iter().any(PolicyFilter::names_client_id)
         };
         self.rules.iter().find(reads).map(|rule| &rule.id)
+    }
+
+    /// The entity that an identity is.
+    pub(super) fn principal(&self, identity: &Identity) -> EntityUid {
+        uid(self.vocabulary.principal(identity.kind), &identity.name)
     }
 
     /// The groups that are declared; `None` where nothing says which groups exist.
@@ -204,6 +218,22 @@ impl Bundle {
         Ok(acl)
     }
 
+    /// Every rule of an action, and whether its scope leaves room for this principal.
+    pub(super) fn rules_of(
+        &self,
+        action: Action,
+        identity: &Identity,
+        groups: &[Arc<str>],
+    ) -> impl Iterator<Item = (&Rule, bool)> {
+        let candidates = self.candidates(action, identity, groups);
+        let rules = self.rules.iter().enumerate();
+        rules.filter(move |(_, rule)| rule.actions.contains(action)).map(move |(at, rule)| {
+            let candidate =
+                RuleIndex::try_from(at).is_ok_and(|at| candidates.binary_search(&at).is_ok());
+            (rule, candidate)
+        })
+    }
+
     /// The rules whose scope does not rule out this principal, in order.
     fn candidates(
         &self,
@@ -211,7 +241,7 @@ impl Bundle {
         identity: &Identity,
         groups: &[Arc<str>],
     ) -> Box<[RuleIndex]> {
-        let principal = uid(self.vocabulary.principal(identity.kind), &identity.name);
+        let principal = self.principal(identity);
         let of_groups = groups.iter().map(|group| uid(&self.vocabulary.group, group));
         let by_id = std::iter::once(principal)
             .chain(of_groups)
@@ -291,7 +321,7 @@ fn content_hash(rules: &[Rule], principals: Option<&Principals>) -> String {
     part(&rules.len().to_string());
     for rule in rules {
         part(&rule.id);
-        part(&rule.text);
+        part(rule.place.text());
     }
     if let Some(principals) = principals {
         principals.each_part(&mut part);

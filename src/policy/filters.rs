@@ -29,6 +29,26 @@ impl<'a> Normalised<'a> {
         Self(levels)
     }
 
+    /// These levels, which hold to the invariant already.
+    pub(super) fn of_levels(levels: SmallVec<[Level<'a>; 8]>) -> Self {
+        Self(levels)
+    }
+
+    /// A topic, as the filter that matches nothing else.
+    pub(super) fn of_topic(topic: &'a str) -> Self {
+        Self(topic.split('/').map(Level::Literal).collect())
+    }
+
+    /// How many levels from the first on have something in common: how near two filters are that
+    /// do not meet.
+    pub(super) fn leading(&self, other: &Normalised<'_>) -> usize {
+        let common = |(mine, theirs): &(&Level<'_>, &Level<'_>)| match (mine, theirs) {
+            (Level::Literal(mine), Level::Literal(theirs)) => mine == theirs,
+            _ => true,
+        };
+        self.0.iter().zip(&other.0).take_while(common).count()
+    }
+
     /// The levels, from the first on.
     #[must_use]
     pub fn levels(&self) -> &[Level<'a>] {

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use cedar_policy::{
-    Context, Decision, Entities, Entity, EntityUid, PolicySet, Request, Response,
-    RestrictedExpression,
+    AuthorizationError, Authorizer, Context, Decision, Entities, Entity, EntityUid, Expression,
+    Policy, PolicySet, Request, Response, RestrictedExpression,
 };
 use time::OffsetDateTime;
 
@@ -83,7 +83,16 @@ impl Asker<'_> {
     }
 
     fn respond(&self, inquiry: Inquiry<'_>) -> Result<Response, Denial> {
-        let Inquiry { policies, action, resource, facts, entities } = inquiry;
+        let policies = inquiry.policies;
+        Ok(self.prepare(inquiry)?.respond(policies))
+    }
+
+    /// The inquiry as Cedar takes it, to be put to any policies.
+    ///
+    /// # Errors
+    /// A denial, when the request cannot be described.
+    pub(super) fn prepare(&self, inquiry: Inquiry<'_>) -> Result<Prepared<'_>, Denial> {
+        let Inquiry { action, resource, facts, entities, .. } = inquiry;
         let session = session(self.session).map_err(Denial::failed)?;
         let facts = facts.into_iter().chain(std::iter::once(("session".to_owned(), session)));
         let request = Request::new(
@@ -95,11 +104,12 @@ impl Asker<'_> {
         )
         .map_err(Denial::failed)?;
         let entities = entities.add_entities([resource], None).map_err(Denial::failed)?;
-        Ok(self.bundle.authorizer.is_authorized(&request, policies, &entities))
+        Ok(Prepared { authorizer: &self.bundle.authorizer, request, entities })
     }
 
-    fn principal(&self) -> EntityUid {
-        uid(self.bundle.vocabulary.principal(self.identity.kind), &self.identity.name)
+    /// The entity that asks.
+    pub(super) fn principal(&self) -> EntityUid {
+        self.bundle.principal(self.identity)
     }
 
     /// The entity of the principal, in these groups.
@@ -113,6 +123,42 @@ impl Asker<'_> {
         }
         let tags = self.resolved.tags.iter().map(|(name, value)| (name.to_string(), string(value)));
         Entity::new_with_tags(self.principal(), attributes, groups, tags).map_err(Denial::failed)
+    }
+}
+
+/// A request that can be put to policies.
+pub(super) struct Prepared<'a> {
+    authorizer: &'a Authorizer,
+    request: Request,
+    entities: Entities,
+}
+
+impl Prepared<'_> {
+    fn respond(&self, policies: &PolicySet) -> Response {
+        self.authorizer.is_authorized(&self.request, policies, &self.entities)
+    }
+
+    /// Whether one policy by itself applies: its scope matches and its conditions hold.
+    ///
+    /// # Errors
+    /// When its evaluation fails.
+    pub(super) fn applies(&self, policy: &Policy) -> Result<bool, String> {
+        let policies =
+            PolicySet::from_policies([policy.clone()]).map_err(|error| error.to_string())?;
+        let response = self.respond(&policies);
+        match response.diagnostics().errors().next() {
+            Some(AuthorizationError::PolicyEvaluationError(error)) => {
+                Err(error.inner().to_string())
+            }
+            None => Ok(response.diagnostics().reason().next().is_some()),
+        }
+    }
+
+    /// The value of an expression, as Cedar writes it; `None` when there is none.
+    pub(super) fn value(&self, expression: &str) -> Option<String> {
+        let expression: Expression = expression.parse().ok()?;
+        let value = cedar_policy::eval_expression(&self.request, &self.entities, &expression);
+        value.ok().map(|value| value.to_string())
     }
 }
 

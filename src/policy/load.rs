@@ -1,20 +1,22 @@
 //! Text to rules: parse, validate strictly, and refuse what has no sound meaning.
 
 use std::collections::HashMap;
-use std::ops::Range;
 use std::sync::Arc;
 
 use cedar_policy::{
-    ActionConstraint, Policy, PolicyId, PolicySet, PrincipalConstraint, ValidationMode, Validator,
+    ActionConstraint, Policy, PolicyId, PolicySet, PrincipalConstraint, ValidationError,
+    ValidationMode, Validator,
 };
 use miette::Diagnostic;
 
 use super::groups::DeclaredGroups;
+use super::lints;
 use super::polarity::{self, Analysis, Misuse, Reads};
 use super::problem::{LoadError, PROBLEMS_MAX, Problem};
 use super::ranks::Bounds;
+use super::scan;
 use super::schema::{Action, Actions, Vocabulary};
-use super::source::{self, Source};
+use super::source::{Place, Source};
 use super::trie::PolicyFilter;
 use crate::suggest::nearest;
 
@@ -25,7 +27,7 @@ const POLICIES_MAX: usize = 1 << 20;
 /// The stack of the thread that parses. Within the bounds of the scan a policy needs far less.
 const STACK_BYTES: usize = 64 << 20;
 /// A bug of ours or Cedar's: refused, not fatal.
-pub(super) const PANICKED: &str = "loading the policies ended in a panic";
+pub(super) const PANICKED: &str = "reading the policies ended in a panic";
 
 /// One policy, ready to be judged by.
 #[derive(Debug)]
@@ -44,8 +46,21 @@ pub(super) struct Rule {
     pub(super) filters: Vec<PolicyFilter>,
     /// The filter without which it cannot apply.
     pub(super) scope: Option<Arc<str>>,
-    /// The policy as written.
-    pub(super) text: Arc<str>,
+    /// Where it stands, and with it the policy as written.
+    pub(super) place: Place,
+}
+
+impl Rule {
+    /// The filter without which it cannot apply.
+    pub(super) fn scope_filter(&self) -> Option<&PolicyFilter> {
+        let scope = self.scope.as_ref()?;
+        self.filters.iter().find(|filter| filter.text() == scope)
+    }
+
+    /// True when it reads what a subscription has and a delivery has not, or is not known to have.
+    pub(super) fn reads_subscription(&self) -> bool {
+        self.reads.any_of(Reads::TOPIC.and(Reads::VOLATILE))
+    }
 }
 
 /// Loads the policies of all sources, in order of their ids.
@@ -56,14 +71,26 @@ pub(super) fn load(
     sources: &[Source],
     groups: Option<&DeclaredGroups>,
 ) -> Result<(Vocabulary, Vec<Rule>), LoadError> {
+    on_large_stack("policy-load", || load_here(sources, groups))?
+}
+
+/// Runs what recurses into policies on a thread of its own, whose stack is large enough for all
+/// that the scan lets through.
+///
+/// # Errors
+/// When there is no thread, or it panicked.
+pub(super) fn on_large_stack<T: Send>(
+    name: &str,
+    work: impl FnOnce() -> T + Send,
+) -> Result<T, Problem> {
     std::thread::scope(|scope| {
         std::thread::Builder::new()
-            .name("policy-load".into())
+            .name(name.to_owned())
             .stack_size(STACK_BYTES)
-            .spawn_scoped(scope, || load_here(sources, groups))
-            .map_err(|error| Problem::new(format!("no thread to load policies: {error}")))?
+            .spawn_scoped(scope, work)
+            .map_err(|error| Problem::new(format!("no thread to read policies: {error}")))?
             .join()
-            .unwrap_or_else(|_| Err(Problem::new(PANICKED).into()))
+            .map_err(|_| Problem::new(PANICKED))
     })
 }
 
@@ -79,9 +106,9 @@ fn load_here(
     };
     let mut rules: Vec<Rule> = Vec::new();
     let mut problems: Vec<Problem> = Vec::new();
-    let mut places: HashMap<Arc<str>, String> = HashMap::new();
+    let mut places: HashMap<Arc<str>, Place> = HashMap::new();
     for source in sources {
-        let ranges = match source::scan(source) {
+        let ranges = match scan::scan(source) {
             Ok(ranges) => ranges,
             Err(problem) => {
                 problems.push(problem);
@@ -89,7 +116,7 @@ fn load_here(
             }
         };
         for range in ranges {
-            let place = Place { source, range };
+            let place = Place { source: source.clone(), range };
             match loader.rule(&place) {
                 Err(found) => problems.extend(found),
                 Ok(rule) => {
@@ -100,7 +127,7 @@ fn load_here(
                         )));
                         continue;
                     }
-                    places.insert(Arc::clone(&rule.id), place.to_string());
+                    places.insert(Arc::clone(&rule.id), place);
                     rules.push(rule);
                 }
             }
@@ -127,62 +154,6 @@ fn load_here(
     Ok((vocabulary, rules))
 }
 
-/// Where a policy stands.
-struct Place<'a> {
-    source: &'a Source,
-    range: Range<usize>,
-}
-
-impl Place<'_> {
-    fn text(&self) -> &str {
-        self.source.text.get(self.range.clone()).unwrap_or_default()
-    }
-
-    /// A problem with the policy as a whole: its first line is marked.
-    fn problem(&self, message: impl Into<String>) -> Problem {
-        let line = self.text().lines().next().map_or(0, str::len);
-        self.source.problem(message, self.within(0, line))
-    }
-
-    /// A problem with one entity literal.
-    fn literal_problem(&self, message: impl Into<String>, kind: &str, id: &str) -> Problem {
-        match source::locate(self.text(), kind, id) {
-            Some(bytes) => self.source.problem(message, self.within(bytes.start, bytes.len())),
-            None => self.problem(message),
-        }
-    }
-
-    /// A problem that Cedar found.
-    fn diagnostic(&self, found: &dyn Diagnostic) -> Problem {
-        let label = found.labels().and_then(|mut labels| labels.next());
-        let problem = match label {
-            Some(label) => {
-                let bytes = self.within(label.offset(), label.len());
-                self.source.problem(found.to_string(), bytes)
-            }
-            None => self.problem(found.to_string()),
-        };
-        match found.help() {
-            Some(help) => problem.remedy(help.to_string()),
-            None => problem,
-        }
-    }
-
-    fn within(&self, offset: usize, length: usize) -> Range<usize> {
-        let start = self.range.start.saturating_add(offset).min(self.range.end);
-        start..start.saturating_add(length).min(self.range.end)
-    }
-}
-
-impl std::fmt::Display for Place<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self.problem("").location() {
-            Some((file, line, column)) => write!(f, "{file}:{line}:{column}"),
-            None => f.write_str(&self.source.name),
-        }
-    }
-}
-
 struct Loader<'a> {
     vocabulary: &'a Vocabulary,
     validator: Validator,
@@ -190,17 +161,18 @@ struct Loader<'a> {
 }
 
 impl Loader<'_> {
-    fn rule(&self, place: &Place<'_>) -> Result<Rule, Vec<Problem>> {
+    fn rule(&self, place: &Place) -> Result<Rule, Vec<Problem>> {
         let policy = Policy::parse(None, place.text()).map_err(|errors| {
-            errors.iter().map(|error| place.diagnostic(error)).collect::<Vec<_>>()
+            errors.iter().map(|error| self.diagnosed(error, place)).collect::<Vec<_>>()
         })?;
         let id = check_id(&policy, place).map_err(|problem| vec![problem])?;
         let policy = policy.new_id(PolicyId::new(&*id));
-        self.validate(&policy, place)?;
         let failed = |error: &dyn std::fmt::Display| {
             vec![place.problem(format!("the broker cannot read this policy: {error}"))]
         };
         let analysis = polarity::analyse(&policy).map_err(|error| failed(&error))?;
+        self.check_presences(&analysis, place)?;
+        self.validate(&policy, place)?;
         let filters = self.check(&analysis, place)?;
         let actions = self.actions(&policy);
         let judges_filters =
@@ -209,7 +181,7 @@ impl Loader<'_> {
             .then(|| polarity::rewrite(&policy))
             .transpose()
             .map_err(|error| failed(&error))?;
-        Ok(Rule {
+        let rule = Rule {
             id,
             rewritten,
             actions,
@@ -219,30 +191,77 @@ impl Loader<'_> {
             bounds: analysis.bounds,
             filters,
             scope: analysis.scope.map(Arc::from),
-            text: place.text().into(),
-        })
+            place: place.clone(),
+        };
+        let errors = lints::errors(&rule, self.vocabulary);
+        if errors.is_empty() { Ok(rule) } else { Err(errors) }
     }
 
     /// Strict validation. A warning is an error too: a policy that never applies is a mistake.
-    fn validate(&self, policy: &Policy, place: &Place<'_>) -> Result<(), Vec<Problem>> {
+    fn validate(&self, policy: &Policy, place: &Place) -> Result<(), Vec<Problem>> {
         let set = PolicySet::from_policies([policy.clone()])
             .map_err(|error| vec![place.diagnostic(&error)])?;
         let result = self.validator.validate(&set, ValidationMode::Strict);
-        let errors = result.validation_errors().map(|error| place.diagnostic(error));
-        let warnings = result.validation_warnings().map(|warning| place.diagnostic(warning));
-        let mut problems: Vec<Problem> = errors.chain(warnings).take(PROBLEMS_MAX).collect();
+        let (no_action, others): (Vec<_>, Vec<_>) = result
+            .validation_errors()
+            .partition(|error| matches!(error, ValidationError::InvalidActionApplication(_)));
+        let mut problems: Vec<Problem> =
+            others.iter().map(|error| self.diagnosed(*error, place)).collect();
+        // One mistake is found once for each type of principal, in no order.
+        problems.sort_by_cached_key(Problem::line);
+        problems.dedup_by(|one, other| one.location() == other.location());
+        problems.truncate(PROBLEMS_MAX);
+        // No action is left where one that is named does not exist: that is said already.
+        if problems.is_empty() {
+            problems.extend(no_action.into_iter().map(|error| place.diagnostic(error)));
+        }
+        // After an error, that nothing is left to match is no news.
+        if problems.is_empty() {
+            let warnings = result.validation_warnings().take(PROBLEMS_MAX);
+            problems.extend(warnings.map(|warning| place.diagnostic(warning)));
+        }
         if problems.is_empty() && !result.validation_passed_without_warnings() {
             problems.push(place.problem("the policy is not valid"));
         }
         if problems.is_empty() { Ok(()) } else { Err(problems) }
     }
 
+    /// A problem that Cedar found in a part of a policy; where it has no idea what was meant, the
+    /// first word that nobody knows is compared with those that are known.
+    fn diagnosed(&self, found: &dyn Diagnostic, place: &Place) -> Problem {
+        let problem = place.diagnostic(found);
+        let marked = problem.marked().unwrap_or_default();
+        let meant = scan::words(marked).find_map(|word| self.vocabulary.did_you_mean(word));
+        match meant {
+            Some(meant) if problem.remedy_text().is_none() => {
+                let remedy = format!("did you mean `{meant}`?");
+                problem.remedy(remedy)
+            }
+            _ => problem,
+        }
+    }
+
+    /// Attributes whose presence is asked for, and that nothing ever has: to Cedar they are absent.
+    fn check_presences(&self, analysis: &Analysis, place: &Place) -> Result<(), Vec<Problem>> {
+        let unknown = |name: &&str| !self.vocabulary.knows_attribute(name);
+        let problem = |name: &str| {
+            let message = format!("nothing has an attribute called `{name}`");
+            let problem = match scan::locate_word(place.text(), name) {
+                Some(bytes) => place.problem_within(message, bytes),
+                None => place.problem(message),
+            };
+            problem.remedy(match self.vocabulary.nearest_attribute(name) {
+                Some(near) => format!("did you mean `{near}`?"),
+                None => "the schema has every attribute: `portcullis policy schema`".to_owned(),
+            })
+        };
+        let problems: Vec<Problem> =
+            analysis.presences.iter().map(AsRef::as_ref).filter(unknown).map(problem).collect();
+        if problems.is_empty() { Ok(()) } else { Err(problems) }
+    }
+
     /// What Cedar accepts and the broker does not. Gives the filters, each once.
-    fn check(
-        &self,
-        analysis: &Analysis,
-        place: &Place<'_>,
-    ) -> Result<Vec<PolicyFilter>, Vec<Problem>> {
+    fn check(&self, analysis: &Analysis, place: &Place) -> Result<Vec<PolicyFilter>, Vec<Problem>> {
         let mut problems: Vec<Problem> =
             analysis.misuses.iter().map(|misuse| misuse_problem(misuse, place)).collect();
         let mut filters: Vec<PolicyFilter> = Vec::new();
@@ -296,7 +315,7 @@ impl Loader<'_> {
     }
 }
 
-fn check_id(policy: &Policy, place: &Place<'_>) -> Result<Arc<str>, Problem> {
+fn check_id(policy: &Policy, place: &Place) -> Result<Arc<str>, Problem> {
     let id = policy.annotation("id").unwrap_or_default();
     if id.is_empty() {
         return Err(place
@@ -311,7 +330,7 @@ fn check_id(policy: &Policy, place: &Place<'_>) -> Result<Arc<str>, Problem> {
     Ok(id.into())
 }
 
-fn misuse_problem(misuse: &Misuse, place: &Place<'_>) -> Problem {
+fn misuse_problem(misuse: &Misuse, place: &Place) -> Problem {
     let problem = match &misuse.literal {
         Some((kind, id)) => place.literal_problem(misuse.message.as_str(), kind, id),
         None => place.problem(misuse.message.as_str()),

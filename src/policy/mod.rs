@@ -1,6 +1,6 @@
 //! Cedar policies on topics: what they mean, and how they are decided at wire speed.
 //!
-//! Text becomes rules once (`source` bounds it, `load` parses and validates it,
+//! Text becomes rules once (`scan` bounds it, `load` parses and validates it,
 //! `polarity` reads its syntax tree), and rules become a [`Bundle`] that never changes. A
 //! [`Subject`] is one principal on one connection under one bundle. It finds the filters that
 //! match a topic in a `trie`, and what it has decided for that class of topics in a
@@ -17,16 +17,20 @@
 //! - SUBSCRIBE is allowed only where every topic of the filter is: see `polarity`.
 
 mod acl;
+mod anatomy;
 mod bundle;
 mod cache;
 mod cases;
 mod diff;
+mod drawing;
 mod examiner;
+mod explain;
 mod facts;
 mod filters;
 mod folder;
 mod groups;
 mod judge;
+mod lints;
 mod load;
 mod permit;
 mod polarity;
@@ -34,6 +38,7 @@ mod principals;
 mod problem;
 mod question;
 mod ranks;
+mod scan;
 mod schema;
 mod source;
 mod subject;
@@ -44,7 +49,11 @@ mod trie;
 pub use bundle::Bundle;
 pub use cases::{By, Case, CaseRun, CaseTables, Expected};
 pub use diff::{Answers, Change, Comparison, RuleChanges};
+pub use drawing::Excerpt;
 pub use examiner::Examiner;
+pub use explain::{
+    Explanation, Filter, Mark, Part, Portion, Relation, RuleEffect, RuleReport, State,
+};
 pub use facts::{
     ConnectFacts, Publication, PublishFacts, ReceiveFacts, SessionFacts, SubscribeFacts,
 };
@@ -53,8 +62,8 @@ pub use folder::{FolderChange, FolderState, MANIFEST};
 pub use groups::{DeclaredGroups, GroupProblem};
 pub use permit::{Denial, Denied, Permitted};
 pub use principals::{IgnoredClaim, Principals};
-pub use problem::{LoadError, Problem};
-pub use question::{Answer, Asked, FACTS, Part, Question, QuestionError, Sample, TIME, Words};
+pub use problem::{LoadError, Problem, Problems};
+pub use question::{Answer, Asked, FACTS, Question, QuestionError, Sample, TIME, Words};
 pub use schema::{Action, SCHEMA};
 pub use subject::Subject;
 

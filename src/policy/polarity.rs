@@ -79,6 +79,8 @@ pub(super) struct Analysis {
     /// Every `Group` literal, with duplicates.
     pub(super) groups: Vec<Box<str>>,
     pub(super) misuses: Vec<Misuse>,
+    /// Every attribute whose presence is asked for, with duplicates: Cedar takes any name there.
+    pub(super) presences: Vec<Box<str>>,
     /// The constants that numbers are compared with.
     pub(super) bounds: Bounds,
     forbids: bool,
@@ -215,14 +217,15 @@ impl Analysis {
             Expr::Literal(_) => {}
             Expr::Var(variable) => self.read(variable, &[]),
             Expr::GetAttr { expr, attr } => self.attributes(expr, vec![attr]),
-            // Whether they are there depends on the action alone.
-            Expr::HasAttr { expr, attrs }
-                if matches!(**expr, Expr::Var(Var::Context))
-                    && attrs
-                        .iter()
-                        .all(|attr| matches!(attr.as_ref(), "payload_size" | "time")) => {}
             Expr::HasAttr { expr, attrs } => {
-                self.attributes(expr, attrs.iter().rev().map(AsRef::as_ref).collect());
+                self.presences.extend(attrs.iter().map(|attr| Box::from(attr.as_str())));
+                // Whether these are there depends on the action alone.
+                let settled = |attr: &str| matches!(attr, "payload_size" | "time");
+                if !matches!(**expr, Expr::Var(Var::Context))
+                    || !attrs.iter().all(|attr| settled(attr))
+                {
+                    self.attributes(expr, attrs.iter().rev().map(AsRef::as_ref).collect());
+                }
             }
             Expr::UnaryOp { op: UnaryOp::Not, expr } => self.expression(expr, sign.flipped()),
             Expr::UnaryOp { op, expr } => {

@@ -95,6 +95,19 @@ pub enum Asked {
     },
 }
 
+impl Asked {
+    /// The action it is judged as.
+    #[must_use]
+    pub const fn action(&self) -> Action {
+        match self {
+            Self::Connect(_) => Action::Connect,
+            Self::Publish { .. } => Action::Publish,
+            Self::Subscribe { .. } => Action::Subscribe,
+            Self::Receive { .. } => Action::Receive,
+        }
+    }
+}
+
 /// A message as far as policies look at it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sample {

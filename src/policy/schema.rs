@@ -1,11 +1,14 @@
 //! The words policies are written in: the embedded schema, and its names as Cedar's types.
 
-use std::sync::OnceLock;
+use std::collections::BTreeSet;
+use std::sync::{Arc, OnceLock};
 
-use cedar_policy::{Entities, EntityId, EntityTypeName, EntityUid, Schema};
+use cedar_policy::{Entities, EntityId, EntityTypeName, EntityUid, Schema, SchemaFragment};
+use serde_json::Value;
 
 use super::problem::Problem;
 use crate::identity::PrincipalKind;
+use crate::suggest::nearest;
 
 /// The schema that every policy is validated against, in Cedar's own syntax.
 pub const SCHEMA: &str = include_str!("../../policies/schema.cedarschema");
@@ -67,7 +70,62 @@ pub(super) struct Vocabulary {
     pub(super) topic: EntityTypeName,
     pub(super) topic_filter: EntityTypeName,
     principals: [(PrincipalKind, EntityTypeName); 4],
+    /// Every attribute of any entity or context.
+    attributes: Arc<BTreeSet<Box<str>>>,
+    /// Every type.
+    types: Arc<BTreeSet<Box<str>>>,
 }
+
+/// What Cedar itself has names for.
+const CEDAR: [&str; 47] = [
+    "permit",
+    "forbid",
+    "when",
+    "unless",
+    "principal",
+    "action",
+    "resource",
+    "context",
+    "if",
+    "then",
+    "else",
+    "true",
+    "false",
+    "in",
+    "is",
+    "has",
+    "like",
+    "contains",
+    "containsAll",
+    "containsAny",
+    "isEmpty",
+    "getTag",
+    "hasTag",
+    "ip",
+    "isIpv4",
+    "isIpv6",
+    "isLoopback",
+    "isMulticast",
+    "isInRange",
+    "decimal",
+    "lessThan",
+    "lessThanOrEqual",
+    "greaterThan",
+    "greaterThanOrEqual",
+    "datetime",
+    "duration",
+    "offset",
+    "durationSince",
+    "toDate",
+    "toTime",
+    "toMilliseconds",
+    "toSeconds",
+    "toMinutes",
+    "toHours",
+    "toDays",
+    "id",
+    "Action",
+];
 
 impl Vocabulary {
     /// The embedded schema, which is parsed at the first call: that takes longer than everything
@@ -95,6 +153,9 @@ impl Vocabulary {
             name.parse().map_err(|error| broken(format!("{name}: {error}")))
         };
         let principal = |kind: PrincipalKind| named(kind.as_str()).map(|name| (kind, name));
+        let json = json()?;
+        let mut names = Names::default();
+        names.collect(&json);
         Ok(Self {
             action: named("Action")?,
             group: named("Group")?,
@@ -108,9 +169,30 @@ impl Vocabulary {
                 principal(PrincipalKind::Service)?,
                 principal(PrincipalKind::Anonymous)?,
             ],
+            attributes: Arc::new(names.attributes),
+            types: Arc::new(names.types),
             schema,
             actions,
         })
+    }
+
+    /// The known word that comes nearest to one that is not known; `None` for one that is.
+    pub(super) fn did_you_mean(&self, word: &str) -> Option<&str> {
+        let known = CEDAR
+            .into_iter()
+            .chain(self.attributes.iter().map(AsRef::as_ref))
+            .chain(self.types.iter().map(AsRef::as_ref));
+        if known.clone().any(|known| known == word) { None } else { nearest(word, known) }
+    }
+
+    /// True when some entity or context has an attribute of this name.
+    pub(super) fn knows_attribute(&self, name: &str) -> bool {
+        self.attributes.contains(name)
+    }
+
+    /// The attribute that comes nearest to a name.
+    pub(super) fn nearest_attribute(&self, name: &str) -> Option<&str> {
+        nearest(name, self.attributes.iter().map(AsRef::as_ref))
     }
 
     /// The type of a principal.
@@ -131,6 +213,40 @@ impl Vocabulary {
 
     pub(super) fn action(&self, action: Action) -> EntityUid {
         uid(&self.action, action.as_str())
+    }
+}
+
+/// The schema in Cedar's JSON form.
+///
+/// # Errors
+/// When the schema itself is wrong.
+pub(super) fn json() -> Result<Value, Problem> {
+    let broken = |error: String| Problem::new(format!("the built-in schema is wrong: {error}"));
+    let (fragment, _) =
+        SchemaFragment::from_cedarschema_str(SCHEMA).map_err(|error| broken(error.to_string()))?;
+    fragment.to_json_value().map_err(|error| broken(error.to_string()))
+}
+
+/// The names that a schema defines.
+#[derive(Default)]
+struct Names {
+    attributes: BTreeSet<Box<str>>,
+    types: BTreeSet<Box<str>>,
+}
+
+impl Names {
+    fn collect(&mut self, schema: &Value) {
+        let Value::Object(members) = schema else { return };
+        for (name, member) in members {
+            let Value::Object(inner) = member else { continue };
+            let names = inner.keys().map(|name| Box::from(name.as_str()));
+            match name.as_str() {
+                "attributes" => self.attributes.extend(names),
+                "entityTypes" => self.types.extend(names),
+                _ => {}
+            }
+            self.collect(member);
+        }
     }
 }
 

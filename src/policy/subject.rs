@@ -250,24 +250,15 @@ impl Subject {
     /// The denial.
     pub(super) fn permits(&mut self, asked: &Asked) -> Result<Vec<Arc<str>>, Denial> {
         let (asker, acls, _) = self.ready()?;
-        let topic = |acl, question: &TopicQuestion<'_>, facts| {
-            let class = Acl::class(acl, question.topic.as_str(), asker.bindings());
-            asker.permits(asker.topic(acl, question, &class, facts, asker.entities()?)?)
-        };
-        match asked {
-            Asked::Connect(facts) => asker.permits(asker.connect(&acls.connect, facts)?),
-            Asked::Subscribe { filter, facts } => {
-                asker.permits(asker.subscribe(&acls.subscribe, filter, facts)?)
-            }
-            Asked::Publish { message, now } => {
-                let facts = judge::publish(&message.facts(), *now);
-                topic(&acls.publish, &message.question(Action::Publish, *now), facts)
-            }
-            Asked::Receive { message, now } => {
-                let facts = judge::receive(&message.delivery(*now));
-                topic(&acls.receive, &message.question(Action::Receive, *now), facts)
-            }
-        }
+        asker.permits(asker.inquiry(acls.of(asked.action()), asked)?)
+    }
+
+    /// Who asks, to put questions to other rules than its own.
+    ///
+    /// # Errors
+    /// A denial, when the principal cannot be described.
+    pub(super) fn asker(&mut self) -> Result<Asker<'_>, Denial> {
+        self.ready().map(|(asker, ..)| asker)
     }
 
     /// Topic cache, then class cache, then Cedar.
@@ -349,12 +340,46 @@ impl Working {
     }
 }
 
+impl Acls {
+    fn of(&self, action: Action) -> &Acl {
+        match action {
+            Action::Connect => &self.connect,
+            Action::Publish => &self.publish,
+            Action::Subscribe => &self.subscribe,
+            Action::Receive => &self.receive,
+        }
+    }
+}
+
 impl Asker<'_> {
+    /// A question, put to the rules of its action.
+    ///
+    /// # Errors
+    /// A denial, when it cannot be described.
+    pub(super) fn inquiry<'a>(&self, acl: &'a Acl, asked: &Asked) -> Result<Inquiry<'a>, Denial> {
+        let topic = |question: &TopicQuestion<'_>, facts| {
+            let class = acl.class(question.topic.as_str(), self.bindings());
+            self.topic(acl, question, &class, facts, self.entities()?)
+        };
+        match asked {
+            Asked::Connect(facts) => self.connect(acl, facts),
+            Asked::Subscribe { filter, facts } => self.subscribe(acl, filter, facts),
+            Asked::Publish { message, now } => {
+                let facts = judge::publish(&message.facts(), *now);
+                topic(&message.question(Action::Publish, *now), facts)
+            }
+            Asked::Receive { message, now } => {
+                let facts = judge::receive(&message.delivery(*now));
+                topic(&message.question(Action::Receive, *now), facts)
+            }
+        }
+    }
+
     fn not_after_unix_s(&self) -> Option<i64> {
         self.identity.certificate.as_ref().map(|certificate| certificate.not_after_unix_s)
     }
 
-    fn bindings(&self) -> Bindings<'_> {
+    pub(super) fn bindings(&self) -> Bindings<'_> {
         Bindings {
             identity: self.identity,
             client_id: self.session.client_id.as_str(),

@@ -17,6 +17,9 @@ use crate::mqtt::topic::Level;
 /// The most levels a filter in a policy may have: it bounds the depth of every walk.
 pub(super) const FILTER_LEVELS_MAX: usize = 128;
 
+/// The most filters that one with placeholders is written out as.
+const FILLED_MAX: usize = 16;
+
 /// What fills exactly one level of a filter in a policy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Placeholder {
@@ -30,6 +33,18 @@ pub(super) enum Placeholder {
     Group,
     /// `${tag:NAME}`: the value of that tag.
     Tag(Arc<str>),
+}
+
+impl std::fmt::Display for Placeholder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Cn => f.write_str("${cn}"),
+            Self::ClientId => f.write_str("${client_id}"),
+            Self::Principal => f.write_str("${principal}"),
+            Self::Group => f.write_str("${group}"),
+            Self::Tag(name) => write!(f, "${{tag:{name}}}"),
+        }
+    }
 }
 
 impl Placeholder {
@@ -134,6 +149,72 @@ impl PolicyFilter {
         Ok(Self { text: text.into(), steps })
     }
 
+    /// A filter whose placeholders are literal levels like any other: what it covers, it covers
+    /// whatever fills them.
+    pub(super) fn verbatim(text: &str) -> Option<Self> {
+        let filter = TopicFilter::parse(text).ok()?;
+        let step = |level: &Level<'_>| match *level {
+            Level::Plus => Step::Plus,
+            Level::Hash => Step::Hash,
+            Level::Literal(text) => Step::Literal(text.into()),
+        };
+        let steps = Normalised::of(&filter).levels().iter().map(step).collect();
+        Some(Self { text: text.into(), steps })
+    }
+
+    /// The placeholders in it.
+    pub(super) fn placeholders(&self) -> impl Iterator<Item = &Placeholder> {
+        self.steps.iter().filter_map(|step| match step {
+            Step::Placeholder(placeholder) => Some(placeholder),
+            _ => None,
+        })
+    }
+
+    /// True when it matches every topic that a wildcard can match.
+    pub(super) fn is_everything(&self) -> bool {
+        matches!(*self.steps, [Step::Plus, Step::Hash])
+    }
+
+    /// True when it has a `+` or a `#`.
+    pub(super) fn has_wildcard(&self) -> bool {
+        self.steps.iter().any(|step| matches!(step, Step::Plus | Step::Hash))
+    }
+
+    /// What the filter is for one client, with every placeholder filled: for people to read, and
+    /// up to a bound. None when nothing fills one of them.
+    pub(super) fn filled<'a>(&'a self, bindings: Bindings<'a>) -> Vec<Normalised<'a>> {
+        let mut filled: Vec<SmallVec<[Level<'a>; 8]>> = vec![SmallVec::new()];
+        for (depth, step) in self.steps.iter().enumerate() {
+            let level = match step {
+                Step::Literal(text) => Level::Literal(text),
+                Step::Plus => Level::Plus,
+                Step::Hash => Level::Hash,
+                Step::Placeholder(placeholder) => {
+                    let values: Vec<&str> = bindings
+                        .values(placeholder)
+                        .filter(|value| usable(value, depth == 0))
+                        .take(FILLED_MAX)
+                        .collect();
+                    let with = |levels: &SmallVec<[Level<'a>; 8]>, value| {
+                        let mut levels = levels.clone();
+                        levels.push(Level::Literal(value));
+                        levels
+                    };
+                    filled = filled
+                        .iter()
+                        .flat_map(|levels| values.iter().map(move |value| with(levels, value)))
+                        .take(FILLED_MAX)
+                        .collect();
+                    continue;
+                }
+            };
+            for levels in &mut filled {
+                levels.push(level);
+            }
+        }
+        filled.into_iter().map(Normalised::of_levels).collect()
+    }
+
     /// The filter as written in the policy.
     pub(super) fn text(&self) -> &Arc<str> {
         &self.text
@@ -151,7 +232,7 @@ pub(super) struct Bindings<'a> {
     pub(super) resolved: &'a Resolved,
 }
 
-impl Bindings<'_> {
+impl<'a> Bindings<'a> {
     fn fills(&self, placeholder: &Placeholder, level: &str, first: bool) -> bool {
         self.has(placeholder, |value| value == level && usable(value, first))
     }
@@ -161,13 +242,20 @@ impl Bindings<'_> {
     }
 
     fn has(&self, placeholder: &Placeholder, test: impl Fn(&str) -> bool) -> bool {
-        match placeholder {
-            Placeholder::Cn => self.identity.certificate.as_ref().is_some_and(|it| test(&it.cn)),
-            Placeholder::ClientId => test(self.client_id),
-            Placeholder::Principal => test(&self.identity.name),
-            Placeholder::Group => self.resolved.groups.iter().any(|group| test(group)),
-            Placeholder::Tag(name) => self.resolved.tags.get(name).is_some_and(|it| test(it)),
-        }
+        self.values(placeholder).any(test)
+    }
+
+    /// What the placeholder stands for: one value, several groups, or nothing.
+    fn values(&self, placeholder: &Placeholder) -> impl Iterator<Item = &'a str> + use<'a> {
+        let identity = self.identity;
+        let (one, several): (Option<&'a str>, &'a [Arc<str>]) = match placeholder {
+            Placeholder::Cn => (identity.certificate.as_ref().map(|it| &*it.cn), &[]),
+            Placeholder::ClientId => (Some(self.client_id), &[]),
+            Placeholder::Principal => (Some(&identity.name), &[]),
+            Placeholder::Group => (None, &self.resolved.groups),
+            Placeholder::Tag(name) => (self.resolved.tags.get(name).map(AsRef::as_ref), &[]),
+        };
+        one.into_iter().chain(several.iter().map(AsRef::as_ref))
     }
 }
 

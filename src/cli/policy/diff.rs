@@ -10,7 +10,8 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use crate::audit::Recorded;
-use crate::cli::{Failure, harmless};
+use crate::cli::Failure;
+use crate::harmless::harmless;
 use crate::policy::{
     Answer, Answers, Bundle, CaseTables, Change, Comparison, LoadError, PolicyEpoch, RuleChanges,
 };

@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use crate::cli::{Failure, harmless};
+use crate::cli::Failure;
+use crate::harmless::harmless;
 use crate::policy::{Bundle, CaseTables, Examiner, LoadError, PolicyEpoch, Problem};
 
 /// Folders inside each other below the one that is named.

@@ -288,7 +288,7 @@ fn shipped(name: &str) -> (CaseTables, Vec<String>) {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("policies").join(name);
     let sources = source::read_dir(&dir).unwrap();
     let policies = sources.iter().flat_map(|source| {
-        let ranges = source::scan(source).unwrap();
+        let ranges = crate::policy::scan::scan(source).unwrap();
         ranges
             .into_iter()
             .map(|range| source.text.get(range).unwrap().to_owned())

@@ -2,6 +2,7 @@
 
 mod cases;
 mod engine;
+mod explain;
 mod hostile;
 mod placeholders;
 mod random;
