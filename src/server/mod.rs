@@ -27,7 +27,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout_at;
 use tracing::{info, warn};
 
-use self::handshake::{Admitted, Farewell, Refused, Unauthenticated};
+use self::handshake::{Admitted, Farewell, Refused, Unauthenticated, gate_of_first_byte};
 use self::listener::Endpoint;
 use self::tls_config::{TlsError, TlsSetup};
 use self::transport::Socket;
@@ -341,10 +341,7 @@ fn admit(gatehouse: &Arc<Gatehouse>, socket: Socket, peer: Option<SocketAddr>) {
     };
     let slot = match slot {
         Ok(slot) => slot,
-        Err(refused) => {
-            let reason = ReasonCode::ConnectionRateExceeded;
-            return refuse(gatehouse, &Refused::by(Gate::Admission, reason, &refused), client);
-        }
+        Err(refused) => return refuse(gatehouse, &Refused::by_admission(&refused), client),
     };
     let admitted = Admitted { socket, address: peer, slot };
     let gatehouse = Arc::clone(gatehouse);
@@ -399,11 +396,9 @@ async fn climb(
 ) -> Result<Box<connection::Connected>, (Refused, audit::Subject, Option<Farewell>)> {
     let known = || progress.lock().1.clone();
     let settings = &gatehouse.settings;
-    let first = match (&settings.proxy_protocol, &settings.tls, &settings.websocket) {
-        (Some(_), ..) => Gate::Proxy,
-        (None, Some(_), _) => Gate::Tls,
-        (None, None, Some(_)) => Gate::WebSocket,
-        (None, None, None) => Gate::Connect,
+    let first = match settings.proxy_protocol {
+        Some(_) => Gate::Proxy,
+        None => gate_of_first_byte(settings),
     };
     progress.lock().0 = first;
     let encrypted = match admitted.encrypt(gatehouse).await {

@@ -57,6 +57,7 @@ connections_burst_per_address = 100000
 connections_max = 8192
 handshakes_max = 4096
 connect_deadline = "5s"
+first_byte_deadline = "5s"
 "#;
 
 /// A broker to be.

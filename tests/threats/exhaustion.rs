@@ -80,6 +80,24 @@ fn a_connection_that_says_nothing_or_too_little_is_ended_in_time() {
     broker.simple(Version::Mqtt5, "quick").ping();
 }
 
+/// Threat: handshake flood: a place is not kept for somebody who says nothing.
+#[test]
+fn a_connection_without_a_first_byte_is_ended_before_the_others() {
+    let broker = listener("connect_deadline = \"8s\"\nfirst_byte_deadline = \"300ms\"").start();
+    let began = Instant::now();
+    let (mut silent, mut slow) = (broker.raw(), broker.raw());
+    slow.send(&[0x10]);
+    silent.expect_end();
+    assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
+    let refused = broker.audited("the silent connection", |record| {
+        record["event"] == "connection.refused" && record["gate"] == "connect"
+    });
+    assert_eq!(refused["why"], "nothing came before the deadline for the first byte");
+    let connect = Connect::new(Version::Mqtt5, "slow").bytes();
+    slow.send(&connect[1..]);
+    assert_eq!(wire::Connack::parse(Version::Mqtt5, &slow.recv_packet()).code, 0);
+}
+
 /// Caps of a listener hold, and what is given back can be used again.
 #[test]
 fn connections_of_one_address_are_capped() {
@@ -106,7 +124,20 @@ fn connections_of_one_address_are_capped() {
         }
         assert!(Instant::now() < deadline, "no place came back");
     }
-    broker.audited("the refused connection", |record| record["event"] == "connection.refused");
+    let refused =
+        broker.audited("the refused connection", |record| record["event"] == "connection.refused");
+    assert_eq!(refused["reason"]["code"], 0x97, "{refused}");
+}
+
+/// What the audit log says of a refusal is why it was refused.
+#[test]
+fn a_denied_address_is_not_said_to_come_too_fast() {
+    let broker = listener("deny = [\"127.0.0.0/8\"]").start();
+    broker.raw().expect_end();
+    let refused =
+        broker.audited("the refused connection", |record| record["event"] == "connection.refused");
+    assert_eq!(refused["reason"]["code"], 0x8a, "{refused}");
+    assert_eq!(refused["why"], "addresses in 127.0.0.0/8 are denied");
 }
 
 /// Threat: memory after authentication.

@@ -13,12 +13,13 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use bytes::BufMut;
 use rustls::pki_types::CertificateDer;
 
 use super::connection::{Connected, FAREWELL};
 use super::tls_config::TlsSetup;
 use super::transport::{CloseCode, Socket, Transport};
-use super::{Gatehouse, proxy_protocol, tls, websocket};
+use super::{Gatehouse, listener, proxy_protocol, tls, websocket};
 use crate::audit::{self, Event, Gate, Kind};
 use crate::broker::{Now, Opened, Opening};
 use crate::gates::{Refusal, admission};
@@ -42,6 +43,10 @@ pub(super) struct Refused {
 impl Refused {
     pub(super) fn by(gate: Gate, reason: ReasonCode, why: &dyn ToString) -> Self {
         Self { gate, reason, why: why.to_string() }
+    }
+
+    pub(super) fn by_admission(refused: &admission::Refused) -> Self {
+        Self::by(Gate::Admission, refused.reason(), refused)
     }
 
     fn by_refusal(refusal: &Refusal) -> Self {
@@ -96,7 +101,8 @@ impl Admitted {
         let mut prefix = Vec::new();
         let mut announced_name = None;
         if settings.proxy_protocol.is_some() {
-            let announced = proxy_protocol::read_header(&mut socket).await;
+            let header = proxy_protocol::read_header(&mut socket);
+            let announced = in_time(header, gatehouse, Gate::Proxy).await?;
             let announced = announced
                 .map_err(|failure| Refused::by(Gate::Proxy, ReasonCode::ProtocolError, &failure))?;
             prefix = announced.rest;
@@ -106,10 +112,16 @@ impl Admitted {
             // Without a source the connection is the proxy's own (LOCAL).
             if let Some(source) = announced.source {
                 address = Some(source);
-                slot = slot.reannounce(source.ip(), Now::read().instant).map_err(|refused| {
-                    Refused::by(Gate::Admission, ReasonCode::ConnectionRateExceeded, &refused)
-                })?;
+                slot = slot
+                    .reannounce(source.ip(), Now::read().instant)
+                    .map_err(|refused| Refused::by_admission(&refused))?;
             }
+        }
+        if prefix.is_empty() {
+            // The one byte is read: that a socket is readable may be said too early.
+            let byte = poll_fn(|cx| socket.poll_read(cx, &mut (&mut prefix).limit(1)));
+            // The end of the stream, or an error, shows again at the next read.
+            let _ = in_time(byte, gatehouse, gate_of_first_byte(settings)).await?;
         }
         let mut encrypted = match &gatehouse.tls {
             None => Encrypted {
@@ -147,6 +159,28 @@ impl Admitted {
         }
         Ok(encrypted)
     }
+}
+
+/// The gate that a client's own first byte is for.
+pub(super) const fn gate_of_first_byte(settings: &listener::Settings) -> Gate {
+    match (&settings.tls, &settings.websocket) {
+        (Some(_), _) => Gate::Tls,
+        (None, Some(_)) => Gate::WebSocket,
+        (None, None) => Gate::Connect,
+    }
+}
+
+/// Waits for the first that a client or a proxy has to say, no longer than the listener allows.
+async fn in_time<T>(
+    first: impl Future<Output = T>,
+    gatehouse: &Gatehouse,
+    gate: Gate,
+) -> Result<T, Refused> {
+    let deadline = gatehouse.settings.admission.first_byte_deadline;
+    tokio::time::timeout(deadline, first).await.map_err(|_| {
+        let why = "nothing came before the deadline for the first byte";
+        Refused::by(gate, ReasonCode::UnspecifiedError, &why)
+    })
 }
 
 impl Encrypted {
