@@ -213,6 +213,7 @@ fn read(root: &mut Section<'_>, folder: &Path) -> Config {
         listeners,
     };
     check_sums(root, &config.broker, &profiles);
+    warn_of_shares(root, &config.broker, &profiles);
     check_endpoints(root, &config);
     config
 }
@@ -343,6 +344,48 @@ fn check_sums(
             } else {
                 let remedy = format!("lower it to \"{all}\", or raise {all_key}");
                 root.refuse(&one_key, &format!("is {one}, but {all_key} {all}"), &remedy);
+            }
+        }
+    }
+}
+
+/// What one principal may fill is meant to be a part of what all may.
+fn warn_of_shares(
+    root: &Section<'_>,
+    broker: &BrokerSettings,
+    profiles: &BTreeMap<String, Arc<Profile>>,
+) {
+    for (name, profile) in profiles {
+        let retains = profile.features.retain;
+        let retained = &profile.retained;
+        for (counts, one_key, one, all_key, all) in [
+            (
+                true,
+                "session.sessions_max",
+                profile.sessions_max.into(),
+                "sessions_max",
+                broker.sessions_max.into(),
+            ),
+            (
+                retains,
+                "retained.messages_max",
+                retained.messages_max.into(),
+                "retained_messages_max",
+                broker.retained_messages_max.into(),
+            ),
+            (
+                retains,
+                "retained.bytes_max",
+                retained.bytes_max,
+                "retained_bytes_max",
+                broker.retained_bytes_max,
+            ),
+        ] {
+            if counts && one >= all {
+                let message = format!(
+                    "is not less than broker.{all_key}: one principal can use up what is for all"
+                );
+                root.warn(&format!("profile.{name}.{one_key}"), &message);
             }
         }
     }

@@ -4,6 +4,7 @@
 //! proxy that has verified one, or from nobody. No byte that the client writes in CONNECT makes
 //! one.
 
+mod account;
 mod binding;
 pub mod certificate;
 mod issuer;
@@ -11,6 +12,7 @@ mod issuer;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+pub use account::Account;
 pub use binding::{Binding, BindingError};
 pub use certificate::{CertificateError, CertificateFacts};
 pub use issuer::TrustedIssuers;

@@ -47,6 +47,7 @@ keep_alive_max = "off"
 [profile.default.session]
 receive_maximum = 16
 inflight_max = 100
+sessions_max = 10000
 "#;
 
 /// Caps of a listener that let one machine be many clients.

@@ -5,8 +5,9 @@ use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use crate::harness::Setup;
-use crate::harness::raw::{PATIENCE, Raw};
+use crate::harness::raw::{Client, PATIENCE, Raw};
 use crate::harness::wire::{self, Connect, PUBREC, Publish, Version};
+use crate::refusal;
 
 const MIB: u64 = 1 << 20;
 
@@ -163,6 +164,37 @@ fn what_waits_for_an_absent_client_is_bounded() {
     assert!(grown < 24 * MIB, "32 MiB sent to an absent client took {} MiB", grown / MIB);
     let mut reader = broker.client(&connect);
     assert_eq!(reader.receive().text().len(), payload.len());
+}
+
+/// Threat: memory after authentication: sums that one principal uses up.
+#[test]
+fn one_principal_cannot_use_up_sessions_or_retained_messages() {
+    const QUOTA_EXCEEDED: u8 = 0x97;
+    let setup = Setup::new()
+        .mutual_tls_with("client_id = \"prefix\"\nclient_id_separator = \":\"")
+        .default_limits()
+        .config("[profile.default.session]\nsessions_max = 3")
+        .config("[profile.default.retained]\nmessages_max = 2");
+    let (greedy, honest) = (setup.device("greedy"), setup.device("honest"));
+    let broker = setup.start();
+    let connect = |client_id: &str| Connect::new(Version::Mqtt5, client_id).durable();
+    let mut clients: Vec<_> = (0..3)
+        .map(|number| broker.client_tls(&greedy, &connect(&format!("greedy:{number}"))))
+        .collect();
+    assert_eq!(refusal(broker.raw_tls(&greedy), &connect("greedy:3")), QUOTA_EXCEEDED);
+    let mut other = broker.client_tls(&honest, &connect("honest"));
+
+    let retain = |client: &mut Client, topic: &str| {
+        client.send(&Publish::new(topic, "x").retain().qos(1, 9));
+        client.expect_ack_any(wire::PUBACK, 9)
+    };
+    // Which of its sessions it uses makes no difference.
+    for (number, topic) in ["a", "b"].into_iter().enumerate() {
+        assert!(retain(&mut clients[number], topic) < 0x80);
+    }
+    assert_eq!(retain(&mut clients[2], "c"), QUOTA_EXCEEDED);
+    assert!(retain(&mut clients[2], "a") < 0x80, "its own may change");
+    assert!(retain(&mut other, "c") < 0x80);
 }
 
 /// Threat: memory after authentication: identifiers that are never released.

@@ -52,7 +52,9 @@ impl Refused {
     fn by_refusal(refusal: &Refusal) -> Self {
         let gate = match refusal {
             Refusal::Violation(_) => Gate::Connect,
-            Refusal::Size(_) | Refusal::RetainedFull | Refusal::Subscriptions { .. } => Gate::Size,
+            Refusal::Size(_) | Refusal::RetainedFull(_) | Refusal::Subscriptions { .. } => {
+                Gate::Size
+            }
             Refusal::Feature(_) => Gate::Features,
             Refusal::Rate => Gate::Rate,
             Refusal::Denied(_) => Gate::Authorize,
@@ -280,6 +282,7 @@ impl Identified {
             },
             settings: profile.session.clone(),
             mailbox: Arc::clone(&gatehouse.mailbox),
+            sessions_max: profile.sessions_max,
         };
         let connack = connack(&connect, &granted, &client_id, assigned, gatehouse);
         let packet = Packet::Connack(Box::new(connack.clone()));
