@@ -54,7 +54,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 struct Gatehouse {
     settings: listener::Settings,
     mailbox: Arc<mailbox::Settings>,
-    tls: Option<ArcSwap<TlsSetup>>,
+    tls: Option<Arc<ArcSwap<TlsSetup>>>,
     admission: Admission,
     /// CPU for handshakes: held while one computes, never while it waits for its peer, so that
     /// a flood of them leaves the other workers to established sessions.
@@ -202,7 +202,7 @@ impl Server {
                 recorded: Mutex::new((Now::read().instant, 0)),
                 broker: Arc::clone(broker),
                 settings,
-                tls: tls.map(ArcSwap::from_pointee),
+                tls: tls.map(|setup| Arc::new(ArcSwap::from_pointee(setup))),
             };
             listeners.push((Arc::new(gatehouse), bound));
         }

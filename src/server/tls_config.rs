@@ -9,7 +9,9 @@ mod error;
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Instant;
 
+use arc_swap::ArcSwap;
 use rustls::crypto::CryptoProvider;
 use rustls::crypto::aws_lc_rs::{self, cipher_suite, kx_group};
 use rustls::pki_types::pem::PemObject as _;
@@ -23,7 +25,7 @@ use x509_parser::certificate::X509Certificate;
 pub use error::{TlsError, TlsWarning};
 
 use super::listener;
-use crate::identity::{CertificateError, TrustedIssuers, certificate};
+use crate::identity::{Anchor, CertificateError, TrustedIssuers, certificate};
 use crate::pki::files;
 use client_verifier::ClientVerifier;
 
@@ -45,6 +47,31 @@ pub struct TlsSetup {
     pub certificate_not_after_unix_s: i64,
     /// What works but should be looked after.
     pub warnings: Vec<TlsWarning>,
+}
+
+/// How long a client's certificate is good for: to its end, and as long as the listener has the
+/// authority that its chain ends at.
+#[derive(Clone, Debug)]
+pub(super) struct Trust {
+    anchor: Anchor,
+    tls: Arc<ArcSwap<TlsSetup>>,
+    /// When the certificate ends.
+    pub(super) ends_at: Option<Instant>,
+}
+
+impl Trust {
+    pub(super) fn new(anchor: Anchor, tls: &Arc<ArcSwap<TlsSetup>>) -> Self {
+        Self { anchor, tls: Arc::clone(tls), ends_at: None }
+    }
+
+    /// Why the certificate is not trusted any more.
+    pub(super) const WITHDRAWN: &'static str =
+        "the authority behind the client's certificate is not trusted any more";
+
+    /// False once the TLS files in force do not have the authority.
+    pub(super) fn stands(&self) -> bool {
+        self.tls.load().trusted_issuers.trust(&self.anchor)
+    }
 }
 
 /// Sets up TLS as a listener is told to.

@@ -17,7 +17,7 @@ use bytes::BufMut;
 use rustls::pki_types::CertificateDer;
 
 use super::connection::{Connected, FAREWELL};
-use super::tls_config::TlsSetup;
+use super::tls_config::{TlsSetup, Trust};
 use super::transport::{CloseCode, Socket, Transport};
 use super::{Gatehouse, listener, proxy_protocol, tls, websocket};
 use crate::audit::{self, Event, Gate, Kind};
@@ -92,6 +92,8 @@ pub(super) struct Identified {
     slot: admission::Slot,
     tls_version: u8,
     identity: Arc<Identity>,
+    /// Where the identity comes from a certificate.
+    trust: Option<Trust>,
 }
 
 impl Admitted {
@@ -197,12 +199,14 @@ impl Encrypted {
         let settings = &gatehouse.settings.identity;
         let refused =
             |why: &dyn ToString| Refused::by(Gate::Identity, ReasonCode::NotAuthorized, why);
+        let mut trust = None;
         let identity = match settings.source {
             Source::CertificateCn | Source::CertificateSanDns | Source::CertificateSanUri => {
                 let (chain, setup) =
                     certificates.ok_or_else(|| refused(&"the client showed no certificate"))?;
                 let facts = CertificateFacts::from_verified_chain(&chain, &setup.trusted_issuers);
-                let facts = facts.map_err(|error| refused(&error))?;
+                let (facts, anchor) = facts.map_err(|error| refused(&error))?;
+                trust = gatehouse.tls.as_ref().map(|tls| Trust::new(anchor, tls));
                 let identity = Identity::from_certificate(settings, facts);
                 Arc::new(identity.map_err(|error| refused(&error))?)
             }
@@ -214,7 +218,7 @@ impl Encrypted {
                 Arc::new(identity.map_err(|error| refused(&error))?)
             }
         };
-        Ok(Identified { transport, address, slot, tls_version, identity })
+        Ok(Identified { transport, address, slot, tls_version, identity, trust })
     }
 }
 
@@ -257,7 +261,7 @@ impl Identified {
         gatehouse: &Gatehouse,
         client: &mut audit::Subject,
     ) -> Result<Connected, (Refused, Transport)> {
-        let Self { mut transport, address, mut slot, tls_version, identity } = self;
+        let Self { mut transport, address, mut slot, tls_version, identity, trust } = self;
         let broker = &gatehouse.broker;
         let profile = &gatehouse.settings.profile;
         let now = Now::read();
@@ -266,6 +270,12 @@ impl Identified {
             Ok(judged) => judged,
             Err(refused) => return Err((refused, transport)),
         };
+        // After the policies, which a reload changes last: who was judged by new ones sees the new
+        // authorities here, and who was judged by old ones will be judged again.
+        if trust.as_ref().is_some_and(|trust| !trust.stands()) {
+            let reason = ReasonCode::NotAuthorized;
+            return Err((Refused::by(Gate::Tls, reason, &Trust::WITHDRAWN), transport));
+        }
         let Judged { client_id, assigned, standing, subject, rate, granted, facts } = judged;
         let opening = Opening {
             client_id: client_id.clone(),
@@ -321,6 +331,7 @@ impl Identified {
             profile: Arc::clone(profile),
             rate,
             client,
+            trust: trust.map(Box::new),
             connect_facts: facts,
             expiry_s: granted.expiry_s,
             will: connect.will.take(),
