@@ -12,8 +12,11 @@ mod harness;
 
 use rustix::process::Signal;
 
+use std::time::{Duration, Instant};
+
 use harness::Setup;
-use harness::wire::{Publish, Version};
+use harness::raw::{Client, Raw};
+use harness::wire::{Connect, Publish, Version};
 
 #[test]
 fn a_message_goes_from_one_client_to_another() {
@@ -41,6 +44,28 @@ fn on_sigterm_clients_are_told_and_the_exit_is_clean() {
         assert_eq!(events.first().unwrap(), "broker.started");
         assert_eq!(events.last().unwrap(), "broker.stopped");
     }
+}
+
+#[test]
+fn a_connection_that_says_nothing_does_not_hold_up_the_end() {
+    let mut broker = Setup::new().plaintext().start();
+    let address = broker.address("mqtt");
+    let mut silent = Raw::tcp(address);
+    let mut begun = Raw::tcp(address);
+    begun.send(&[0x10]);
+    // Accepted in turn: when this one is connected, those are on their way in.
+    let client = Client::connect(address, &Connect::new(Version::Mqtt5, "c"));
+    let began = Instant::now();
+    broker.signal(Signal::TERM);
+    silent.expect_closed();
+    begun.expect_closed();
+    drop(client);
+    assert!(broker.wait().success(), "{}", broker.stderr());
+    assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
+    let ended = |record: &&serde_json::Value| {
+        record["event"] == "connection.refused" && record["reason"]["code"] == 0x8b
+    };
+    assert_eq!(broker.audit().iter().filter(ended).count(), 2);
 }
 
 #[test]

@@ -48,6 +48,8 @@ const REFUSALS_RECORDED_PER_SECOND: u32 = 100;
 const PRINCIPALS_MAX: usize = 1_000_000;
 /// The pause after an accept that failed for want of descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// The longest pause, after several in a row: how much later than the want it ends.
+const ACCEPT_PAUSE_MAX: Duration = Duration::from_secs(1);
 
 /// Everything one listener's connections share.
 #[derive(Debug)]
@@ -235,10 +237,10 @@ impl Server {
     pub async fn run(self, stop: watch::Receiver<bool>) {
         let mut tasks = tokio::task::JoinSet::new();
         for (gatehouse, bound) in self.listeners {
-            let mut stop = stop.clone();
+            let (mut stop, stopping) = (stop.clone(), stop.clone());
             tasks.spawn(async move {
                 tokio::select! {
-                    () = accept_all(&gatehouse, &bound) => {}
+                    () = accept_all(&gatehouse, &bound, &stopping) => {}
                     _ = stop.wait_for(|stop| *stop) => {}
                 }
                 if let Endpoint::Unix(path) = &gatehouse.settings.endpoint {
@@ -279,7 +281,8 @@ fn remove_stale_socket(path: &Path) -> io::Result<()> {
     if dead { std::fs::remove_file(path) } else { Ok(()) }
 }
 
-async fn accept_all(gatehouse: &Arc<Gatehouse>, bound: &Bound) {
+async fn accept_all(gatehouse: &Arc<Gatehouse>, bound: &Bound, stop: &watch::Receiver<bool>) {
+    let mut trouble = Trouble::default();
     loop {
         let accepted = match bound {
             Bound::Tcp(listener) => {
@@ -290,13 +293,55 @@ async fn accept_all(gatehouse: &Arc<Gatehouse>, bound: &Bound) {
             }
         };
         match accepted {
-            Ok((socket, peer)) => admit(gatehouse, socket, peer),
+            Ok((socket, peer)) => {
+                trouble.ends();
+                admit(gatehouse, socket, peer, stop.clone());
+            }
             Err(error) if is_about_one_connection(&error) => {}
             Err(error) => {
-                warn!(listener = %gatehouse.settings.name, %error, "cannot accept");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
+                if let Some(failures) = trouble.fails(Now::read().instant) {
+                    warn!(listener = %gatehouse.settings.name, failures, %error, "cannot accept");
+                }
+                tokio::time::sleep(trouble.pause()).await;
             }
         }
+    }
+}
+
+/// Accepts that fail, one after the other: for want of descriptors they would do so as often as
+/// they are tried.
+#[derive(Debug, Default)]
+struct Trouble {
+    in_a_row: u32,
+    told_at: Option<Instant>,
+    untold: u64,
+}
+
+impl Trouble {
+    /// One more failed; `Some`: how many since the last time this was said, which is to be said
+    /// now, once a second at most.
+    fn fails(&mut self, now: Instant) -> Option<u64> {
+        self.in_a_row = self.in_a_row.saturating_add(1);
+        self.untold += 1;
+        let waits = self
+            .told_at
+            .is_some_and(|at| now.saturating_duration_since(at) < Duration::from_secs(1));
+        if waits {
+            return None;
+        }
+        self.told_at = Some(now);
+        Some(std::mem::take(&mut self.untold))
+    }
+
+    /// One succeeded.
+    fn ends(&mut self) {
+        self.in_a_row = 0;
+    }
+
+    /// How long to wait before the next: twice as long each time.
+    fn pause(&self) -> Duration {
+        let doublings = self.in_a_row.saturating_sub(1).min(16);
+        ACCEPT_PAUSE.saturating_mul(1 << doublings).min(ACCEPT_PAUSE_MAX)
     }
 }
 
@@ -318,7 +363,12 @@ fn is_about_one_connection(error: &io::Error) -> bool {
 }
 
 /// The admission gate, before a task is spent on the connection.
-fn admit(gatehouse: &Arc<Gatehouse>, socket: Socket, peer: Option<SocketAddr>) {
+fn admit(
+    gatehouse: &Arc<Gatehouse>,
+    socket: Socket,
+    peer: Option<SocketAddr>,
+    stop: watch::Receiver<bool>,
+) {
     let now = Now::read();
     let settings = &gatehouse.settings;
     let client = audit::Subject::connection(&settings.name, peer);
@@ -349,7 +399,7 @@ fn admit(gatehouse: &Arc<Gatehouse>, socket: Socket, peer: Option<SocketAddr>) {
     tokio::spawn(async move {
         // The handshake's future is large and short-lived, the connection's small and long-lived:
         // so the one is boxed and gone before the other begins.
-        let connected = Box::pin(climb_in_time(admitted, gatehouse, client, now)).await;
+        let connected = Box::pin(climb_in_time(admitted, gatehouse, client, now, stop)).await;
         if let Some(connected) = connected {
             connected.serve().await;
         }
@@ -357,26 +407,36 @@ fn admit(gatehouse: &Arc<Gatehouse>, socket: Socket, peer: Option<SocketAddr>) {
     });
 }
 
-/// All rungs, within the deadline from accept to CONNACK.
+/// All rungs, within the deadline from accept to CONNACK, and before the broker stops: nobody waits
+/// for somebody who may say nothing.
 async fn climb_in_time(
     admitted: Admitted,
     gatehouse: Arc<Gatehouse>,
     client: audit::Subject,
     now: Now,
+    mut stop: watch::Receiver<bool>,
 ) -> Option<Box<connection::Connected>> {
     let deadline = now.instant + gatehouse.settings.admission.connect_deadline;
     let progress = Mutex::new((Gate::Proxy, client));
-    let climbed = timeout_at(deadline.into(), climb(admitted, &gatehouse, &progress)).await;
+    let climbing = timeout_at(deadline.into(), climb(admitted, &gatehouse, &progress));
+    let climbed = tokio::select! {
+        biased;
+        climbed = climbing => {
+            climbed.map_err(|_| (ReasonCode::UnspecifiedError, "not through before the deadline"))
+        }
+        _ = stop.wait_for(|stop| *stop) => {
+            Err((ReasonCode::ServerShuttingDown, "the broker is shutting down"))
+        }
+    };
     let (refused, client, farewell) = match climbed {
         Ok(Ok(connected)) => {
             gatehouse.broker.metrics.connections_accepted.inc();
             return Some(connected);
         }
         Ok(Err(refused)) => refused,
-        Err(_) => {
+        Err((reason, why)) => {
             let (gate, client) = progress.into_inner();
-            let why = "not through before the deadline";
-            (Refused::by(gate, ReasonCode::UnspecifiedError, &why), client, None)
+            (Refused::by(gate, reason, &why), client, None)
         }
     };
     refuse(&gatehouse, &refused, client);
@@ -429,4 +489,31 @@ fn refuse(gatehouse: &Gatehouse, refused: &Refused, client: audit::Subject) {
     }
     let kind = Kind::ConnectionRefused { gate: *gate, reason: *reason, why: why.clone().into() };
     gatehouse.broker.audit.record(Event::about(&Arc::new(client), kind));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn accepts_that_fail_are_told_once_a_second_and_tried_less_and_less_often() {
+        let mut trouble = Trouble::default();
+        let began = Instant::now();
+        let at = |millis| began + Duration::from_millis(millis);
+        assert_eq!(trouble.fails(at(0)), Some(1));
+        assert_eq!(trouble.pause(), ACCEPT_PAUSE);
+        assert_eq!(trouble.fails(at(50)), None);
+        assert_eq!(trouble.pause(), 2 * ACCEPT_PAUSE);
+        assert_eq!(trouble.fails(at(999)), None);
+        assert_eq!(trouble.fails(at(1000)), Some(3));
+        for _ in 0..100 {
+            assert_eq!(trouble.fails(at(1001)), None);
+        }
+        assert_eq!(trouble.pause(), ACCEPT_PAUSE_MAX);
+        trouble.ends();
+        // One that succeeds between two failures does not make them louder.
+        assert_eq!(trouble.fails(at(1002)), None);
+        assert_eq!(trouble.pause(), ACCEPT_PAUSE);
+        assert_eq!(trouble.fails(at(2001)), Some(102));
+    }
 }
