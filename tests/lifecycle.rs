@@ -81,6 +81,39 @@ fn metrics_count_what_happens() {
 
 #[test]
 fn the_status_is_told_over_the_control_socket() {
+#[test]
+fn a_takeover_is_on_record_with_where_it_came_from() {
+    let broker = Setup::new().plaintext().start();
+    let mut old = broker.simple(Version::Mqtt5, "twice");
+    let mut new = broker.simple(Version::Mqtt5, "twice");
+    old.raw.expect_disconnect(&[0x8e]);
+    new.ping();
+    let record = broker.audited("the takeover", |record| record["event"] == "session.taken-over");
+    assert_eq!(record["by_address"], "127.0.0.1", "{record}");
+}
+
+#[test]
+fn what_a_client_violates_before_connack_is_counted_and_named() {
+    let broker = Setup::new().plaintext().websocket().start();
+    let mut raw = broker.raw();
+    raw.send(&PINGREQ);
+    raw.expect_end();
+    let address = broker.address("ws");
+    let mut socket = upgrade(address, request(address, "/mqtt")).unwrap();
+    socket.send(Message::text("text")).unwrap();
+    for (listener, gate, reason, statement) in
+        [("mqtt", "connect", 0x82, "MQTT-3.1.0-1"), ("ws", "websocket", 0x82, "MQTT-6.0.0-1")]
+    {
+        let refused = broker.audited("the refusal", |record| {
+            record["event"] == "connection.refused" && record["listener"] == listener
+        });
+        assert_eq!(refused["gate"], gate, "{refused}");
+        assert_eq!(refused["reason"]["code"], reason, "{refused}");
+        assert_eq!(refused["statement"], statement, "{refused}");
+    }
+    assert!(broker.metrics().contains("portcullis_violations_total 2\n"));
+}
+
     let broker = Setup::new().plaintext().start();
     let _client = broker.simple(Version::Mqtt5, "present");
     let output = broker.ctl(&["status"]);

@@ -9,6 +9,7 @@ mod wills;
 
 pub use sessions::{NoSession, Owner, Term};
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -107,6 +108,8 @@ pub struct Opening {
     pub mailbox: Arc<crate::router::mailbox::Settings>,
     /// Sessions of the principal.
     pub sessions_max: u32,
+    /// Where the connection comes from; `None` for a Unix socket.
+    pub address: Option<IpAddr>,
 }
 
 /// A session that its connection gives back.
@@ -194,8 +197,8 @@ impl Broker {
     /// # Errors
     /// [`NoSession`].
     pub async fn open(&self, opening: Opening, now: Now) -> Result<Opened, NoSession> {
-        let Opening { client_id, standing, clean_start, link, settings, mailbox, sessions_max } =
-            opening;
+        let Opening { client_id, standing, clean_start, link, settings, .. } = opening;
+        let Opening { mailbox, sessions_max, address, .. } = opening;
         let budget = Arc::clone(self.router.budget());
         let new_mailbox = Mailbox::new(mailbox, budget);
         let new_peer = Arc::new(Peer::new(client_id, new_mailbox, standing.clone()));
@@ -204,6 +207,7 @@ impl Broker {
             account: Arc::clone(&standing.keeper.account),
             sessions_max,
             clean_start,
+            address,
             peer: &new_peer,
         };
         let claimed = self.sessions.claim(&claim, now.instant).await?;
@@ -226,6 +230,12 @@ impl Broker {
                 Opened { peer, session: *session, term, resumed: true }
             }
         })
+    }
+
+    /// Where the connection comes from that takes a session over from the one of this term.
+    #[must_use]
+    pub fn successor_address(&self, client_id: &ClientId, term: Term) -> Option<IpAddr> {
+        self.sessions.claimed_from(client_id, term)
     }
 
     /// Takes back a session from its connection: it waits for the client, or ends. The will is

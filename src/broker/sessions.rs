@@ -5,6 +5,7 @@
 //! waits until the old task has parked it. A session of another principal is never touched.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
@@ -49,6 +50,8 @@ struct Entry {
     account: Arc<Account>,
     peer: Arc<Peer>,
     term: Term,
+    /// Where the connection comes from that wants the live session.
+    claimed_from: Option<IpAddr>,
     /// Told when a live session is parked or ended.
     departed: Arc<Notify>,
     state: State,
@@ -100,6 +103,8 @@ pub(super) struct Claim<'a> {
     /// The sessions that may count for it.
     pub(super) sessions_max: u32,
     pub(super) clean_start: bool,
+    /// Where the claim comes from; `None` for a Unix socket.
+    pub(super) address: Option<IpAddr>,
     /// What a new session is entered with. Its mailbox has the bounds of a resumed one as well.
     pub(super) peer: &'a Arc<Peer>,
 }
@@ -207,6 +212,7 @@ impl Sessions {
                 account: Arc::clone(&claim.account),
                 peer: Arc::clone(new_peer),
                 term,
+                claimed_from: None,
                 departed: Arc::new(Notify::new()),
                 state: State::Live,
             };
@@ -220,6 +226,7 @@ impl Sessions {
         }
         match std::mem::replace(&mut entry.state, State::Live) {
             State::Live => {
+                entry.claimed_from = claim.address;
                 entry.peer.mailbox.signal(Signal::Close(ReasonCode::SessionTakenOver));
                 let departed = Arc::clone(&entry.departed).notified_owned();
                 Ok(Err(departed))
@@ -245,6 +252,12 @@ impl Sessions {
                 Ok(Ok(Claimed::Resumed { peer, session: Box::new(session), term, due }))
             }
         }
+    }
+
+    /// Where the connection comes from that the one of `term` has to make room for.
+    pub(super) fn claimed_from(&self, client_id: &ClientId, term: Term) -> Option<IpAddr> {
+        let shard = self.shard(client_id);
+        shard.get(client_id).filter(|entry| entry.is_live(term))?.claimed_from
     }
 
     /// The connection of `term` is gone.

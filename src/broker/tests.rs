@@ -54,6 +54,7 @@ fn opening(client_id: &str, name: &str, clean_start: bool) -> Opening {
         },
         mailbox: mailbox_settings(),
         sessions_max: 1000,
+        address: None,
     }
 }
 

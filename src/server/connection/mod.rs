@@ -412,7 +412,8 @@ impl Connection {
         let room = session.link().packet_bytes_max;
         if reason == ReasonCode::SessionTakenOver {
             broker.metrics.takeovers.inc();
-            let taken_over = Kind::SessionTakenOver { by_address: None };
+            let by_address = broker.successor_address(&peer.client_id, term);
+            let taken_over = Kind::SessionTakenOver { by_address };
             broker.audit.record(Event::about(&client, taken_over));
         }
         let closed = Kind::ConnectionClosed { reason, why: why.into() };

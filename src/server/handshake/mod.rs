@@ -301,6 +301,7 @@ impl Identified {
             let why = "the client takes no packet as large as the CONNACK it has to be sent";
             let refused = Refused::by(Gate::Size, ReasonCode::PacketTooLarge, &why);
             return Err((refused, transport));
+            address: address.map(|address| address.ip().to_canonical()),
         }
         let opened = match broker.open(opening, now).await {
             Ok(opened) => opened,
