@@ -142,7 +142,7 @@ impl Granted {
         let features = &gatehouse.settings.profile.features;
         Self {
             expiry_s: features.session_expiry_s(connect.session_expiry_s),
-            keep_alive_s: features.keep_alive_s(connect.keep_alive_s),
+            keep_alive_s: features.keep_alive_s(connect.version, connect.keep_alive_s),
         }
     }
 }
