@@ -342,6 +342,7 @@ impl<W: Write> Writer<W> {
         let mut failed = false;
         while let Err(error) = self.try_write(&mut done, durable) {
             self.shared.metrics.audit_write_failures.inc();
+            self.shared.metrics.audit_failing.set(1);
             if !failed {
                 tracing::error!(%error, "the audit log cannot be written; trying again");
                 failed = true;
@@ -357,6 +358,7 @@ impl<W: Write> Writer<W> {
             self.shared.work.wait_for(&mut queue, RETRY);
         }
         if failed {
+            self.shared.metrics.audit_failing.set(0);
             tracing::info!("the audit log is written again");
         }
         self.lines.clear();
