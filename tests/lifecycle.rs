@@ -16,7 +16,9 @@ use std::time::{Duration, Instant};
 
 use harness::Setup;
 use harness::raw::{Client, Raw};
-use harness::wire::{Connect, Publish, Version};
+use harness::websocket::{request, upgrade};
+use harness::wire::{Connect, PINGREQ, Publish, Version};
+use tungstenite::Message;
 
 #[test]
 fn a_message_goes_from_one_client_to_another() {
@@ -80,8 +82,6 @@ fn metrics_count_what_happens() {
 }
 
 #[test]
-fn the_status_is_told_over_the_control_socket() {
-#[test]
 fn a_takeover_is_on_record_with_where_it_came_from() {
     let broker = Setup::new().plaintext().start();
     let mut old = broker.simple(Version::Mqtt5, "twice");
@@ -114,6 +114,8 @@ fn what_a_client_violates_before_connack_is_counted_and_named() {
     assert!(broker.metrics().contains("portcullis_violations_total 2\n"));
 }
 
+#[test]
+fn the_status_is_told_over_the_control_socket() {
     let broker = Setup::new().plaintext().start();
     let _client = broker.simple(Version::Mqtt5, "present");
     let output = broker.ctl(&["status"]);

@@ -481,13 +481,21 @@ async fn climb(
 
 /// Counts and records a connection that got no session.
 fn refuse(gatehouse: &Gatehouse, refused: &Refused, client: audit::Subject) {
-    let Refused { gate, reason, why } = refused;
+    let Refused { gate, reason, why, statement } = refused;
     gatehouse.broker.metrics.connections_refused.of(*gate).inc();
+    if statement.is_some() {
+        gatehouse.broker.metrics.violations.inc();
+    }
     if *gate == Gate::Admission && !gatehouse.may_record_refusal() {
         // It costs an attacker next to nothing to be refused here, and must not fill the disk.
         return gatehouse.broker.audit.leave_out();
     }
-    let kind = Kind::ConnectionRefused { gate: *gate, reason: *reason, why: why.clone().into() };
+    let kind = Kind::ConnectionRefused {
+        gate: *gate,
+        reason: *reason,
+        why: why.clone().into(),
+        statement: *statement,
+    };
     gatehouse.broker.audit.record(Event::about(&Arc::new(client), kind));
 }
 

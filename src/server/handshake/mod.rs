@@ -25,7 +25,7 @@ use crate::broker::{Now, Opened, Opening};
 use crate::gates::{Refusal, admission};
 use crate::identity::{CertificateFacts, Identity, Source};
 use crate::mqtt::packet::{Connack, Connect, Packet};
-use crate::mqtt::{ProtocolVersion, ReasonCode};
+use crate::mqtt::{ProtocolVersion, ReasonCode, Violation};
 use crate::session::Link;
 
 use connect::{Judged, Request, connack, refused_session};
@@ -38,20 +38,28 @@ pub(super) struct Refused {
     pub(super) gate: Gate,
     pub(super) reason: ReasonCode,
     pub(super) why: String,
+    /// The normative statement that the client violated, where it did.
+    pub(super) statement: Option<&'static str>,
 }
 
 impl Refused {
     pub(super) fn by(gate: Gate, reason: ReasonCode, why: &dyn ToString) -> Self {
-        Self { gate, reason, why: why.to_string() }
+        Self { gate, reason, why: why.to_string(), statement: None }
     }
 
     pub(super) fn by_admission(refused: &admission::Refused) -> Self {
         Self::by(Gate::Admission, refused.reason(), refused)
     }
 
+    /// By the CONNECT packet that violates the specification.
+    fn by_violation(violation: &Violation) -> Self {
+        let statement = Some(violation.statement);
+        Self { statement, ..Self::by(Gate::Connect, violation.reason, violation) }
+    }
+
     fn by_refusal(refusal: &Refusal) -> Self {
         let gate = match refusal {
-            Refusal::Violation(_) => Gate::Connect,
+            Refusal::Violation(violation) => return Self::by_violation(violation),
             Refusal::Size(_) | Refusal::RetainedFull(_) | Refusal::Subscriptions { .. } => {
                 Gate::Size
             }
@@ -293,6 +301,7 @@ impl Identified {
             settings: profile.session.clone(),
             mailbox: Arc::clone(&gatehouse.mailbox),
             sessions_max: profile.sessions_max,
+            address: address.map(|address| address.ip().to_canonical()),
         };
         let connack = connack(&connect, &granted, &client_id, assigned, gatehouse);
         let packet = Packet::Connack(Box::new(connack.clone()));
@@ -301,7 +310,6 @@ impl Identified {
             let why = "the client takes no packet as large as the CONNACK it has to be sent";
             let refused = Refused::by(Gate::Size, ReasonCode::PacketTooLarge, &why);
             return Err((refused, transport));
-            address: address.map(|address| address.ip().to_canonical()),
         }
         let opened = match broker.open(opening, now).await {
             Ok(opened) => opened,
