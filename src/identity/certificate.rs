@@ -123,6 +123,13 @@ pub enum CertificateError {
     /// No trusted authority is known to have issued it.
     #[error("none of the trusted authorities has issued the certificate")]
     IssuerUnknown,
+    /// The authority of the issuer's name has another key than the certificate says.
+    #[error(
+        "the authority of the issuer's name has another key identifier than the certificate names: \
+         it was issued with an older or newer key of that authority, or by a tool that writes a \
+         wrong one"
+    )]
+    IssuerKeyDiffers,
     /// Too many authorities share the issuer's name.
     #[error("too many authorities have the name of the certificate's issuer")]
     IssuerUnclear,

@@ -94,19 +94,19 @@ impl TrustedIssuers {
             })
             .collect::<Result<_, CertificateError>>()?;
         let is_named = |authority: &&Authority| authority.subject == leaf.issuer().as_raw();
-        let mut candidates = self
+        let candidates: Vec<_> = self
             .0
             .iter()
             .chain(intermediates.iter().map(|intermediate| &intermediate.authority))
-            .filter(is_named);
-        let first = candidates.next().ok_or(CertificateError::IssuerUnknown)?;
-        let is_alone = candidates.all(|other| other.fingerprint == first.fingerprint);
+            .filter(is_named)
+            .collect();
+        let first = candidates.first().ok_or(CertificateError::IssuerUnknown)?;
+        if !candidates.iter().any(|authority| authority.may_have_issued(leaf)) {
+            return Err(CertificateError::IssuerKeyDiffers);
+        }
+        let is_alone = candidates.iter().all(|other| other.fingerprint == first.fingerprint);
         if is_alone && self.0.iter().any(|authority| is_named(&authority)) {
-            return if first.may_have_issued(leaf) {
-                Ok(first.vouching())
-            } else {
-                Err(CertificateError::IssuerUnknown)
-            };
+            return Ok(first.vouching());
         }
         let mut checks_left = SIGNATURE_CHECKS_MAX;
         self.vouched_issuer(leaf, &intermediates, intermediates.len(), &mut checks_left)?
