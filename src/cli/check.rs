@@ -34,7 +34,7 @@ impl CheckArgs {
             let Some(tls) = &listener.tls else { continue };
             match tls_config::server_config(tls) {
                 Ok(setup) => warnings.extend(setup.warnings.iter().map(ToString::to_string)),
-                Err(error) => problems.push(format!("listener `{}`: {error}", listener.name)),
+                Err(error) => problems.push(format!("listener.{}.{error}", listener.name)),
             }
         }
         let policies = Bundle::load_dir(&config.policies, None, PolicyEpoch(1));

@@ -25,7 +25,7 @@ use crate::mqtt::ReasonCode;
 use crate::pki::sha256_hex;
 use crate::policy::{Bundle, PolicyEpoch};
 use crate::router::RetainedSettings;
-use crate::server::{Server, TlsReload};
+use crate::server::{Server, TlsReload, listener};
 
 /// How often it is looked whether all clients have left.
 const DRAIN_LOOK: Duration = Duration::from_millis(20);
@@ -91,7 +91,10 @@ impl Running {
         let mut metrics_address = None;
         if let Some(address) = config.metrics {
             let http = Http::bind(address, Arc::clone(&metrics), Arc::clone(&ready)).await;
-            let http = http.map_err(|error| Failure(format!("metrics at {address}: {error}")))?;
+            let http = http.map_err(|error| {
+                let remedy = listener::remedy(&error);
+                Failure(format!("metrics.address: cannot listen at {address}: {error}{remedy}"))
+            })?;
             metrics_address = Some(http.address()?);
             background.spawn(http.serve());
         }

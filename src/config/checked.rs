@@ -402,11 +402,10 @@ fn read_log(section: &mut Section<'_>) -> LogSettings {
 fn check_endpoints(root: &Section<'_>, config: &Config) {
     let mut taken: Vec<(String, Endpoint)> = Vec::new();
     let listeners = config.listeners.iter().map(|listener| {
-        let key = match listener.endpoint {
-            Endpoint::Tcp(_) => "address",
-            Endpoint::Unix(_) => "unix",
-        };
-        (format!("listener.{}.{key}", listener.name), listener.endpoint.clone())
+        (
+            format!("listener.{}.{}", listener.name, listener.endpoint.key()),
+            listener.endpoint.clone(),
+        )
     });
     let metrics = config.metrics.map(|address| ("metrics.address".into(), Endpoint::Tcp(address)));
     let control = config.control.as_ref();

@@ -29,7 +29,7 @@ use tracing::{info, warn};
 
 use self::handshake::{Admitted, Farewell, Refused, Unauthenticated, gate_of_first_byte};
 use self::listener::Endpoint;
-use self::tls_config::{TlsError, TlsSetup};
+use self::tls_config::{TlsProblem, TlsSetup};
 use self::transport::Socket;
 use crate::audit::{self, Event, Gate, Kind};
 use crate::broker::{Broker, Now};
@@ -87,19 +87,24 @@ impl Gatehouse {
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
     /// Its TLS files.
-    #[error("listener `{listener}`: {error}")]
+    #[error("listener.{listener}.{error}")]
     Tls {
         /// The listener.
         listener: Arc<str>,
         /// What is wrong.
         #[source]
-        error: TlsError,
+        error: Box<TlsProblem>,
     },
     /// Its address.
-    #[error("listener `{listener}`: cannot listen at {endpoint}: {error}")]
+    #[error(
+        "listener.{listener}.{key}: cannot listen at {endpoint}: {error}{}",
+        listener::remedy(error)
+    )]
     Address {
         /// The listener.
         listener: Arc<str>,
+        /// The key within `[listener.NAME]`.
+        key: &'static str,
         /// The address or path.
         endpoint: String,
         /// What the system says.
@@ -131,7 +136,7 @@ impl TlsReload {
             let tls = named.and_then(|one| one.tls.as_ref()).unwrap_or(running);
             let setup = tls_config::server_config(tls).map_err(|error| BindError::Tls {
                 listener: Arc::clone(&gatehouse.settings.name),
-                error,
+                error: error.into(),
             })?;
             prepared.push((Arc::clone(gatehouse), Arc::new(setup)));
         }
@@ -177,17 +182,17 @@ impl Server {
         let mut listeners = Vec::with_capacity(settings.len());
         for settings in settings {
             let tls = settings.tls.as_ref().map(tls_config::server_config).transpose();
-            let tls = tls
-                .map_err(|error| BindError::Tls { listener: Arc::clone(&settings.name), error })?;
+            let tls = tls.map_err(|error| BindError::Tls {
+                listener: Arc::clone(&settings.name),
+                error: error.into(),
+            })?;
             for warning in tls.iter().flat_map(|setup| &setup.warnings) {
                 warn!(listener = %settings.name, "{warning}");
             }
             let bound = bind(&settings.endpoint).map_err(|error| BindError::Address {
                 listener: Arc::clone(&settings.name),
-                endpoint: match &settings.endpoint {
-                    Endpoint::Tcp(address) => address.to_string(),
-                    Endpoint::Unix(path) => path.display().to_string(),
-                },
+                key: settings.endpoint.key(),
+                endpoint: settings.endpoint.to_string(),
                 error,
             })?;
             let gatehouse = Gatehouse {
