@@ -92,6 +92,34 @@ fn check_refuses_what_serve_refuses() {
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     let output = portcullis(&["check", "--config", "absent.toml"], folder.path());
     assert!(!output.status.success());
+    // Files that it would write are looked at, and not made.
+    let policies = folder.path().join("policies");
+    std::fs::create_dir(&policies).unwrap();
+    std::fs::write(policies.join("all.cedar"), crate::harness::setup::PERMIT_ALL).unwrap();
+    let plain = "[listener.mqtt]\naddress = \"127.0.0.1:0\"\nplaintext = true\n\
+                 identity = \"anonymous\"\n[audit]\npath = \"audit/audit.jsonl\"\n\
+                 [control]\nsocket = \"control/portcullis.sock\"\n";
+    std::fs::write(folder.path().join("good.toml"), plain).unwrap();
+    let check = || portcullis(&["check", "--config", "good.toml"], folder.path());
+    assert!(check().status.success(), "{:?}", check());
+    assert!(!folder.path().join("audit").exists() && !folder.path().join("control").exists());
+    let (audit, control) = (folder.path().join("audit"), folder.path().join("control"));
+    for made in [&audit, &control] {
+        std::fs::create_dir(made).unwrap();
+        set_permissions(made, Permissions::from_mode(0o700)).unwrap();
+    }
+    let log = audit.join("audit.jsonl");
+    std::fs::write(&log, "").unwrap();
+    for (path, good, bad, key) in
+        [(&log, 0o600, 0o644, "audit.path: "), (&control, 0o700, 0o755, "control.socket: ")]
+    {
+        set_permissions(path, Permissions::from_mode(bad)).unwrap();
+        let output = check();
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        assert!(String::from_utf8_lossy(&output.stderr).contains(key), "{output:?}");
+        set_permissions(path, Permissions::from_mode(good)).unwrap();
+        assert!(check().status.success(), "{:?}", check());
+    }
     let output = portcullis(&["frobnicate"], folder.path());
     assert_eq!(output.status.code(), Some(2), "misuse: {output:?}");
 }
