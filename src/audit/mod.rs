@@ -12,7 +12,7 @@ mod writer;
 
 pub use event::{Event, Gate, Kind, Outcome, Subject, Target, Verb, Version};
 pub use text::is_harmful;
-pub use writer::{AuditLog, Settings};
+pub use writer::{AuditLog, Settings, check};
 
 #[cfg(test)]
 mod catalogue_tests;

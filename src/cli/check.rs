@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use serde_json::json;
 
 use super::{Failure, coloured, running};
+use crate::admin::control;
+use crate::audit;
 use crate::config::Config;
 use crate::policy::{Bundle, PolicyEpoch};
 use crate::server::tls_config;
@@ -34,8 +36,16 @@ impl CheckArgs {
             let Some(tls) = &listener.tls else { continue };
             match tls_config::server_config(tls) {
                 Ok(setup) => warnings.extend(setup.warnings.iter().map(ToString::to_string)),
-                Err(error) => problems.push(format!("listener `{}`: {error}", listener.name)),
+                Err(error) => problems.push(format!("listener.{}.{error}", listener.name)),
             }
+        }
+        if let Err(error) = audit::check(&config.audit.path) {
+            problems.push(running::about_audit(&config.audit.path, &error).0);
+        }
+        if let Some(control) = &config.control
+            && let Err(error) = control::check(&control.socket)
+        {
+            problems.push(running::about_control(&control.socket, &error).0);
         }
         let policies = Bundle::load_dir(&config.policies, None, PolicyEpoch(1));
         let policies = match policies {

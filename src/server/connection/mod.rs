@@ -19,6 +19,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tokio::time::Sleep;
 
+use super::tls_config::Trust;
 use super::transport::{CloseCode, Scratch, Transport};
 use crate::audit::{self, Event, Kind};
 use crate::broker::{Broker, Departure, Now, Term};
@@ -57,6 +58,8 @@ pub(super) struct Connected {
     pub(super) rate: Arc<PrincipalRate>,
     /// Who this is in the audit log.
     pub(super) client: Arc<audit::Subject>,
+    /// How long its certificate is good for, where it has shown one.
+    pub(super) trust: Option<Box<Trust>>,
     pub(super) connect_facts: ConnectFacts,
     pub(super) expiry_s: u32,
     pub(super) will: Option<Box<Will>>,
@@ -129,8 +132,6 @@ struct Connection {
     /// Since when the client's side takes nothing.
     blocked_since: Option<Instant>,
     active_at: Instant,
-    /// When the client's certificate ends, and the connection with it.
-    expires_at: Option<Instant>,
     timer: Pin<Box<Sleep>>,
 }
 
@@ -148,8 +149,11 @@ impl Connected {
         Box::pin(connection.finish(closing)).await;
     }
 
-    fn begin(self: Box<Self>) -> Box<Connection> {
+    fn begin(mut self: Box<Self>) -> Box<Connection> {
         let now = Now::read();
+        if let Some(trust) = &mut self.trust {
+            trust.ends_at = expiry_of(self.subject.identity(), now);
+        }
         Box::new(Connection {
             stamp: Stamp::next(),
             routes: RouteCache::default(),
@@ -159,7 +163,6 @@ impl Connected {
             incomplete_since: None,
             blocked_since: None,
             active_at: now.instant,
-            expires_at: expiry_of(self.subject.identity(), now),
             timer: Box::pin(tokio::time::sleep_until(now.instant.into())),
             link: *self,
         })
@@ -324,12 +327,13 @@ impl Connection {
         let incomplete = self.incomplete_since.filter(|_| reads);
         let frame = incomplete.map(|since| since + FRAME_DEADLINE);
         let write = self.blocked_since.map(|since| since + WRITE_DEADLINE);
+        let expiry = self.link.trust.as_ref().and_then(|trust| trust.ends_at);
         let shed = Some(self.active_at + SHED_AFTER).filter(|at| *at > now.instant);
         for (deadline, reason, why) in [
             (keep_alive, ReasonCode::KeepAliveTimeout, "silent for 1.5 keep-alive intervals"),
             (frame, ReasonCode::ProtocolError, "a packet was not completed in time"),
             (write, ReasonCode::QuotaExceeded, "the client does not read"),
-            (self.expires_at, ReasonCode::NotAuthorized, "the client's certificate has expired"),
+            (expiry, ReasonCode::NotAuthorized, "the client's certificate has expired"),
         ] {
             if deadline.is_some_and(|deadline| deadline <= now.instant) {
                 return Some(Closing::ByBroker { reason, why: why.to_owned(), told: true });
@@ -340,10 +344,8 @@ impl Connection {
             self.link.subject.shed();
             self.link.session.shed();
         }
-        let next = [keep_alive, frame, write, self.expires_at, self.paused_until, shed]
-            .into_iter()
-            .flatten()
-            .min();
+        let next =
+            [keep_alive, frame, write, expiry, self.paused_until, shed].into_iter().flatten().min();
         let next = next?;
         // The timer is only moved when it would fire too late: a packet does not touch it.
         let set_for = self.timer.deadline().into_std();
@@ -410,7 +412,8 @@ impl Connection {
         let room = session.link().packet_bytes_max;
         if reason == ReasonCode::SessionTakenOver {
             broker.metrics.takeovers.inc();
-            let taken_over = Kind::SessionTakenOver { by_address: None };
+            let by_address = broker.successor_address(&peer.client_id, term);
+            let taken_over = Kind::SessionTakenOver { by_address };
             broker.audit.record(Event::about(&client, taken_over));
         }
         let closed = Kind::ConnectionClosed { reason, why: why.into() };

@@ -7,16 +7,25 @@ use crate::audit::{Event, Kind, Verb};
 use crate::broker::Now;
 use crate::gates::Refusal;
 use crate::gates::authorize::{self, WithdrawnSubscription};
+use crate::mqtt::ReasonCode;
 use crate::router::Wakes;
+use crate::server::tls_config::Trust;
 use crate::session::Stamp;
 
 impl Connection {
-    /// Judges the connection itself and its subscriptions under the policies in force. What
-    /// waits, and the will, are judged when they leave.
+    /// Judges the connection itself and its subscriptions under the policies in force, which a
+    /// reload brings together with the authorities of certificates. What waits, and the will, are judged when they leave.
     pub(super) fn rejudge(&mut self, now: Now, _wakes: &mut Wakes) -> Result<(), Closing> {
         let bundle = self.link.broker.policies();
         if self.link.subject.epoch() == bundle.epoch() {
             return Ok(());
+        }
+        if self.link.trust.as_ref().is_some_and(|trust| !trust.stands()) {
+            return Err(Closing::ByBroker {
+                reason: ReasonCode::NotAuthorized,
+                why: Trust::WITHDRAWN.to_owned(),
+                told: false,
+            });
         }
         self.link.subject.rebase(bundle);
         self.link.connect_facts.now = now.wall;
