@@ -241,16 +241,45 @@ impl Shared {
     }
 }
 
+/// Says whether a control socket could be bound at a path, and changes nothing. One that a running
+/// broker listens on is fine.
+///
+/// # Errors
+/// What [`Control::bind`] would say of the folder, or of something else at the path.
+pub fn check(socket: &Path) -> io::Result<()> {
+    let folder = folder_of(socket)?;
+    match check_folder(folder, rustix::process::geteuid().as_raw()) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            // It is made, where the one around it is there.
+            let around = folder.parent().filter(|around| !around.as_os_str().is_empty());
+            let rights = rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK;
+            return Ok(rustix::fs::access(around.unwrap_or(Path::new(".")), rights)?);
+        }
+        checked => checked?,
+    }
+    match fs::symlink_metadata(socket) {
+        Ok(metadata) if !metadata.file_type().is_socket() => Err(no_socket(socket)),
+        _ => Ok(()),
+    }
+}
+
+fn folder_of(socket: &Path) -> io::Result<&Path> {
+    socket.parent().filter(|folder| !folder.as_os_str().is_empty()).ok_or_else(|| {
+        io::Error::new(io::ErrorKind::InvalidInput, "the control socket needs a folder")
+    })
+}
+
 /// Makes the folder, or checks that it is the broker's own and nobody else may enter it.
 fn prepare_folder(socket: &Path, own_uid: u32) -> io::Result<()> {
-    let folder =
-        socket.parent().filter(|folder| !folder.as_os_str().is_empty()).ok_or_else(|| {
-            io::Error::new(io::ErrorKind::InvalidInput, "the control socket needs a folder")
-        })?;
+    let folder = folder_of(socket)?;
     match DirBuilder::new().mode(0o700).create(folder) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
         _ => {}
     }
+    check_folder(folder, own_uid)
+}
+
+fn check_folder(folder: &Path, own_uid: u32) -> io::Result<()> {
     let metadata = fs::symlink_metadata(folder)?;
     if metadata.is_dir() && metadata.uid() == own_uid && metadata.mode() & 0o777 == 0o700 {
         return Ok(());
@@ -267,15 +296,17 @@ fn prepare_folder(socket: &Path, own_uid: u32) -> io::Result<()> {
     ))
 }
 
+fn no_socket(path: &Path) -> io::Error {
+    let why = format!("{} is there already, and is no socket", path.display());
+    io::Error::new(io::ErrorKind::AlreadyExists, why)
+}
+
 /// Removes a socket nobody listens on. Nobody else can put one there: the folder is ours alone.
 fn remove_stale(path: &Path) -> io::Result<()> {
     match fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(error),
-        Ok(metadata) if !metadata.file_type().is_socket() => Err(io::Error::new(
-            io::ErrorKind::AlreadyExists,
-            format!("{} is there already, and is no socket", path.display()),
-        )),
+        Ok(metadata) if !metadata.file_type().is_socket() => Err(no_socket(path)),
         Ok(_) => match std::os::unix::net::UnixStream::connect(path) {
             Ok(_) => Err(io::Error::new(
                 io::ErrorKind::AddrInUse,

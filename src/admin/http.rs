@@ -142,6 +142,11 @@ impl Pages {
             "/readyz" if !self.ready.load(Ordering::Relaxed) => {
                 page(StatusCode::SERVICE_UNAVAILABLE, TEXT, "not ready\n")
             }
+            // Refusals go unrecorded: whoever can should take clients elsewhere.
+            "/readyz" if self.metrics.audit_failing.get() != 0 => {
+                let why = "the audit log cannot be written\n";
+                page(StatusCode::SERVICE_UNAVAILABLE, TEXT, why)
+            }
             "/readyz" => page(StatusCode::OK, TEXT, "ready\n"),
             _ => page(StatusCode::OK, TEXT, "ok\n"),
         }
@@ -225,6 +230,19 @@ mod tests {
         assert!(get(served.address, "/healthz").await.starts_with("HTTP/1.1 200 "));
         assert!(get(served.address, "/readyz").await.starts_with("HTTP/1.1 503 "));
         served.ready.store(true, Ordering::Relaxed);
+        assert!(get(served.address, "/readyz").await.starts_with("HTTP/1.1 200 "));
+    }
+
+    #[tokio::test]
+    async fn a_broker_that_cannot_write_its_audit_log_is_alive_and_not_ready() {
+        let served = serve().await;
+        served.ready.store(true, Ordering::Relaxed);
+        served.metrics.audit_failing.set(1);
+        let answer = get(served.address, "/readyz").await;
+        assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
+        assert!(answer.ends_with("\r\n\r\nthe audit log cannot be written\n"), "{answer}");
+        assert!(get(served.address, "/healthz").await.starts_with("HTTP/1.1 200 "));
+        served.metrics.audit_failing.set(0);
         assert!(get(served.address, "/readyz").await.starts_with("HTTP/1.1 200 "));
     }
 

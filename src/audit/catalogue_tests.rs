@@ -104,6 +104,7 @@ fn samples() -> Vec<Kind> {
         gate: *gate,
         reason,
         why: "because".into(),
+        statement: (*gate == Gate::Connect).then_some("MQTT-3.1.0-1"),
     }));
     kinds.extend(Outcome::ALL.iter().map(|outcome| Kind::ControlCall {
         uid: Some(0),

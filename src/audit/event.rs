@@ -158,6 +158,9 @@ pub enum Kind {
         /// What the operator should know beyond the reason.
         #[serde(serialize_with = "text::words")]
         why: Cow<'static, str>,
+        /// The normative statement that the client violated, where it did.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        statement: Option<&'static str>,
     },
     /// An accepted connection ended.
     #[serde(rename = "connection.closed")]

@@ -13,7 +13,7 @@ mod writer;
 
 pub use event::{Event, Gate, Kind, Outcome, Subject, Target, Verb, Version};
 pub use recorded::{Recorded, RecordedQuestion, Skipped};
-pub use writer::{AuditLog, Settings};
+pub use writer::{AuditLog, Settings, check};
 
 #[cfg(test)]
 mod catalogue_tests;

@@ -342,6 +342,7 @@ impl<W: Write> Writer<W> {
         let mut failed = false;
         while let Err(error) = self.try_write(&mut done, durable) {
             self.shared.metrics.audit_write_failures.inc();
+            self.shared.metrics.audit_failing.set(1);
             if !failed {
                 tracing::error!(%error, "the audit log cannot be written; trying again");
                 failed = true;
@@ -357,6 +358,7 @@ impl<W: Write> Writer<W> {
             self.shared.work.wait_for(&mut queue, RETRY);
         }
         if failed {
+            self.shared.metrics.audit_failing.set(0);
             tracing::info!("the audit log is written again");
         }
         self.lines.clear();
@@ -377,21 +379,49 @@ impl<W: Write> Writer<W> {
     }
 }
 
+/// NONBLOCK so that a FIFO without a reader is refused and not waited for.
+const FLAGS: OFlags = OFlags::RDWR
+    .union(OFlags::APPEND)
+    .union(OFlags::NOFOLLOW)
+    .union(OFlags::CLOEXEC)
+    .union(OFlags::NONBLOCK);
+
+/// Says whether a log could be opened at a path, and changes nothing. One that a running broker
+/// writes is fine.
+///
+/// # Errors
+/// What [`AuditLog::open`] would say of the file, or of the folder that it would be made in.
+pub fn check(path: &Path) -> io::Result<()> {
+    match rustix::fs::open(path, FLAGS, Mode::empty()) {
+        Ok(file) => check_private(path, &File::from(file)),
+        Err(rustix::io::Errno::NOENT) => {
+            // Folders that are missing are made, in the one that is there.
+            let mut folders = path.ancestors().skip(1).map(|folder| match folder.as_os_str() {
+                empty if empty.is_empty() => Path::new("."),
+                _ => folder,
+            });
+            let folder = folders.find(|folder| folder.symlink_metadata().is_ok());
+            let rights = rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK;
+            Ok(rustix::fs::access(folder.unwrap_or(Path::new(".")), rights)?)
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
 /// Opens for appending, creating with mode 0600, and refuses what is not a private file.
 fn open_file(path: &Path) -> io::Result<File> {
-    // NONBLOCK so that a FIFO without a reader is refused and not waited for.
-    let flags = OFlags::RDWR
-        | OFlags::APPEND
-        | OFlags::CREATE
-        | OFlags::NOFOLLOW
-        | OFlags::CLOEXEC
-        | OFlags::NONBLOCK;
+    let flags = FLAGS | OFlags::CREATE;
     let file = File::from(rustix::fs::open(path, flags, Mode::RUSR | Mode::WUSR)?);
-    let metadata = file.metadata()?;
     rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(|error| {
         let path = path.display();
         io::Error::new(error.kind(), format!("the audit log {path} is in use by another broker"))
     })?;
+    check_private(path, &file)?;
+    Ok(file)
+}
+
+fn check_private(path: &Path, file: &File) -> io::Result<()> {
+    let metadata = file.metadata()?;
     if !metadata.is_file() {
         return Err(io::Error::new(
             io::ErrorKind::InvalidInput,
@@ -402,14 +432,14 @@ fn open_file(path: &Path) -> io::Result<File> {
         return Err(io::Error::new(
             io::ErrorKind::PermissionDenied,
             format!(
-                "the audit log {} has mode {:04o}; it may be written by its owner and read by \
-                 its group at most (0640)",
+                "the audit log {0} has mode {1:04o}; it may be written by its owner and read by \
+                 its group at most; run: chmod 640 {0}",
                 path.display(),
                 metadata.mode() & 0o7777
             ),
         ));
     }
-    Ok(file)
+    Ok(())
 }
 
 /// The last sequence number in the file, 0 if there is none. Ends an incomplete last line.

@@ -9,6 +9,7 @@ mod wills;
 
 pub use sessions::{NoSession, Owner, Term};
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -21,12 +22,12 @@ use crate::mqtt::packet::{Qos, Will};
 use crate::mqtt::{ClientId, ReasonCode};
 use crate::policy::{Bundle, PolicyEpoch, Subject};
 use crate::router::{
-    Cursor, Mailbox, Peer, RetainedSettings, RouteCache, Routed, Router, Signal, Standing,
-    Unrouted, Wakes,
+    Cursor, Mailbox, Peer, Publisher, RetainedFull, RetainedSettings, RouteCache, Routed, Router,
+    Signal, Standing, Unrouted, Wakes,
 };
 use crate::session::{Link, Message, Session};
 
-use sessions::{Claimed, Due, Ended, Parked, Sessions};
+use sessions::{Claim, Claimed, Due, Ended, Parked, Sessions};
 use wills::PendingWill;
 
 /// Bounds of a whole broker.
@@ -105,6 +106,10 @@ pub struct Opening {
     pub settings: crate::session::Settings,
     /// The bounds of the mailbox.
     pub mailbox: Arc<crate::router::mailbox::Settings>,
+    /// Sessions of the principal.
+    pub sessions_max: u32,
+    /// Where the connection comes from; `None` for a Unix socket.
+    pub address: Option<IpAddr>,
 }
 
 /// A session that its connection gives back.
@@ -192,13 +197,20 @@ impl Broker {
     /// # Errors
     /// [`NoSession`].
     pub async fn open(&self, opening: Opening, now: Now) -> Result<Opened, NoSession> {
-        let Opening { client_id, standing, clean_start, link, settings, mailbox } = opening;
-        let owner = Owner::of(&standing.identity);
+        let Opening { client_id, standing, clean_start, link, settings, .. } = opening;
+        let Opening { mailbox, sessions_max, address, .. } = opening;
         let budget = Arc::clone(self.router.budget());
         let new_mailbox = Mailbox::new(mailbox, budget);
-        let new_peer = Arc::new(Peer::new(client_id.clone(), new_mailbox, standing.clone()));
-        let claimed =
-            self.sessions.claim(&client_id, &owner, clean_start, now.instant, &new_peer).await?;
+        let new_peer = Arc::new(Peer::new(client_id, new_mailbox, standing.clone()));
+        let claim = Claim {
+            owner: Owner::of(&standing.identity),
+            account: Arc::clone(&standing.keeper.account),
+            sessions_max,
+            clean_start,
+            address,
+            peer: &new_peer,
+        };
+        let claimed = self.sessions.claim(&claim, now.instant).await?;
         // A takeover may have taken its time.
         let now = Now::read();
         Ok(match claimed {
@@ -218,6 +230,12 @@ impl Broker {
                 Opened { peer, session: *session, term, resumed: true }
             }
         })
+    }
+
+    /// Where the connection comes from that takes a session over from the one of this term.
+    #[must_use]
+    pub fn successor_address(&self, client_id: &ClientId, term: Term) -> Option<IpAddr> {
+        self.sessions.claimed_from(client_id, term)
     }
 
     /// Takes back a session from its connection: it waits for the client, or ends. The will is
@@ -294,7 +312,7 @@ impl Broker {
         let topic = will.topic.clone();
         let mut subject =
             Subject::new(self.policies(), Arc::clone(&standing.identity), standing.facts.clone());
-        let routed = self.publish_will(&mut subject, *will, now);
+        let routed = self.publish_will(&mut subject, *will, &standing, now);
         let Err(refusal) = routed else { return };
         let policies = match &refusal {
             Refusal::Denied(denial) => denial.policies.iter().cloned().collect(),
@@ -308,12 +326,19 @@ impl Broker {
         self.audit.record(Event::about(&Arc::new(client), discarded));
     }
 
-    fn publish_will(&self, subject: &mut Subject, will: Will, now: Now) -> Result<Routed, Refusal> {
+    fn publish_will(
+        &self,
+        subject: &mut Subject,
+        will: Will,
+        standing: &Standing,
+        now: Now,
+    ) -> Result<Routed, Refusal> {
         let Will { topic, payload, qos, retain, properties, .. } = will;
         let id = self.router.next_message_id();
         let message = Message::new(id, topic, payload, qos, retain, properties, now.instant);
         let mut wakes = Wakes::default();
-        self.publish(subject, message.as_will(), None, &mut RouteCache::default(), &mut wakes, now)
+        let (message, publisher) = (message.as_will(), Publisher::Gone(standing));
+        self.publish(subject, message, publisher, &mut RouteCache::default(), &mut wakes, now)
     }
 
     /// Authorises a message and routes it; under the newest policies, when they change meanwhile.
@@ -324,16 +349,16 @@ impl Broker {
         &self,
         subject: &mut Subject,
         message: Message,
-        from: Option<&Arc<Peer>>,
+        publisher: Publisher<'_>,
         routes: &mut RouteCache,
         wakes: &mut Wakes,
         now: Now,
     ) -> Result<Routed, Refusal> {
         let permit = authorize::publish(subject, message, now.wall)?;
         let judge = self.judge(now);
-        let message = match self.router.publish(permit, from, routes, wakes, &judge) {
+        let message = match self.router.publish(permit, publisher, routes, wakes, &judge) {
             Ok(done) => return Ok(done),
-            Err(Unrouted::RetainedFull) => return Err(Refusal::RetainedFull),
+            Err(Unrouted::RetainedFull(full)) => return Err(full.into()),
             Err(Unrouted::Stale(message)) => message,
         };
         // Its owner judges the subject itself anew before the next packet; this one is judged by
@@ -341,7 +366,13 @@ impl Broker {
         let (identity, session) = (Arc::clone(subject.identity()), Arc::clone(subject.session()));
         let mut fresh = Subject::new(self.policies(), identity, session);
         let permit = authorize::publish(&mut fresh, *message, now.wall)?;
-        self.router.publish(permit, from, routes, wakes, &judge).map_err(|_| Refusal::RetainedFull)
+        self.router.publish(permit, publisher, routes, wakes, &judge).map_err(|unrouted| {
+            match unrouted {
+                Unrouted::RetainedFull(full) => full.into(),
+                // Two changes of policy within one publication: it may come again.
+                Unrouted::Stale(_) => RetainedFull::Store.into(),
+            }
+        })
     }
 
     /// Brings the gauges up to date.

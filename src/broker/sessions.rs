@@ -5,6 +5,7 @@
 //! waits until the old task has parked it. A session of another principal is never touched.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
@@ -13,7 +14,7 @@ use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 
 use super::wills::{Agenda, PendingWill};
-use crate::identity::{Identity, PrincipalKind};
+use crate::identity::{Account, Identity, PrincipalKind};
 use crate::mqtt::{ClientId, ReasonCode};
 use crate::router::{Peer, Signal};
 use crate::session::Session;
@@ -45,8 +46,12 @@ pub struct Term(u64);
 #[derive(Debug)]
 struct Entry {
     owner: Owner,
+    /// For whom the session counts: who began it.
+    account: Arc<Account>,
     peer: Arc<Peer>,
     term: Term,
+    /// Where the connection comes from that wants the live session.
+    claimed_from: Option<IpAddr>,
     /// Told when a live session is parked or ended.
     departed: Arc<Notify>,
     state: State,
@@ -89,6 +94,21 @@ pub(super) struct Ended {
     pub(super) parked: Parked,
 }
 
+/// What a CONNECT asks for.
+#[derive(Debug)]
+pub(super) struct Claim<'a> {
+    pub(super) owner: Owner,
+    /// For whom a new session counts.
+    pub(super) account: Arc<Account>,
+    /// The sessions that may count for it.
+    pub(super) sessions_max: u32,
+    pub(super) clean_start: bool,
+    /// Where the claim comes from; `None` for a Unix socket.
+    pub(super) address: Option<IpAddr>,
+    /// What a new session is entered with. Its mailbox has the bounds of a resumed one as well.
+    pub(super) peer: &'a Arc<Peer>,
+}
+
 /// What a CONNECT found.
 #[derive(Debug)]
 pub(super) enum Claimed {
@@ -107,6 +127,12 @@ pub enum NoSession {
     /// The broker holds as many sessions as it may.
     #[error("the broker holds as many sessions as it may")]
     Full,
+    /// The broker holds as many sessions of this principal as the profile allows.
+    #[error("the principal has {sessions_max} sessions, the most its profile allows")]
+    AccountFull {
+        /// The bound.
+        sessions_max: u32,
+    },
     /// The present connection of this session did not give it up in time.
     #[error("the session's present connection did not end in time")]
     Busy,
@@ -121,6 +147,8 @@ pub(super) struct Sessions {
     shards: Box<[Mutex<HashMap<ClientId, Entry, ahash::RandomState>>]>,
     hasher: ahash::RandomState,
     count: AtomicUsize,
+    // INVARIANT: the sums over the sessions of each account; no entry at zero.
+    held: Mutex<HashMap<Arc<Account>, u32, ahash::RandomState>>,
     connected: AtomicUsize,
     last_term: AtomicU64,
     agenda: Agenda,
@@ -135,6 +163,7 @@ impl Sessions {
             shards: std::iter::repeat_with(Mutex::default).take(SHARDS).collect(),
             hasher: ahash::RandomState::new(),
             count: 0.into(),
+            held: Mutex::default(),
             connected: 0.into(),
             last_term: 0.into(),
             agenda: Agenda::default(),
@@ -147,20 +176,16 @@ impl Sessions {
         (self.count.load(Relaxed), self.connected.load(Relaxed))
     }
 
-    /// Gives the client identifier to a new connection of `owner`. A live session of the same
-    /// owner is taken over; `new_peer` is entered where there was no session to resume. The
-    /// mailbox of the one that is given is attached, with the bounds of `new_peer`'s: from here
-    /// on it hears signals.
+    /// Gives the client identifier to a new connection. A live session of the same owner is taken
+    /// over; the claim's peer is entered where there was no session to resume. The mailbox of the
+    /// one that is given is attached: from here on it hears signals.
     pub(super) async fn claim(
         &self,
-        client_id: &ClientId,
-        owner: &Owner,
-        clean_start: bool,
+        claim: &Claim<'_>,
         now: Instant,
-        new_peer: &Arc<Peer>,
     ) -> Result<Claimed, NoSession> {
         for _ in 0..TAKEOVER_TRIES {
-            let departed = match self.try_claim(client_id, owner, clean_start, now, new_peer)? {
+            let departed = match self.try_claim(claim, now)? {
                 Ok(claimed) => return Ok(claimed),
                 Err(departed) => departed,
             };
@@ -173,23 +198,21 @@ impl Sessions {
     /// `Ok(Err(_))`: a live session was told to go, and this future waits until it has.
     fn try_claim(
         &self,
-        client_id: &ClientId,
-        owner: &Owner,
-        clean_start: bool,
+        claim: &Claim<'_>,
         now: Instant,
-        new_peer: &Arc<Peer>,
     ) -> Result<Result<Claimed, impl Future<Output = ()> + use<>>, NoSession> {
+        let Claim { owner, peer: new_peer, clean_start, .. } = claim;
+        let client_id = &new_peer.client_id;
         let mut shard = self.shard(client_id);
         let Some(entry) = shard.get_mut(client_id) else {
-            let room = |count| (count < self.count_max).then_some(count + 1);
-            if self.count.fetch_update(Relaxed, Relaxed, room).is_err() {
-                return Err(NoSession::Full);
-            }
+            self.reserve(&claim.account, claim.sessions_max)?;
             let term = self.next_term();
             let entry = Entry {
                 owner: owner.clone(),
+                account: Arc::clone(&claim.account),
                 peer: Arc::clone(new_peer),
                 term,
+                claimed_from: None,
                 departed: Arc::new(Notify::new()),
                 state: State::Live,
             };
@@ -203,6 +226,7 @@ impl Sessions {
         }
         match std::mem::replace(&mut entry.state, State::Live) {
             State::Live => {
+                entry.claimed_from = claim.address;
                 entry.peer.mailbox.signal(Signal::Close(ReasonCode::SessionTakenOver));
                 let departed = Arc::clone(&entry.departed).notified_owned();
                 Ok(Err(departed))
@@ -215,7 +239,7 @@ impl Sessions {
                     self.agenda.remove(at, client_id);
                 }
                 let expired = parked.expires_at.is_some_and(|at| at <= now);
-                if clean_start || expired {
+                if *clean_start || expired {
                     let peer = std::mem::replace(&mut entry.peer, Arc::clone(new_peer));
                     new_peer.mailbox.attach(new_peer.mailbox.settings());
                     let ended = Some(Box::new(Ended { peer, parked: *parked }));
@@ -228,6 +252,12 @@ impl Sessions {
                 Ok(Ok(Claimed::Resumed { peer, session: Box::new(session), term, due }))
             }
         }
+    }
+
+    /// Where the connection comes from that the one of `term` has to make room for.
+    pub(super) fn claimed_from(&self, client_id: &ClientId, term: Term) -> Option<IpAddr> {
+        let shard = self.shard(client_id);
+        shard.get(client_id).filter(|entry| entry.is_live(term))?.claimed_from
     }
 
     /// The connection of `term` is gone.
@@ -253,7 +283,7 @@ impl Sessions {
         if shard.get(client_id).is_some_and(|entry| entry.is_live(term))
             && let Some(entry) = shard.remove(client_id)
         {
-            self.count.fetch_sub(1, Relaxed);
+            self.release(&entry.account);
             self.connected.fetch_sub(1, Relaxed);
             entry.departed.notify_waiters();
         }
@@ -267,7 +297,7 @@ impl Sessions {
         let State::Parked(parked) = &mut entry.state else { return None };
         if parked.expires_at.is_some_and(|at| at <= now) {
             let entry = shard.remove(client_id)?;
-            self.count.fetch_sub(1, Relaxed);
+            self.release(&entry.account);
             let State::Parked(parked) = entry.state else { return None };
             return Some(Due::Ended(Box::new(Ended { peer: entry.peer, parked: *parked })));
         }
@@ -281,6 +311,33 @@ impl Sessions {
     /// When which parked session has something due.
     pub(super) fn agenda(&self) -> &Agenda {
         &self.agenda
+    }
+
+    /// Takes a place for one more session.
+    fn reserve(&self, account: &Arc<Account>, sessions_max: u32) -> Result<(), NoSession> {
+        let mut held = self.held.lock();
+        let of_account = held.get(account).copied().unwrap_or(0);
+        if of_account >= sessions_max {
+            return Err(NoSession::AccountFull { sessions_max });
+        }
+        let room = |count| (count < self.count_max).then_some(count + 1);
+        if self.count.fetch_update(Relaxed, Relaxed, room).is_err() {
+            return Err(NoSession::Full);
+        }
+        held.insert(Arc::clone(account), of_account + 1);
+        Ok(())
+    }
+
+    /// Gives the place of a session back.
+    fn release(&self, account: &Arc<Account>) {
+        let mut held = self.held.lock();
+        self.count.fetch_sub(1, Relaxed);
+        if let Some(of_account) = held.get_mut(account) {
+            *of_account = of_account.saturating_sub(1);
+            if *of_account == 0 {
+                held.remove(account);
+            }
+        }
     }
 
     fn next_term(&self) -> Term {

@@ -54,6 +54,8 @@ fn opening(client_id: &str, name: &str, clean_start: bool) -> Opening {
             subscriptions_max: 10,
         },
         mailbox: mailbox_settings(),
+        sessions_max: 1000,
+        address: None,
     }
 }
 
@@ -255,6 +257,36 @@ async fn the_session_of_another_principal_is_never_touched() {
     // Once it has ended the name is free.
     close(&broker, own, 0);
     assert!(!try_open(&broker, "c", "mallory").await.unwrap().resumed);
+}
+
+/// Threat: memory after authentication.
+#[tokio::test(start_paused = true)]
+async fn one_principal_has_its_share_of_the_sessions_and_leaves_the_rest() {
+    let (broker, _tending) = tended();
+    let greedy = |client_id| Opening { sessions_max: 2, ..opening(client_id, "greedy", false) };
+    let first = broker.open(greedy("1"), Now::read()).await.unwrap();
+    let second = broker.open(greedy("2"), Now::read()).await.unwrap();
+    let full = NoSession::AccountFull { sessions_max: 2 };
+    assert_eq!(broker.open(greedy("3"), Now::read()).await.unwrap_err(), full);
+    // Others have their own, and who has a session keeps it.
+    let other = open(&broker, "3").await;
+    close(&broker, first, 60);
+    let first = broker.open(greedy("1"), Now::read()).await.unwrap();
+    assert!(first.resumed);
+    // One that is taken over by a clean start counts once; one that ends makes room.
+    close(&broker, first, 60);
+    let first = broker.open(Opening { clean_start: true, ..greedy("1") }, Now::read()).await;
+    assert_eq!(broker.open(greedy("4"), Now::read()).await.unwrap_err(), full);
+    close(&broker, second, 0);
+    let fourth = broker.open(greedy("4"), Now::read()).await.unwrap();
+    // So does one that expires.
+    close(&broker, fourth, 5);
+    sleep(10 * SECOND).await;
+    let fifth = broker.open(greedy("5"), Now::read()).await.unwrap();
+    for opened in [first.unwrap(), other, fifth] {
+        close(&broker, opened, 0);
+    }
+    assert_eq!(broker.session_count(), (0, 0));
 }
 
 #[tokio::test(start_paused = true)]

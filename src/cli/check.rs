@@ -6,6 +6,8 @@ use std::sync::Arc;
 use serde_json::json;
 
 use super::{Failure, coloured, running};
+use crate::admin::control;
+use crate::audit;
 use crate::config::Config;
 use crate::policy::{Bundle, PolicyEpoch};
 use crate::server::tls_config;
@@ -53,8 +55,16 @@ impl CheckArgs {
                         issuer: issuer.to_owned(),
                     }));
                 }
-                Err(error) => problems.push(format!("listener `{}`: {error}", listener.name)),
+                Err(error) => problems.push(format!("listener.{}.{error}", listener.name)),
             }
+        }
+        if let Err(error) = audit::check(&config.audit.path) {
+            problems.push(running::about_audit(&config.audit.path, &error).0);
+        }
+        if let Some(control) = &config.control
+            && let Err(error) = control::check(&control.socket)
+        {
+            problems.push(running::about_control(&control.socket, &error).0);
         }
         let policies = Bundle::load_dir(&config.policies, PolicyEpoch(1));
         let policies = match policies {

@@ -26,7 +26,7 @@ use crate::mqtt::ReasonCode;
 use crate::pki::sha256_hex;
 use crate::policy::{Bundle, PolicyEpoch};
 use crate::router::RetainedSettings;
-use crate::server::{Server, TlsReload};
+use crate::server::{Server, TlsReload, listener};
 
 /// How often it is looked whether all clients have left.
 const DRAIN_LOOK: Duration = Duration::from_millis(20);
@@ -99,16 +99,19 @@ impl Running {
         let mut metrics_address = None;
         if let Some(address) = config.metrics {
             let http = Http::bind(address, Arc::clone(&metrics), Arc::clone(&ready)).await;
-            let http = http.map_err(|error| Failure(format!("metrics at {address}: {error}")))?;
+            let http = http.map_err(|error| {
+                let remedy = listener::remedy(&error);
+                Failure(format!("metrics.address: cannot listen at {address}: {error}{remedy}"))
+            })?;
             metrics_address = Some(http.address()?);
             background.spawn(http.serve());
         }
         if let Some(socket) = config.control {
             let settings = control::Settings { path: socket.socket, uids: socket.uids };
-            let path = settings.path.display().to_string();
             let handle = control_handle(&reloader);
+            let path = settings.path.clone();
             let control = Control::bind(settings, handle, audit.clone())
-                .map_err(|error| Failure(format!("control socket {path}: {error}")))?;
+                .map_err(|error| about_control(&path, &error))?;
             background.spawn(control.serve(Arc::clone(&metrics)));
         }
         if let Some((watch, mode)) = watching {
@@ -401,13 +404,34 @@ async fn load_policies(path: PathBuf, epoch: PolicyEpoch) -> Result<Arc<Bundle>,
 
 fn open_audit(config: &Config, metrics: &Arc<Metrics>) -> Result<AuditLog, Failure> {
     let path = &config.audit.path;
-    let about = |error: std::io::Error| Failure(format!("audit log {}: {error}", path.display()));
+    let about = |error| about_audit(path, &error);
     if let Some(folder) = path.parent().filter(|folder| *folder != Path::new("")) {
         std::fs::create_dir_all(folder).map_err(about)?;
     }
     let mut settings = audit::Settings::at(path);
     settings.queue_events_max = config.audit.queue_max;
     AuditLog::open(&settings, Arc::clone(metrics)).map_err(about)
+}
+
+/// Why the audit log cannot be opened.
+pub(super) fn about_audit(path: &Path, error: &std::io::Error) -> Failure {
+    Failure(format!("audit.path: {}: {error}{}", path.display(), file_remedy(error)))
+}
+
+/// Why the control socket cannot be opened.
+pub(super) fn about_control(path: &Path, error: &std::io::Error) -> Failure {
+    Failure(format!("control.socket: {}: {error}{}", path.display(), file_remedy(error)))
+}
+
+/// What to do, where the system's own words do not say.
+fn file_remedy(error: &std::io::Error) -> &'static str {
+    match error.kind() {
+        std::io::ErrorKind::PermissionDenied if error.raw_os_error().is_some() => {
+            "; give the broker's user the right, or choose another path"
+        }
+        std::io::ErrorKind::NotFound => "; make the folder around it, or choose another path",
+        _ => "",
+    }
 }
 
 /// What the process gives up at the start: memory images that hold keys. And what it needs: as

@@ -233,6 +233,7 @@ fn read(root: &mut Section<'_>, folder: &Path) -> Config {
         listeners,
     };
     check_sums(root, &config.broker, &profiles);
+    warn_of_shares(root, &config.broker, &profiles);
     check_endpoints(root, &config);
     config
 }
@@ -368,6 +369,48 @@ fn check_sums(
     }
 }
 
+/// What one principal may fill is meant to be a part of what all may.
+fn warn_of_shares(
+    root: &Section<'_>,
+    broker: &BrokerSettings,
+    profiles: &BTreeMap<String, Arc<Profile>>,
+) {
+    for (name, profile) in profiles {
+        let retains = profile.features.retain;
+        let retained = &profile.retained;
+        for (counts, one_key, one, all_key, all) in [
+            (
+                true,
+                "session.sessions_max",
+                profile.sessions_max.into(),
+                "sessions_max",
+                broker.sessions_max.into(),
+            ),
+            (
+                retains,
+                "retained.messages_max",
+                retained.messages_max.into(),
+                "retained_messages_max",
+                broker.retained_messages_max.into(),
+            ),
+            (
+                retains,
+                "retained.bytes_max",
+                retained.bytes_max,
+                "retained_bytes_max",
+                broker.retained_bytes_max,
+            ),
+        ] {
+            if counts && one >= all {
+                let message = format!(
+                    "is not less than broker.{all_key}: one principal can use up what is for all"
+                );
+                root.warn(&format!("profile.{name}.{one_key}"), &message);
+            }
+        }
+    }
+}
+
 fn read_log(section: &mut Section<'_>) -> LogSettings {
     LogSettings {
         level: section.take("level", &LOG_LEVEL, LogLevel::Info),
@@ -379,11 +422,10 @@ fn read_log(section: &mut Section<'_>) -> LogSettings {
 fn check_endpoints(root: &Section<'_>, config: &Config) {
     let mut taken: Vec<(String, Endpoint)> = Vec::new();
     let listeners = config.listeners.iter().map(|listener| {
-        let key = match listener.endpoint {
-            Endpoint::Tcp(_) => "address",
-            Endpoint::Unix(_) => "unix",
-        };
-        (format!("listener.{}.{key}", listener.name), listener.endpoint.clone())
+        (
+            format!("listener.{}.{}", listener.name, listener.endpoint.key()),
+            listener.endpoint.clone(),
+        )
     });
     let metrics = config.metrics.map(|address| ("metrics.address".into(), Endpoint::Tcp(address)));
     let control = config.control.as_ref();

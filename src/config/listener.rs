@@ -277,6 +277,20 @@ fn read_admission(section: &mut Section<'_>) -> admission::Settings {
     ];
     let allow = list_not_empty(network(), "name networks, or leave the key out to allow every one");
     let connections = count(1, 10_000_000);
+    let deadline = span(Duration::from_millis(100), Duration::from_mins(5));
+    let connect_deadline = section.take("connect_deadline", &deadline, Duration::from_secs(10));
+    let first_byte_deadline = section.take(
+        "first_byte_deadline",
+        &deadline,
+        Duration::from_secs(2).min(connect_deadline),
+    );
+    if first_byte_deadline > connect_deadline {
+        section.refuse(
+            "first_byte_deadline",
+            "is longer than connect_deadline, which ends the wait for a first byte as well",
+            "make it the shorter one",
+        );
+    }
     let settings = admission::Settings {
         allow: section.take("allow", &allow, everywhere),
         deny: section.take("deny", &list(network()), Vec::new()),
@@ -293,11 +307,8 @@ fn read_admission(section: &mut Section<'_>) -> admission::Settings {
         ),
         connections_max: section.take("connections_max", &connections, 10_000),
         handshakes_max: section.take("handshakes_max", &count(1, 1_000_000), 256),
-        connect_deadline: section.take(
-            "connect_deadline",
-            &span(Duration::from_millis(100), Duration::from_mins(5)),
-            Duration::from_secs(10),
-        ),
+        first_byte_deadline,
+        connect_deadline,
     };
     if section.has("unix") && !section.has("address") {
         for key in ["allow", "deny"] {

@@ -11,6 +11,7 @@ use crate::gates::authorize::{DeniedPublish, DeniedSubscribe, WithdrawnSubscript
 use crate::gates::rate::Answer;
 use crate::gates::{Profile, authorize, features, rate, size};
 use crate::mqtt::packet::Qos;
+use crate::router::RetainedSettings;
 use crate::router::mailbox::{self, Overflow};
 use crate::session;
 
@@ -92,6 +93,8 @@ pub(super) fn built_in() -> Profile {
             bytes_max: 16 << 20,
             overflow: Overflow::DropNewest,
         },
+        sessions_max: 100,
+        retained: RetainedSettings { messages_max: 10_000, bytes_max: 8 << 20 },
     }
 }
 
@@ -100,17 +103,22 @@ pub(super) fn read(name: &str, section: &mut Section<'_>, base: &Profile) -> Arc
     let mut rate = section.section("rate");
     let mut size = section.section("size");
     let mut features = section.section("features");
+    let mut session = section.section("session");
     let mut mailbox = section.section("mailbox");
+    let mut retained = section.section("retained");
     let profile = Profile {
         name: name.into(),
         rate: read_rate(&mut rate, &base.rate),
         size: read_size(&mut size, &base.size),
         features: read_features(&mut features, &base.features),
         authorize: read_authorize(&mut section.section("authorize"), &base.authorize),
-        session: read_session(&mut section.section("session"), &base.session),
+        session: read_session(&mut session, &base.session),
         mailbox: read_mailbox(&mut mailbox, &base.mailbox),
+        sessions_max: session.take("sessions_max", &count(1, 100_000_000), base.sessions_max),
+        retained: read_retained(&mut retained, &base.retained),
     };
     check(&profile, &rate, &size, &features, &mailbox);
+    check_retained(&profile, &retained, &size);
     Arc::new(profile)
 }
 
@@ -237,6 +245,13 @@ fn read_mailbox(section: &mut Section<'_>, base: &mailbox::Settings) -> mailbox:
     }
 }
 
+fn read_retained(section: &mut Section<'_>, base: &RetainedSettings) -> RetainedSettings {
+    RetainedSettings {
+        messages_max: section.take("messages_max", &count(1, 100_000_000), base.messages_max),
+        bytes_max: section.take("bytes_max", &bytes(1 << 10, 1 << 40), base.bytes_max),
+    }
+}
+
 /// A level of quality of service, by its number.
 struct QosLevel;
 
@@ -310,6 +325,18 @@ fn check(
         features.warn(
             "session_expiry_max",
             "is \"forever\": sessions of clients that are gone stay until they are removed by hand",
+        );
+    }
+}
+
+fn check_retained(profile: &Profile, retained: &Section<'_>, size: &Section<'_>) {
+    let packet = profile.size.packet_bytes_max;
+    if profile.retained.bytes_max < u64::from(packet) {
+        let (kept, packet) = (show_bytes(profile.retained.bytes_max), show_bytes(packet.into()));
+        refuse_either(
+            (retained, "bytes_max", format!("is {kept}, but a packet may have {packet}")),
+            (size, "packet_bytes_max", format!("is {packet}, but retained.bytes_max {kept}")),
+            &format!("set retained.bytes_max to at least \"{packet}\""),
         );
     }
 }

@@ -41,6 +41,8 @@ pub struct Settings {
     pub connections_max: u32,
     /// Connections of the listener that have not been answered with CONNACK yet.
     pub handshakes_max: u32,
+    /// From accept to the first byte; behind a proxy, to the header's and from there to the client's.
+    pub first_byte_deadline: Duration,
     /// From accept to CONNACK.
     pub connect_deadline: Duration,
 }
@@ -78,6 +80,12 @@ pub enum Refused {
         /// The bound.
         handshakes_max: u32,
     },
+    /// The address has its share of the unfinished connections, which are many.
+    #[error("the address has {share} handshakes in flight, its share while most places are taken")]
+    ShareFull {
+        /// The share.
+        share: u32,
+    },
 }
 
 impl Refused {
@@ -88,7 +96,7 @@ impl Refused {
             Self::Denied { .. } => ReasonCode::Banned,
             Self::NotAllowed => ReasonCode::NotAuthorized,
             Self::TooFast => ReasonCode::ConnectionRateExceeded,
-            Self::AddressFull { .. } => ReasonCode::QuotaExceeded,
+            Self::AddressFull { .. } | Self::ShareFull { .. } => ReasonCode::QuotaExceeded,
             Self::ListenerFull { .. } | Self::HandshakesFull { .. } => ReasonCode::ServerBusy,
         }
     }
@@ -123,9 +131,17 @@ struct OfSource {
     handshakes: u32,
 }
 
-/// While more than half of the places for handshakes are taken, one address gets no more than
-/// this part of them: a few silent addresses must not lock everybody else out.
-const HANDSHAKE_SHARE: u32 = 16;
+/// How many handshakes one address may have in flight while `taken` of `places` are: a few silent
+/// addresses must not lock everybody else out, so that the share shrinks as the places fill.
+fn share(taken: u32, places: u32) -> u32 {
+    let share = match u64::from(taken) * 8 {
+        eighths if eighths <= u64::from(places) * 4 => places,
+        eighths if eighths <= u64::from(places) * 6 => places / 16,
+        eighths if eighths <= u64::from(places) * 7 => places / 64,
+        _ => 1,
+    };
+    share.max(1)
+}
 
 impl Admission {
     /// A gate that nobody has passed yet.
@@ -218,10 +234,9 @@ impl Gate {
         if held.connections >= connections_per_address_max {
             return Err(Refused::AddressFull { connections_per_address_max });
         }
-        let handshakes_max = self.settings.handshakes_max;
-        let share = (handshakes_max / HANDSHAKE_SHARE).max(1);
-        if counts.handshakes > handshakes_max / 2 && held.handshakes >= share {
-            return Err(Refused::HandshakesFull { handshakes_max });
+        let share = share(counts.handshakes, self.settings.handshakes_max);
+        if held.handshakes >= share {
+            return Err(Refused::ShareFull { share });
         }
         let held = OfSource { connections: held.connections + 1, handshakes: held.handshakes + 1 };
         counts.by_source.insert(source, held);
@@ -390,6 +405,7 @@ mod tests {
             connections_burst_per_address: NonZeroU32::new(1_000).unwrap(),
             connections_max: 100,
             handshakes_max: 100,
+            first_byte_deadline: Duration::from_secs(2),
             connect_deadline: Duration::from_secs(10),
         }
     }
@@ -495,30 +511,54 @@ mod tests {
     }
 
     #[test]
-    fn a_few_silent_addresses_do_not_lock_everybody_else_out() {
+    fn the_share_of_one_address_shrinks_as_the_places_fill() {
         let bench = Bench::new(Settings {
             connections_max: 1000,
             connections_per_address_max: 1000,
-            handshakes_max: 64,
+            handshakes_max: 128,
             ..settings()
         });
-        // They get half of the places, and then no more than their share.
+        // Two get half of the places, and then no more than their share.
         let mut held = Vec::new();
         for number in 0..200 {
             held.extend(bench.admit(["192.0.2.1", "192.0.2.2"][number % 2]).ok());
         }
-        assert_eq!(held.len(), 33);
-        // Others get the rest, each its share.
-        for number in 3..10 {
-            for _ in 0..4 {
-                held.push(bench.admit(&format!("192.0.2.{number}")).unwrap());
+        assert_eq!(held.len(), 65);
+        assert_eq!(bench.admit("192.0.2.1").unwrap_err(), Refused::ShareFull { share: 8 });
+        // Up to three quarters others get a sixteenth, then a 64th, at the end one place.
+        let mut taken = Vec::new();
+        for number in 3..35 {
+            let before = held.len();
+            for _ in 0..9 {
+                held.extend(bench.admit(&format!("192.0.2.{number}")).ok());
             }
+            taken.push(held.len() - before);
         }
+        assert_eq!(taken[..13], [8, 8, 8, 8, 2, 2, 2, 2, 2, 2, 2, 2, 1]);
+        assert_eq!(held.len(), 128);
         // Who is through the handshake makes room for its own address again.
         for slot in &mut held {
             slot.connected();
         }
         assert!(bench.admit("192.0.2.1").is_ok());
+    }
+
+    /// Threat: handshake flood. The limits are the built-in ones.
+    #[test]
+    fn a_few_silent_addresses_do_not_lock_everybody_else_out() {
+        let bench = Bench::new(Settings {
+            connections_max: 10_000,
+            connections_per_address_max: 64,
+            handshakes_max: 256,
+            ..settings()
+        });
+        let mut held = Vec::new();
+        for number in 0..40 {
+            for _ in 0..64 {
+                held.extend(bench.admit(&format!("198.51.100.{number}")).ok());
+            }
+        }
+        assert!(bench.admit("192.0.2.1").is_ok(), "a newcomer beside {} silent ones", held.len());
     }
 
     #[test]

@@ -32,10 +32,10 @@ pub struct Settings {
     pub outgoing_topic_alias_max: u16,
     /// Seconds a session may outlive its connection; `u32::MAX` is for ever.
     pub session_expiry_s_max: u32,
-    /// The shortest keep-alive interval a client may choose, in seconds.
+    /// The shortest keep-alive interval a client of MQTT 5 may choose, in seconds.
     pub keep_alive_s_min: u16,
-    /// The longest keep-alive interval, in seconds; also used where a client turns it off.
-    /// 0 lets a client turn it off.
+    /// The longest keep-alive interval of MQTT 5, in seconds; also used where a client, of any
+    /// version, turns it off. 0 lets a client turn it off.
     pub keep_alive_s_max: u16,
     /// Response information for clients that ask for it, such as the prefix of the topics they
     /// may give for responses; `${client_id}` in it stands for the client identifier.
@@ -116,11 +116,16 @@ impl Settings {
     }
 
     /// The keep-alive interval in force for a client that asks for `wanted_s` seconds; 0 is off.
+    ///
+    /// Clients of MQTT 5 are told another one than theirs. Those of MQTT 3 cannot be, and are
+    /// counted by their own word [MQTT-3.1.2-24]; who gave none may be ended for silence at any
+    /// time (MQTT 3.1.1, 3.1.2.10).
     #[must_use]
-    pub fn keep_alive_s(&self, wanted_s: u16) -> u16 {
+    pub fn keep_alive_s(&self, version: ProtocolVersion, wanted_s: u16) -> u16 {
         match (wanted_s, self.keep_alive_s_max) {
             (0, 0) => 0,
             (0, most) => most,
+            (wanted, _) if !version.is_v5() => wanted,
             (wanted, 0) => wanted.max(self.keep_alive_s_min),
             (wanted, most) => wanted.clamp(self.keep_alive_s_min.min(most), most),
         }
@@ -147,5 +152,48 @@ impl Settings {
             return Err(NotOffered::new("a retained message is", ReasonCode::RetainNotSupported));
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+
+    #[test]
+    fn who_cannot_be_told_another_keep_alive_is_held_to_its_own() {
+        use ProtocolVersion::{V5, V31, V311};
+        let text = r#"
+            [listener.x]
+            address = "127.0.0.1:0"
+            plaintext = true
+            identity = "anonymous"
+            [profile.default.features]
+            keep_alive_min = "10s"
+            keep_alive_max = "100s"
+        "#;
+        let config = Config::from_text("test", text, std::path::Path::new("/"), &[]).unwrap();
+        let bounded = config.listeners[0].profile.features.clone();
+        let unbounded = Settings { keep_alive_s_max: 0, ..bounded.clone() };
+        for (settings, version, wanted_s, in_force_s) in [
+            (&bounded, V5, 2, 10),
+            (&bounded, V5, 20, 20),
+            (&bounded, V5, 200, 100),
+            (&bounded, V5, 0, 100),
+            (&bounded, V311, 2, 2),
+            (&bounded, V31, 2, 2),
+            (&bounded, V311, 200, 200),
+            (&bounded, V311, 0, 100),
+            (&unbounded, V5, 2, 10),
+            (&unbounded, V5, 0, 0),
+            (&unbounded, V311, 2, 2),
+            (&unbounded, V311, 0, 0),
+        ] {
+            assert_eq!(
+                settings.keep_alive_s(version, wanted_s),
+                in_force_s,
+                "{version} asks for {wanted_s} s"
+            );
+        }
     }
 }

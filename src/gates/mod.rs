@@ -29,10 +29,15 @@ pub struct Profile {
     pub session: crate::session::Settings,
     /// Bounds of what waits for a client.
     pub mailbox: crate::router::mailbox::Settings,
+    /// Sessions of one principal, with and without connection.
+    pub sessions_max: u32,
+    /// Bounds of the retained messages that one principal has set.
+    pub retained: crate::router::RetainedSettings,
 }
 
 use crate::mqtt::{ReasonCode, Violation};
 use crate::policy::Denial;
+use crate::router::RetainedFull;
 
 /// Why a gate does not let something through.
 #[derive(Debug, thiserror::Error)]
@@ -53,8 +58,8 @@ pub enum Refusal {
     #[error(transparent)]
     Denied(#[from] Denial),
     /// Allowed, but there is no room.
-    #[error("no room for another retained message")]
-    RetainedFull,
+    #[error(transparent)]
+    RetainedFull(#[from] RetainedFull),
     /// The session has as many subscriptions as its profile allows.
     #[error("the session has {allowed} subscriptions, the most its profile allows")]
     Subscriptions {
@@ -73,7 +78,7 @@ impl Refusal {
             Self::Feature(not_offered) => not_offered.reason,
             Self::Rate => ReasonCode::MessageRateTooHigh,
             Self::Denied(_) => ReasonCode::NotAuthorized,
-            Self::RetainedFull | Self::Subscriptions { .. } => ReasonCode::QuotaExceeded,
+            Self::RetainedFull(_) | Self::Subscriptions { .. } => ReasonCode::QuotaExceeded,
         }
     }
 }

@@ -12,7 +12,7 @@ use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::FromDer as _;
 use x509_parser::x509::AttributeTypeAndValue;
 
-use super::TrustedIssuers;
+use super::issuer::{Anchor, TrustedIssuers, Vouched};
 use crate::pki;
 
 /// Certificates in a client's chain, its own included.
@@ -138,6 +138,13 @@ pub enum CertificateError {
     /// No trusted authority is known to have issued it.
     #[error("none of the trusted authorities has issued the certificate")]
     IssuerUnknown,
+    /// The authority of the issuer's name has another key than the certificate says.
+    #[error(
+        "the authority of the issuer's name has another key identifier than the certificate names: \
+         it was issued with an older or newer key of that authority, or by a tool that writes a \
+         wrong one"
+    )]
+    IssuerKeyDiffers,
     /// Too many authorities share the issuer's name.
     #[error("too many authorities have the name of the certificate's issuer")]
     IssuerUnclear,
@@ -171,7 +178,8 @@ impl std::fmt::Display for NameForm {
 }
 
 impl CertificateFacts {
-    /// Reads the chain that a client showed, its own certificate first.
+    /// Reads the chain that a client showed, its own certificate first; also, which trusted
+    /// authority stands behind it.
     ///
     /// INVARIANT: the chain has been verified against the same authorities as are in `trusted`;
     /// this function finds the issuer, it does not verify a chain.
@@ -181,7 +189,7 @@ impl CertificateFacts {
     pub fn from_verified_chain(
         chain: &[CertificateDer<'_>],
         trusted: &TrustedIssuers,
-    ) -> Result<Self, CertificateError> {
+    ) -> Result<(Self, Anchor), CertificateError> {
         let (leaf, intermediates) = chain.split_first().ok_or(CertificateError::Missing)?;
         check_chain_size(leaf, intermediates)?;
         let certificate = parse(leaf)?;
@@ -191,17 +199,19 @@ impl CertificateFacts {
         let serial = serial(&certificate)?;
         let intermediates =
             intermediates.iter().map(|der| parse(der)).collect::<Result<Vec<_>, _>>()?;
-        Ok(Self {
+        let Vouched { issuer, anchor } = trusted.issuer_of(&certificate, &intermediates)?;
+        let facts = Self {
             cn,
             fingerprint: pki::sha256_hex(leaf).into(),
-            issuer: trusted.issuer_of(&certificate, &intermediates)?,
+            issuer,
             serial,
             not_after_unix_s: certificate.validity().not_after.timestamp(),
             spiffe: names.spiffe()?,
             dns_names: names.dns_names,
             uris: names.uris,
             organizational_units,
-        })
+        };
+        Ok((facts, anchor))
     }
 }
 

@@ -29,6 +29,19 @@ const SIGNATURE_CHECKS_MAX: u32 = 16;
 #[derive(Clone, Debug, Default)]
 pub struct TrustedIssuers(Vec<Authority>);
 
+/// The trusted authority that a chain ends at, by its key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Anchor(Arc<str>);
+
+/// Who vouches for a certificate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Vouched {
+    /// The fingerprint of the key that signed it.
+    pub(super) issuer: Arc<str>,
+    /// Where the chain ends.
+    pub(super) anchor: Anchor,
+}
+
 /// A public key that signs certificates, and the name it signs under.
 #[derive(Clone, Debug)]
 struct Authority {
@@ -71,7 +84,13 @@ impl TrustedIssuers {
         })
     }
 
-    /// The fingerprint of the key that signed `leaf`.
+    /// Whether an authority is still among these.
+    #[must_use]
+    pub fn trust(&self, anchor: &Anchor) -> bool {
+        self.0.iter().any(|authority| authority.fingerprint == anchor.0)
+    }
+
+    /// Who signed `leaf`, and which of these authorities stands behind that.
     ///
     /// The chain has been verified against these authorities, so an authority that is alone with
     /// its name needs no second check; where names are shared, signatures decide.
@@ -79,25 +98,27 @@ impl TrustedIssuers {
         &self,
         leaf: &X509Certificate<'_>,
         intermediates: &[X509Certificate<'_>],
-    ) -> Result<Arc<str>, CertificateError> {
+    ) -> Result<Vouched, CertificateError> {
         let intermediates: Vec<Intermediate<'_>> = intermediates
             .iter()
             .map(|certificate| {
                 Ok(Intermediate { authority: Authority::read(certificate)?, certificate })
             })
             .collect::<Result<_, CertificateError>>()?;
-        let mut candidates = self
+        let is_named = |authority: &&Authority| authority.subject == leaf.issuer().as_raw();
+        let candidates: Vec<_> = self
             .0
             .iter()
             .chain(intermediates.iter().map(|intermediate| &intermediate.authority))
-            .filter(|authority| authority.subject == leaf.issuer().as_raw());
-        let first = candidates.next().ok_or(CertificateError::IssuerUnknown)?;
-        if candidates.all(|other| other.fingerprint == first.fingerprint) {
-            return if first.may_have_issued(leaf) {
-                Ok(Arc::clone(&first.fingerprint))
-            } else {
-                Err(CertificateError::IssuerUnknown)
-            };
+            .filter(is_named)
+            .collect();
+        let first = candidates.first().ok_or(CertificateError::IssuerUnknown)?;
+        if !candidates.iter().any(|authority| authority.may_have_issued(leaf)) {
+            return Err(CertificateError::IssuerKeyDiffers);
+        }
+        let is_alone = candidates.iter().all(|other| other.fingerprint == first.fingerprint);
+        if is_alone && self.0.iter().any(|authority| is_named(&authority)) {
+            return Ok(first.vouching());
         }
         let mut checks_left = SIGNATURE_CHECKS_MAX;
         self.vouched_issuer(leaf, &intermediates, intermediates.len(), &mut checks_left)?
@@ -112,18 +133,19 @@ impl TrustedIssuers {
         intermediates: &[Intermediate<'_>],
         depth: usize,
         checks_left: &mut u32,
-    ) -> Result<Option<Arc<str>>, CertificateError> {
+    ) -> Result<Option<Vouched>, CertificateError> {
         for authority in &self.0 {
             if authority.signed(certificate, checks_left)? {
-                return Ok(Some(Arc::clone(&authority.fingerprint)));
+                return Ok(Some(authority.vouching()));
             }
         }
         let Some(depth) = depth.checked_sub(1) else { return Ok(None) };
         for Intermediate { authority, certificate: own } in intermediates {
             if authority.signed(certificate, checks_left)?
-                && self.vouched_issuer(own, intermediates, depth, checks_left)?.is_some()
+                && let Some(above) = self.vouched_issuer(own, intermediates, depth, checks_left)?
             {
-                return Ok(Some(Arc::clone(&authority.fingerprint)));
+                let issuer = Arc::clone(&authority.fingerprint);
+                return Ok(Some(Vouched { issuer, anchor: above.anchor }));
             }
         }
         Ok(None)
@@ -146,6 +168,12 @@ impl Authority {
             key: spki.subject_public_key.data.to_vec(),
             fingerprint: pki::sha256_hex(spki.raw).into(),
         })
+    }
+
+    /// What this authority vouches for as a trusted one.
+    fn vouching(&self) -> Vouched {
+        let issuer = Arc::clone(&self.fingerprint);
+        Vouched { anchor: Anchor(Arc::clone(&issuer)), issuer }
     }
 
     /// Whether names and key identifiers allow that this authority issued `certificate`.

@@ -4,6 +4,7 @@
 //! proxy that has verified one, or from nobody. No byte that the client writes in CONNECT makes
 //! one.
 
+mod account;
 mod binding;
 pub mod certificate;
 mod issuer;
@@ -11,9 +12,10 @@ mod issuer;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+pub use account::Account;
 pub use binding::{Binding, BindingError};
 pub use certificate::{CertificateError, CertificateFacts};
-pub use issuer::TrustedIssuers;
+pub use issuer::{Anchor, TrustedIssuers};
 
 use crate::mqtt::ReasonCode;
 use crate::pki;
@@ -181,7 +183,9 @@ pub fn fuzz_client_certificate(data: &[u8]) {
     let Ok(trusted) = TrustedIssuers::new(std::slice::from_ref(&der)) else { return };
     let bindings = [Binding::Exact, Binding::Prefix("-".into()), Binding::Unbound];
     for chain in [vec![der.clone()], vec![der.clone(), der.clone()]] {
-        let Ok(facts) = CertificateFacts::from_verified_chain(&chain, &trusted) else { continue };
+        let Ok((facts, _)) = CertificateFacts::from_verified_chain(&chain, &trusted) else {
+            continue;
+        };
         for source in [Source::CertificateCn, Source::CertificateSanDns, Source::CertificateSanUri]
         {
             let settings =

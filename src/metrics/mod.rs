@@ -76,6 +76,8 @@ pub struct Metrics {
     pub audit_lost: Counter,
     /// Writes of the audit log that failed.
     pub audit_write_failures: Counter,
+    /// 1 while the audit log cannot be written.
+    pub audit_failing: Gauge,
     /// Reloads of the policies.
     pub policy_reloads: ByOutcome,
     /// Reloads of the configuration.
@@ -141,6 +143,7 @@ impl Metrics {
                 "audit_write_failures",
                 "Writes of the audit log that failed",
             ),
+            audit_failing: register(r, "audit_failing", "1 while the audit log cannot be written"),
             policy_reloads: ByOutcome::register(r, "policy_reloads", "Reloads of the policies"),
             config_reloads: ByOutcome::register(
                 r,

@@ -223,7 +223,7 @@ impl std::fmt::Display for TopicFilter {
     }
 }
 
-/// The name of a share group: not empty, without `/`, `+`, `#`.
+/// The name of a share group: not empty, without `/`, `+`, `#` and control characters.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ShareName(Arc<str>);
 
@@ -258,6 +258,7 @@ impl SubscriptionFilter {
             |what| Violation::because(ReasonCode::TopicFilterInvalid, "MQTT-4.8.2-2", what);
         let (name, filter) =
             shared.split_once('/').ok_or_else(|| invalid("a shared subscription has no filter"))?;
+        check_no_control(name, "a share group holds a control character")?;
         if name.is_empty() {
             return Err(Violation::because(
                 ReasonCode::TopicFilterInvalid,

@@ -13,7 +13,7 @@ pub const FILE_BYTES_MAX: u64 = 1024 * 1024;
 #[derive(Debug, thiserror::Error)]
 pub enum FileError {
     /// The operating system refuses.
-    #[error("{}: cannot {action}: {source}", path.display())]
+    #[error("{}: cannot {action}: {source}{}", path.display(), remedy(action, source))]
     Io {
         /// The file.
         path: PathBuf,
@@ -49,6 +49,20 @@ pub enum FileError {
     },
 }
 
+/// What to do about it, where that is clear.
+fn remedy(action: &str, error: &io::Error) -> &'static str {
+    match (action, error.kind()) {
+        (OPEN, io::ErrorKind::NotFound) => {
+            "; check the path, or make one with: portcullis ca init, portcullis cert issue"
+        }
+        (_, io::ErrorKind::NotFound) => "; make its folder first",
+        (_, io::ErrorKind::PermissionDenied) => "; let this user do so, or choose another path",
+        _ => "",
+    }
+}
+
+const OPEN: &str = "open it";
+
 impl FileError {
     fn io(path: &Path, action: &'static str, source: io::Error) -> Self {
         Self::Io { path: path.to_owned(), action, source }
@@ -60,7 +74,7 @@ impl FileError {
 /// # Errors
 /// When it cannot be read or is larger than [`FILE_BYTES_MAX`].
 pub fn read(path: &Path) -> Result<Vec<u8>, FileError> {
-    let file = File::open(path).map_err(|error| FileError::io(path, "open it", error))?;
+    let file = File::open(path).map_err(|error| FileError::io(path, OPEN, error))?;
     read_bounded(path, file)
 }
 
@@ -69,7 +83,7 @@ pub fn read(path: &Path) -> Result<Vec<u8>, FileError> {
 /// # Errors
 /// As [`read`], and when group or others have any permission for it.
 pub fn read_key(path: &Path) -> Result<Vec<u8>, FileError> {
-    let file = File::open(path).map_err(|error| FileError::io(path, "open it", error))?;
+    let file = File::open(path).map_err(|error| FileError::io(path, OPEN, error))?;
     // The mode of what was opened, not of what the path means a moment later.
     let metadata = file.metadata().map_err(|error| FileError::io(path, "examine it", error))?;
     let mode = metadata.permissions().mode() & 0o7777;

@@ -13,7 +13,7 @@ mod route;
 mod shared;
 
 pub use mailbox::{Budget, Mailbox, Posted, Signal, Wakes};
-pub use retained::{Cursor, RetainedFull, Settings as RetainedSettings};
+pub use retained::{Cursor, Keeper, RetainedFull, Settings as RetainedSettings};
 pub use route::RouteCache;
 
 use std::sync::Arc;
@@ -54,6 +54,8 @@ pub struct Standing {
     pub identity: Arc<Identity>,
     /// The facts of the connection.
     pub facts: Arc<SessionFacts>,
+    /// For whom its retained messages count, as the profile of the connection says.
+    pub keeper: Arc<Keeper>,
 }
 
 impl Peer {
@@ -86,6 +88,31 @@ impl Peer {
     }
 }
 
+/// Who publishes a message.
+#[derive(Clone, Copy, Debug)]
+pub enum Publisher<'a> {
+    /// A session, on its connection.
+    Session(&'a Arc<Peer>),
+    /// Somebody who left a will.
+    Gone(&'a Standing),
+}
+
+impl Publisher<'_> {
+    fn peer(&self) -> Option<&Arc<Peer>> {
+        match self {
+            Self::Session(peer) => Some(peer),
+            Self::Gone(_) => None,
+        }
+    }
+
+    fn keeper(&self) -> Arc<Keeper> {
+        match self {
+            Self::Session(peer) => Arc::clone(&peer.standing.lock().keeper),
+            Self::Gone(standing) => Arc::clone(&standing.keeper),
+        }
+    }
+}
+
 /// How many members of a share group are tried for one message, when sessions end meanwhile.
 const CHOICES_MAX: usize = 4;
 
@@ -94,8 +121,8 @@ const CHOICES_MAX: usize = 4;
 pub enum Unrouted {
     /// The permit is of an older policy epoch: authorise the message again.
     Stale(Box<Message>),
-    /// The message is to be retained and the store is full.
-    RetainedFull,
+    /// The message is to be retained and there is no room for it.
+    RetainedFull(RetainedFull),
 }
 
 /// What routing a message did.
@@ -182,14 +209,14 @@ impl Router {
 
     /// Routes a message to every matching subscription, and retains it where it says so.
     ///
-    /// `from` is the publisher's own session, for the no-local option; `routes` its cache.
+    /// `routes` is the publisher's cache.
     ///
     /// # Errors
     /// [`Unrouted`]; nothing was delivered then.
     pub fn publish(
         &self,
         message: Permitted<Message>,
-        from: Option<&Arc<Peer>>,
+        publisher: Publisher<'_>,
         routes: &mut RouteCache,
         wakes: &mut Wakes,
         judge: Judge<'_>,
@@ -199,10 +226,11 @@ impl Router {
         }
         let message = Arc::new(message.into_inner());
         if message.retain {
-            let set = self.retained.write().set(Arc::clone(&message));
-            set.map_err(|RetainedFull| Unrouted::RetainedFull)?;
+            let keeper = publisher.keeper();
+            let set = self.retained.write().set(Arc::clone(&message), &keeper);
+            set.map_err(Unrouted::RetainedFull)?;
         }
-        let route = routes.route(self, &message.topic, from);
+        let route = routes.route(self, &message.topic, publisher.peer());
         Ok(Self::deliver(&message, &route, wakes, judge))
     }
 

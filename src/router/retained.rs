@@ -5,22 +5,32 @@
 //! mismatch tells the next key at which a match can begin.
 
 use std::cmp::Ordering;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Instant;
 
+use crate::identity::Account;
 use crate::mqtt::TopicFilter;
 use crate::mqtt::topic::Level;
 use crate::session::Message;
 
-/// Bounds of the store.
+/// Bounds of the store, or of what one account keeps in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
     /// Retained messages.
     pub messages_max: u32,
     /// Bytes of them all: topics, payloads and properties.
     pub bytes_max: u64,
+}
+
+/// Who keeps a retained message: whoever set it last.
+#[derive(Clone, Debug)]
+pub struct Keeper {
+    /// Whose messages are counted together.
+    pub account: Arc<Account>,
+    /// How much that may be.
+    pub bounds: Settings,
 }
 
 /// A topic in the order of the store.
@@ -47,14 +57,37 @@ impl PartialOrd for Key {
 /// The retained messages of a broker.
 #[derive(Debug)]
 pub(super) struct Retained {
-    messages: BTreeMap<Key, Arc<Message>>,
+    messages: BTreeMap<Key, Kept>,
     bytes: u64,
+    // INVARIANT: the sums over the messages of each account; no entry without a message.
+    held: HashMap<Arc<Account>, Held, ahash::RandomState>,
     settings: Settings,
 }
 
-/// The store is full: the message was not retained.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RetainedFull;
+#[derive(Debug)]
+struct Kept {
+    message: Arc<Message>,
+    /// The key of `held`: one for all messages of an account.
+    account: Arc<Account>,
+}
+
+/// What one account has in the store.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Held {
+    messages: u32,
+    bytes: u64,
+}
+
+/// Why a message was not retained.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RetainedFull {
+    /// The store is full.
+    #[error("no room for another retained message")]
+    Store,
+    /// The account keeps as much as it may.
+    #[error("the client's principal has as many retained messages as its profile allows")]
+    Account,
+}
 
 /// Where a walk through the store stands. It goes on wherever it was, whatever has changed.
 #[derive(Clone, Debug, Default)]
@@ -94,7 +127,7 @@ impl Cursor {
 
 impl Retained {
     pub(super) fn new(settings: Settings) -> Self {
-        Self { messages: BTreeMap::new(), bytes: 0, settings }
+        Self { messages: BTreeMap::new(), bytes: 0, held: HashMap::default(), settings }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -106,24 +139,54 @@ impl Retained {
     }
 
     /// Stores a message as its topic's last, or clears the topic when its payload is empty
-    /// [MQTT-3.3.1-6].
-    pub(super) fn set(&mut self, message: Arc<Message>) -> Result<(), RetainedFull> {
+    /// [MQTT-3.3.1-6]. It counts for its keeper from now on.
+    pub(super) fn set(
+        &mut self,
+        message: Arc<Message>,
+        keeper: &Keeper,
+    ) -> Result<(), RetainedFull> {
         let key = Key(message.topic.as_str().into());
-        let old = self.messages.get(&key).map_or(0, |old| old.bytes());
         if message.payload.is_empty() {
-            self.bytes -= old;
-            self.messages.remove(&key);
+            self.remove(&key);
             return Ok(());
         }
-        let bytes = self.bytes - old + message.bytes();
-        let is_new = old == 0 && !self.messages.contains_key(&key);
-        let full = is_new && self.messages.len() >= self.settings.messages_max as usize;
-        if full || bytes > self.settings.bytes_max {
-            return Err(RetainedFull);
+        let old = self.messages.get(&key);
+        let freed = old.map_or(Held::default(), |old| Held::of(&old.message));
+        let is_own = old.is_some_and(|old| old.account == keeper.account);
+        let all = Held {
+            messages: u32::try_from(self.messages.len()).unwrap_or(u32::MAX),
+            bytes: self.bytes,
+        };
+        let held = self.held.get(&keeper.account).copied().unwrap_or_default();
+        let added = Held::of(&message);
+        if !all.less(freed).fits(added, &self.settings) {
+            return Err(RetainedFull::Store);
         }
-        self.bytes = bytes;
-        self.messages.insert(key, message);
+        if !held.less(if is_own { freed } else { Held::default() }).fits(added, &keeper.bounds) {
+            return Err(RetainedFull::Account);
+        }
+        self.remove(&key);
+        self.bytes += added.bytes;
+        let account = match self.held.get_key_value(&keeper.account) {
+            Some((account, _)) => Arc::clone(account),
+            None => Arc::clone(&keeper.account),
+        };
+        let held = self.held.entry(Arc::clone(&account)).or_default();
+        held.messages += 1;
+        held.bytes += added.bytes;
+        self.messages.insert(key, Kept { message, account });
         Ok(())
+    }
+
+    fn remove(&mut self, key: &Key) {
+        let Some(Kept { message, account }) = self.messages.remove(key) else { return };
+        self.bytes -= message.bytes();
+        if let Some(held) = self.held.get_mut(&account) {
+            *held = held.less(Held::of(&message));
+            if held.messages == 0 {
+                self.held.remove(&account);
+            }
+        }
     }
 
     /// The next matches of a filter after the cursor, at most `count_max`; the cursor moves on.
@@ -144,7 +207,8 @@ impl Retained {
             if cursor.is_at_end() || found.len() >= count_max {
                 break;
             }
-            let Some((key, message)) = self.messages.range(cursor.ahead()).next() else {
+            let Some((key, Kept { message, .. })) = self.messages.range(cursor.ahead()).next()
+            else {
                 cursor.0 = Place::End;
                 break;
             };
@@ -171,7 +235,7 @@ impl Retained {
         let page = self.messages.range(cursor.ahead()).take(count_max);
         let mut place = Place::Start;
         let mut expired = Vec::new();
-        for (key, message) in page {
+        for (key, Kept { message, .. }) in page {
             place = Place::After(key.clone());
             if message.has_expired(now) {
                 expired.push(key.clone());
@@ -179,11 +243,27 @@ impl Retained {
         }
         cursor.0 = place;
         for key in &expired {
-            if let Some(message) = self.messages.remove(key) {
-                self.bytes -= message.bytes();
-            }
+            self.remove(key);
         }
         expired.len()
+    }
+}
+
+impl Held {
+    fn of(message: &Message) -> Self {
+        Self { messages: 1, bytes: message.bytes() }
+    }
+
+    fn less(self, other: Self) -> Self {
+        Self {
+            messages: self.messages.saturating_sub(other.messages),
+            bytes: self.bytes.saturating_sub(other.bytes),
+        }
+    }
+
+    fn fits(self, added: Self, bounds: &Settings) -> bool {
+        self.messages.saturating_add(added.messages) <= bounds.messages_max
+            && self.bytes.saturating_add(added.bytes) <= bounds.bytes_max
     }
 }
 
@@ -274,6 +354,7 @@ fn past(fitted: &str, level: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::identity::PrincipalKind;
     use crate::mqtt::TopicName;
     use crate::mqtt::packet::{PublishProperties, Qos};
     use crate::session::MessageId;
@@ -281,9 +362,19 @@ mod tests {
     fn store(topics: &[&str]) -> Retained {
         let mut store = Retained::new(Settings { messages_max: 1000, bytes_max: 1 << 20 });
         for topic in topics {
-            store.set(message(topic, b"x")).unwrap();
+            put(&mut store, message(topic, b"x")).unwrap();
         }
         store
+    }
+
+    fn keeper(name: &str, messages_max: u32, bytes_max: u64) -> Keeper {
+        let account = Account { kind: PrincipalKind::Device, name: name.into() };
+        Keeper { account: Arc::new(account), bounds: Settings { messages_max, bytes_max } }
+    }
+
+    /// By somebody whose share is everything.
+    fn put(store: &mut Retained, message: Arc<Message>) -> Result<(), RetainedFull> {
+        store.set(message, &keeper("everybody", u32::MAX, u64::MAX))
     }
 
     fn message(topic: &str, payload: &[u8]) -> Arc<Message> {
@@ -367,14 +458,55 @@ mod tests {
     fn an_empty_payload_clears_and_bounds_hold() {
         let mut store = store(&["a", "b"]);
         assert_eq!(store.len(), 2);
-        store.set(message("a", b"")).unwrap();
+        put(&mut store, message("a", b"")).unwrap();
         assert_eq!((store.len(), store.bytes()), (1, 2));
         store.settings.messages_max = 1;
-        assert_eq!(store.set(message("c", b"x")), Err(RetainedFull));
-        assert!(store.set(message("b", b"yy")).is_ok(), "a topic that is there may change");
+        assert_eq!(put(&mut store, message("c", b"x")), Err(RetainedFull::Store));
+        assert!(put(&mut store, message("b", b"yy")).is_ok(), "a topic that is there may change");
         store.settings.bytes_max = 4;
-        assert_eq!(store.set(message("b", b"12345")), Err(RetainedFull));
+        assert_eq!(put(&mut store, message("b", b"12345")), Err(RetainedFull::Store));
         assert_eq!(store.bytes(), 3);
+    }
+
+    /// Threat: memory after authentication.
+    #[test]
+    fn one_account_has_its_share_and_leaves_the_rest_to_others() {
+        let mut store = Retained::new(Settings { messages_max: 10, bytes_max: 1000 });
+        let (greedy, other) = (keeper("greedy", 3, 100), keeper("other", 3, 100));
+        for topic in ["a", "b", "c"] {
+            store.set(message(topic, b"x"), &greedy).unwrap();
+        }
+        let full = Err(RetainedFull::Account);
+        assert_eq!(store.set(message("d", b"x"), &greedy), full);
+        assert_eq!(store.set(message("d", b"x"), &other), Ok(()));
+        // Its own may change, within its bytes; another's would be one more.
+        assert_eq!(store.set(message("a", b"yy"), &greedy), Ok(()));
+        assert_eq!(store.set(message("a", &[0; 100]), &greedy), full);
+        assert_eq!(store.set(message("d", b"y"), &greedy), full);
+        // What somebody else replaces is theirs from then on.
+        store.set(message("a", b"x"), &other).unwrap();
+        store.set(message("d", b"x"), &greedy).unwrap();
+        assert_eq!(store.held[&greedy.account], Held { messages: 3, bytes: 6 });
+        assert_eq!(store.held[&other.account], Held { messages: 1, bytes: 2 });
+        // Whoever clears a topic gives its keeper room.
+        store.set(message("d", b""), &other).unwrap();
+        store.set(message("e", b"x"), &greedy).unwrap();
+        for topic in ["a", "b", "c", "e"] {
+            store.set(message(topic, b""), &other).unwrap();
+        }
+        assert_eq!((store.held.len(), store.bytes()), (0, 0));
+    }
+
+    #[test]
+    fn what_expires_is_given_back_to_its_keeper() {
+        let now = Instant::now();
+        let mut store = Retained::new(Settings { messages_max: 10, bytes_max: 1000 });
+        let keeper = keeper("keeper", 1, 100);
+        store.set(expiring("a", b"x", Some(1), now), &keeper).unwrap();
+        assert_eq!(store.set(message("b", b"x"), &keeper), Err(RetainedFull::Account));
+        let later = now + std::time::Duration::from_secs(10);
+        store.expire(&mut Cursor::default(), 9, later);
+        assert_eq!(store.set(message("b", b"x"), &keeper), Ok(()));
     }
 
     fn names(page: &[Arc<Message>]) -> Vec<&str> {
@@ -389,18 +521,18 @@ mod tests {
         let mut cursor = Cursor::default();
         assert_eq!(names(&store.page(&filter, &mut cursor, 2, now)), ["a/b", "a/d"]);
         // The last one delivered goes, one comes behind it and one before; another changes.
-        store.set(message("a/d", b"")).unwrap();
-        store.set(message("a/c", b"x")).unwrap();
-        store.set(message("a/e", b"x")).unwrap();
-        store.set(message("a/f", b"new")).unwrap();
+        put(&mut store, message("a/d", b"")).unwrap();
+        put(&mut store, message("a/c", b"x")).unwrap();
+        put(&mut store, message("a/e", b"x")).unwrap();
+        put(&mut store, message("a/f", b"new")).unwrap();
         let page = store.page(&filter, &mut cursor, 2, now);
         assert_eq!(names(&page), ["a/e", "a/f"]);
         assert_eq!(&*page[1].payload, b"new");
-        store.set(message("a/h", b"")).unwrap();
+        put(&mut store, message("a/h", b"")).unwrap();
         assert!(!cursor.is_at_end());
         assert_eq!(names(&store.page(&filter, &mut cursor, 2, now)), [""; 0]);
         assert!(cursor.is_at_end());
-        store.set(message("a/z", b"x")).unwrap();
+        put(&mut store, message("a/z", b"x")).unwrap();
         assert_eq!(names(&store.page(&filter, &mut cursor, 2, now)), [""; 0], "the end is the end");
     }
 
@@ -410,9 +542,9 @@ mod tests {
         let topics: Vec<_> = (0..2000).map(|number| format!("{number:04}/y")).collect();
         let mut store = Retained::new(Settings { messages_max: 3000, bytes_max: 1 << 20 });
         for topic in &topics {
-            store.set(message(topic, b"x")).unwrap();
+            put(&mut store, message(topic, b"x")).unwrap();
         }
-        store.set(message("1999/x", b"x")).unwrap();
+        put(&mut store, message("1999/x", b"x")).unwrap();
         let filter = TopicFilter::parse("+/x").unwrap();
         let mut cursor = Cursor::default();
         let mut pages = 0;
@@ -431,7 +563,7 @@ mod tests {
         let mut store = Retained::new(Settings { messages_max: 1000, bytes_max: 1 << 20 });
         for number in 0..10 {
             let life_s = (number % 3 != 0).then_some(number);
-            store.set(expiring(&format!("a/{number}"), b"x", life_s, now)).unwrap();
+            put(&mut store, expiring(&format!("a/{number}"), b"x", life_s, now)).unwrap();
         }
         let filter = TopicFilter::parse("#").unwrap();
         let left = ["a/0", "a/3", "a/6", "a/9"];
@@ -450,9 +582,9 @@ mod tests {
     fn a_message_that_expires_leaves_room_for_its_topic() {
         let now = Instant::now();
         let mut store = Retained::new(Settings { messages_max: 1, bytes_max: 1 << 20 });
-        store.set(expiring("a", b"x", Some(1), now)).unwrap();
-        assert_eq!(store.set(message("b", b"x")), Err(RetainedFull));
-        store.set(expiring("a", b"x", None, now)).unwrap();
+        put(&mut store, expiring("a", b"x", Some(1), now)).unwrap();
+        assert_eq!(put(&mut store, message("b", b"x")), Err(RetainedFull::Store));
+        put(&mut store, expiring("a", b"x", None, now)).unwrap();
         let later = now + std::time::Duration::from_secs(10);
         assert_eq!(store.expire(&mut Cursor::default(), 9, later), 0, "the new one stays");
     }

@@ -1,5 +1,7 @@
 //! A listener: where connections come from, and what is demanded of them.
 
+use std::fmt;
+use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -37,6 +39,40 @@ pub enum Endpoint {
     Tcp(SocketAddr),
     /// A Unix socket; created with mode 0600.
     Unix(PathBuf),
+}
+
+impl Endpoint {
+    /// The key within `[listener.NAME]`.
+    #[must_use]
+    pub const fn key(&self) -> &'static str {
+        match self {
+            Self::Tcp(_) => "address",
+            Self::Unix(_) => "unix",
+        }
+    }
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix(path) => path.display().fmt(f),
+        }
+    }
+}
+
+/// What to do where the system lets nobody listen, as the end of a message.
+#[must_use]
+pub fn remedy(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => "; choose another, or end what listens there",
+        io::ErrorKind::AddrNotAvailable => "; name an address of this machine",
+        io::ErrorKind::PermissionDenied => {
+            "; choose a port from 1024 on or a folder of this user, or give it the right"
+        }
+        io::ErrorKind::NotFound => "; make its folder first",
+        _ => "",
+    }
 }
 
 /// TLS of a listener.

@@ -18,7 +18,7 @@ use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
@@ -27,9 +27,9 @@ use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout_at;
 use tracing::{info, warn};
 
-use self::handshake::{Admitted, Farewell, Refused, Unauthenticated};
+use self::handshake::{Admitted, Farewell, Refused, Unauthenticated, gate_of_first_byte};
 use self::listener::Endpoint;
-use self::tls_config::{TlsError, TlsSetup};
+use self::tls_config::{TlsProblem, TlsSetup};
 use self::transport::Socket;
 use crate::audit::{self, Event, Gate, Kind};
 use crate::broker::{Broker, Now};
@@ -50,13 +50,15 @@ const REFUSALS_RECORDED_PER_SECOND: u32 = 100;
 const PRINCIPALS_MAX: usize = 1_000_000;
 /// The pause after an accept that failed for want of descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// The longest pause, after several in a row: how much later than the want it ends.
+const ACCEPT_PAUSE_MAX: Duration = Duration::from_secs(1);
 
 /// Everything one listener's connections share.
 #[derive(Debug)]
 struct Gatehouse {
     settings: listener::Settings,
     mailbox: Arc<mailbox::Settings>,
-    tls: Option<ArcSwap<TlsSetup>>,
+    tls: Option<Arc<ArcSwap<TlsSetup>>>,
     admission: Admission,
     /// CPU for handshakes: held while one computes, never while it waits for its peer, so that
     /// a flood of them leaves the other workers to established sessions.
@@ -76,19 +78,24 @@ struct Gatehouse {
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
     /// Its TLS files.
-    #[error("listener `{listener}`: {error}")]
+    #[error("listener.{listener}.{error}")]
     Tls {
         /// The listener.
         listener: Arc<str>,
         /// What is wrong.
         #[source]
-        error: TlsError,
+        error: Box<TlsProblem>,
     },
     /// Its address.
-    #[error("listener `{listener}`: cannot listen at {endpoint}: {error}")]
+    #[error(
+        "listener.{listener}.{key}: cannot listen at {endpoint}: {error}{}",
+        listener::remedy(error)
+    )]
     Address {
         /// The listener.
         listener: Arc<str>,
+        /// The key within `[listener.NAME]`.
+        key: &'static str,
         /// The address or path.
         endpoint: String,
         /// What the system says.
@@ -120,7 +127,7 @@ impl TlsReload {
             let tls = named.and_then(|one| one.tls.as_ref()).unwrap_or(running);
             let setup = tls_config::server_config(tls).map_err(|error| BindError::Tls {
                 listener: Arc::clone(&gatehouse.settings.name),
-                error,
+                error: error.into(),
             })?;
             prepared.push((Arc::clone(gatehouse), Arc::new(setup)));
         }
@@ -166,17 +173,17 @@ impl Server {
         let mut listeners = Vec::with_capacity(settings.len());
         for settings in settings {
             let tls = settings.tls.as_ref().map(tls_config::server_config).transpose();
-            let tls = tls
-                .map_err(|error| BindError::Tls { listener: Arc::clone(&settings.name), error })?;
+            let tls = tls.map_err(|error| BindError::Tls {
+                listener: Arc::clone(&settings.name),
+                error: error.into(),
+            })?;
             for warning in tls.iter().flat_map(|setup| &setup.warnings) {
                 warn!(listener = %settings.name, "{warning}");
             }
             let bound = bind(&settings.endpoint).map_err(|error| BindError::Address {
                 listener: Arc::clone(&settings.name),
-                endpoint: match &settings.endpoint {
-                    Endpoint::Tcp(address) => address.to_string(),
-                    Endpoint::Unix(path) => path.display().to_string(),
-                },
+                key: settings.endpoint.key(),
+                endpoint: settings.endpoint.to_string(),
                 error,
             })?;
             let gatehouse = Gatehouse {
@@ -194,7 +201,7 @@ impl Server {
                 stranger_records: RecordLimit::per_second(REFUSALS_RECORDED_PER_SECOND),
                 broker: Arc::clone(broker),
                 settings,
-                tls: tls.map(ArcSwap::from_pointee),
+                tls: tls.map(|setup| Arc::new(ArcSwap::from_pointee(setup))),
             };
             listeners.push((Arc::new(gatehouse), bound));
         }
@@ -227,10 +234,10 @@ impl Server {
     pub async fn run(self, stop: watch::Receiver<bool>) {
         let mut tasks = tokio::task::JoinSet::new();
         for (gatehouse, bound) in self.listeners {
-            let mut stop = stop.clone();
+            let (mut stop, stopping) = (stop.clone(), stop.clone());
             tasks.spawn(async move {
                 tokio::select! {
-                    () = accept_all(&gatehouse, &bound) => {}
+                    () = accept_all(&gatehouse, &bound, &stopping) => {}
                     _ = stop.wait_for(|stop| *stop) => {}
                 }
                 if let Endpoint::Unix(path) = &gatehouse.settings.endpoint {
@@ -271,7 +278,8 @@ fn remove_stale_socket(path: &Path) -> io::Result<()> {
     if dead { std::fs::remove_file(path) } else { Ok(()) }
 }
 
-async fn accept_all(gatehouse: &Arc<Gatehouse>, bound: &Bound) {
+async fn accept_all(gatehouse: &Arc<Gatehouse>, bound: &Bound, stop: &watch::Receiver<bool>) {
+    let mut trouble = Trouble::default();
     loop {
         let accepted = match bound {
             Bound::Tcp(listener) => {
@@ -282,13 +290,55 @@ async fn accept_all(gatehouse: &Arc<Gatehouse>, bound: &Bound) {
             }
         };
         match accepted {
-            Ok((socket, peer)) => admit(gatehouse, socket, peer),
+            Ok((socket, peer)) => {
+                trouble.ends();
+                admit(gatehouse, socket, peer, stop.clone());
+            }
             Err(error) if is_about_one_connection(&error) => {}
             Err(error) => {
-                warn!(listener = %gatehouse.settings.name, %error, "cannot accept");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
+                if let Some(failures) = trouble.fails(Now::read().instant) {
+                    warn!(listener = %gatehouse.settings.name, failures, %error, "cannot accept");
+                }
+                tokio::time::sleep(trouble.pause()).await;
             }
         }
+    }
+}
+
+/// Accepts that fail, one after the other: for want of descriptors they would do so as often as
+/// they are tried.
+#[derive(Debug, Default)]
+struct Trouble {
+    in_a_row: u32,
+    told_at: Option<Instant>,
+    untold: u64,
+}
+
+impl Trouble {
+    /// One more failed; `Some`: how many since the last time this was said, which is to be said
+    /// now, once a second at most.
+    fn fails(&mut self, now: Instant) -> Option<u64> {
+        self.in_a_row = self.in_a_row.saturating_add(1);
+        self.untold += 1;
+        let waits = self
+            .told_at
+            .is_some_and(|at| now.saturating_duration_since(at) < Duration::from_secs(1));
+        if waits {
+            return None;
+        }
+        self.told_at = Some(now);
+        Some(std::mem::take(&mut self.untold))
+    }
+
+    /// One succeeded.
+    fn ends(&mut self) {
+        self.in_a_row = 0;
+    }
+
+    /// How long to wait before the next: twice as long each time.
+    fn pause(&self) -> Duration {
+        let doublings = self.in_a_row.saturating_sub(1).min(16);
+        ACCEPT_PAUSE.saturating_mul(1 << doublings).min(ACCEPT_PAUSE_MAX)
     }
 }
 
@@ -310,7 +360,12 @@ fn is_about_one_connection(error: &io::Error) -> bool {
 }
 
 /// The admission gate, before a task is spent on the connection.
-fn admit(gatehouse: &Arc<Gatehouse>, socket: Socket, peer: Option<SocketAddr>) {
+fn admit(
+    gatehouse: &Arc<Gatehouse>,
+    socket: Socket,
+    peer: Option<SocketAddr>,
+    stop: watch::Receiver<bool>,
+) {
     let now = Now::read();
     let settings = &gatehouse.settings;
     let client = audit::Subject::connection(&settings.name, peer);
@@ -333,10 +388,7 @@ fn admit(gatehouse: &Arc<Gatehouse>, socket: Socket, peer: Option<SocketAddr>) {
     };
     let slot = match slot {
         Ok(slot) => slot,
-        Err(refused) => {
-            let reason = ReasonCode::ConnectionRateExceeded;
-            return refuse(gatehouse, &Refused::by(Gate::Admission, reason, &refused), client);
-        }
+        Err(refused) => return refuse(gatehouse, &Refused::by_admission(&refused), client),
     };
     let admitted = Admitted { socket, address: peer, slot };
     let gatehouse = Arc::clone(gatehouse);
@@ -344,7 +396,7 @@ fn admit(gatehouse: &Arc<Gatehouse>, socket: Socket, peer: Option<SocketAddr>) {
     tokio::spawn(async move {
         // The handshake's future is large and short-lived, the connection's small and long-lived:
         // so the one is boxed and gone before the other begins.
-        let connected = Box::pin(climb_in_time(admitted, gatehouse, client, now)).await;
+        let connected = Box::pin(climb_in_time(admitted, gatehouse, client, now, stop)).await;
         if let Some(connected) = connected {
             connected.serve().await;
         }
@@ -352,26 +404,36 @@ fn admit(gatehouse: &Arc<Gatehouse>, socket: Socket, peer: Option<SocketAddr>) {
     });
 }
 
-/// All rungs, within the deadline from accept to CONNACK.
+/// All rungs, within the deadline from accept to CONNACK, and before the broker stops: nobody waits
+/// for somebody who may say nothing.
 async fn climb_in_time(
     admitted: Admitted,
     gatehouse: Arc<Gatehouse>,
     client: audit::Subject,
     now: Now,
+    mut stop: watch::Receiver<bool>,
 ) -> Option<Box<connection::Connected>> {
     let deadline = now.instant + gatehouse.settings.admission.connect_deadline;
     let progress = Mutex::new((Gate::Proxy, client));
-    let climbed = timeout_at(deadline.into(), climb(admitted, &gatehouse, &progress)).await;
+    let climbing = timeout_at(deadline.into(), climb(admitted, &gatehouse, &progress));
+    let climbed = tokio::select! {
+        biased;
+        climbed = climbing => {
+            climbed.map_err(|_| (ReasonCode::UnspecifiedError, "not through before the deadline"))
+        }
+        _ = stop.wait_for(|stop| *stop) => {
+            Err((ReasonCode::ServerShuttingDown, "the broker is shutting down"))
+        }
+    };
     let (refused, client, farewell) = match climbed {
         Ok(Ok(connected)) => {
             gatehouse.broker.metrics.connections_accepted.inc();
             return Some(connected);
         }
         Ok(Err(refused)) => refused,
-        Err(_) => {
+        Err((reason, why)) => {
             let (gate, client) = progress.into_inner();
-            let why = "not through before the deadline";
-            (Refused::by(gate, ReasonCode::UnspecifiedError, &why), client, None)
+            (Refused::by(gate, reason, &why), client, None)
         }
     };
     refuse(&gatehouse, &refused, client);
@@ -391,11 +453,9 @@ async fn climb(
 ) -> Result<Box<connection::Connected>, (Refused, audit::Subject, Option<Farewell>)> {
     let known = || progress.lock().1.clone();
     let settings = &gatehouse.settings;
-    let first = match (&settings.proxy_protocol, &settings.tls, &settings.websocket) {
-        (Some(_), ..) => Gate::Proxy,
-        (None, Some(_), _) => Gate::Tls,
-        (None, None, Some(_)) => Gate::WebSocket,
-        (None, None, None) => Gate::Connect,
+    let first = match settings.proxy_protocol {
+        Some(_) => Gate::Proxy,
+        None => gate_of_first_byte(settings),
     };
     progress.lock().0 = first;
     let encrypted = match admitted.encrypt(gatehouse).await {
@@ -418,8 +478,11 @@ async fn climb(
 
 /// Counts and records a connection that got no session.
 fn refuse(gatehouse: &Gatehouse, refused: &Refused, client: audit::Subject) {
-    let Refused { gate, reason, why } = refused;
+    let Refused { gate, reason, why, statement } = refused;
     gatehouse.broker.metrics.connections_refused.of(*gate).inc();
+    if statement.is_some() {
+        gatehouse.broker.metrics.violations.inc();
+    }
     // Who has an identity is limited by its rate; who has none may come from anywhere.
     let limit = match gate {
         Gate::Admission => Some(&gatehouse.admission_records),
@@ -428,6 +491,38 @@ fn refuse(gatehouse: &Gatehouse, refused: &Refused, client: audit::Subject) {
     if limit.is_some_and(|limit| !limit.may_record(Now::read().instant)) {
         return gatehouse.broker.audit.leave_out();
     }
-    let kind = Kind::ConnectionRefused { gate: *gate, reason: *reason, why: why.clone().into() };
+    let kind = Kind::ConnectionRefused {
+        gate: *gate,
+        reason: *reason,
+        why: why.clone().into(),
+        statement: *statement,
+    };
     gatehouse.broker.audit.record(Event::about(&Arc::new(client), kind));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn accepts_that_fail_are_told_once_a_second_and_tried_less_and_less_often() {
+        let mut trouble = Trouble::default();
+        let began = Instant::now();
+        let at = |millis| began + Duration::from_millis(millis);
+        assert_eq!(trouble.fails(at(0)), Some(1));
+        assert_eq!(trouble.pause(), ACCEPT_PAUSE);
+        assert_eq!(trouble.fails(at(50)), None);
+        assert_eq!(trouble.pause(), 2 * ACCEPT_PAUSE);
+        assert_eq!(trouble.fails(at(999)), None);
+        assert_eq!(trouble.fails(at(1000)), Some(3));
+        for _ in 0..100 {
+            assert_eq!(trouble.fails(at(1001)), None);
+        }
+        assert_eq!(trouble.pause(), ACCEPT_PAUSE_MAX);
+        trouble.ends();
+        // One that succeeds between two failures does not make them louder.
+        assert_eq!(trouble.fails(at(1002)), None);
+        assert_eq!(trouble.pause(), ACCEPT_PAUSE);
+        assert_eq!(trouble.fails(at(2001)), Some(102));
+    }
 }

@@ -23,6 +23,12 @@ const V2_FIXED_BYTES: usize = 16;
 /// Of the SSL TLV: the client's flags and the verification result, before the TLVs inside it.
 const SSL_FIXED_BYTES: usize = 5;
 
+/// `PP2_CLIENT_SSL`: the client connected to the proxy over TLS.
+const CLIENT_SSL: u8 = 0x01;
+/// `PP2_CLIENT_CERT_CONN` or `PP2_CLIENT_CERT_SESS`: it showed a certificate, on this connection or on
+/// the one whose TLS session it resumed.
+const CLIENT_CERTIFICATE: u8 = 0x02 | 0x04;
+
 /// What a header announces.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Announced {
@@ -198,10 +204,12 @@ fn common_name(header: &v2::Header<'_>) -> Result<Option<String>, ProxyRefusal> 
         let Some((fixed, inner)) = tlv.value.split_first_chunk::<SSL_FIXED_BYTES>() else {
             return Err(ProxyRefusal::Malformed);
         };
-        let [_client, verify @ ..] = *fixed;
+        let [client, verify @ ..] = *fixed;
+        let proven =
+            client & CLIENT_SSL != 0 && client & CLIENT_CERTIFICATE != 0 && verify == [0; 4];
         for inner in v2::TypeLengthValues::from(inner) {
             let inner = inner.map_err(|_| ProxyRefusal::Malformed)?;
-            if inner.kind != u8::from(v2::Type::SSLCommonName) || verify != [0; 4] {
+            if inner.kind != u8::from(v2::Type::SSLCommonName) || !proven {
                 continue;
             }
             let name = std::str::from_utf8(&inner.value).map_err(|_| ProxyRefusal::Malformed)?;

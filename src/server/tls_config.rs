@@ -9,7 +9,9 @@ mod error;
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Instant;
 
+use arc_swap::ArcSwap;
 use rustls::crypto::CryptoProvider;
 use rustls::crypto::aws_lc_rs::{self, cipher_suite, kx_group};
 use rustls::pki_types::pem::PemObject as _;
@@ -20,10 +22,10 @@ use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{ServerConfig, SupportedCipherSuite, version};
 use x509_parser::certificate::X509Certificate;
 
-pub use error::{TlsError, TlsWarning};
+pub use error::{TlsError, TlsProblem, TlsWarning};
 
 use super::listener;
-use crate::identity::{CertificateError, TrustedIssuers, certificate};
+use crate::identity::{Anchor, CertificateError, TrustedIssuers, certificate};
 use crate::pki::files;
 use client_verifier::ClientVerifier;
 
@@ -47,45 +49,76 @@ pub struct TlsSetup {
     pub warnings: Vec<TlsWarning>,
 }
 
+/// How long a client's certificate is good for: to its end, and as long as the listener has the
+/// authority that its chain ends at.
+#[derive(Clone, Debug)]
+pub(super) struct Trust {
+    anchor: Anchor,
+    tls: Arc<ArcSwap<TlsSetup>>,
+    /// When the certificate ends.
+    pub(super) ends_at: Option<Instant>,
+}
+
+impl Trust {
+    pub(super) fn new(anchor: Anchor, tls: &Arc<ArcSwap<TlsSetup>>) -> Self {
+        Self { anchor, tls: Arc::clone(tls), ends_at: None }
+    }
+
+    /// Why the certificate is not trusted any more.
+    pub(super) const WITHDRAWN: &'static str =
+        "the authority behind the client's certificate is not trusted any more";
+
+    /// False once the TLS files in force do not have the authority.
+    pub(super) fn stands(&self) -> bool {
+        self.tls.load().trusted_issuers.trust(&self.anchor)
+    }
+}
+
 /// Sets up TLS as a listener is told to.
 ///
 /// TLS 1.3 only, unless `tls_1_2`; with `client_ca` a client has to show a certificate.
 ///
 /// # Errors
 /// When a file is missing, unfit, open to others, or out of date.
-pub fn server_config(tls: &listener::Tls) -> Result<TlsSetup, TlsError> {
+pub fn server_config(tls: &listener::Tls) -> Result<TlsSetup, TlsProblem> {
     server_config_at(tls, UnixTime::now())
 }
 
-fn server_config_at(tls: &listener::Tls, now: UnixTime) -> Result<TlsSetup, TlsError> {
+fn server_config_at(tls: &listener::Tls, now: UnixTime) -> Result<TlsSetup, TlsProblem> {
     let now_unix_s = unix_seconds(now);
     let provider = Arc::new(provider(tls.tls_1_2));
     let mut warnings = Vec::new();
 
-    let chain = certificates(&tls.certificate)?;
-    let not_after = check_server_certificate(&tls.certificate, &chain, now_unix_s)?;
+    let in_certificate = TlsError::under("certificate");
+    let chain = certificates(&tls.certificate).map_err(&in_certificate)?;
+    let not_after = check_server_certificate(&tls.certificate, &chain, now_unix_s);
+    let not_after = not_after.map_err(&in_certificate)?;
     let days = (not_after - now_unix_s) / SECONDS_PER_DAY;
     if days < EXPIRY_WARNING_DAYS {
         warnings.push(TlsWarning::CertificateEndsSoon { path: tls.certificate.clone(), days });
     }
-    let key = certified_key(tls, chain, &provider)?;
+    let key = certified_key(tls, chain, &provider).map_err(TlsError::under("key"))?;
 
+    let in_client_ca = TlsError::under("client_ca");
     let (verifier, client_cas): (Arc<dyn ClientCertVerifier>, Vec<_>) = match &tls.client_ca {
         None => (Arc::new(NoClientAuth), Vec::new()),
         Some(path) => {
-            let client_cas = certificates(path)?;
-            let verifier = ClientVerifier::new(path, &client_cas, &provider)?;
+            let client_cas = certificates(path).map_err(&in_client_ca)?;
+            let verifier = ClientVerifier::new(path, &client_cas, &provider);
+            let verifier = verifier.map_err(&in_client_ca)?;
             warnings.extend(verifier.warnings(path, now_unix_s));
             (Arc::new(verifier), client_cas)
         }
     };
-    let trusted_issuers = client_ca_result(tls, TrustedIssuers::new(&client_cas))?;
+    let trusted_issuers = client_ca_result(tls, TrustedIssuers::new(&client_cas));
+    let trusted_issuers = trusted_issuers.map_err(&in_client_ca)?;
 
     let versions: &[&rustls::SupportedProtocolVersion] =
         if tls.tls_1_2 { &[&version::TLS13, &version::TLS12] } else { &[&version::TLS13] };
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(versions)
-        .map_err(|source| TlsError::Unusable { path: tls.certificate.clone(), source })?
+        .map_err(|source| TlsError::Unusable { path: tls.certificate.clone(), source })
+        .map_err(&in_certificate)?
         .with_client_cert_verifier(verifier)
         .with_cert_resolver(Arc::new(SingleCertAndKey::from(key)));
     // INVARIANT: no handshake is resumed. The ticketer of a new configuration makes none.

@@ -112,12 +112,14 @@ impl Message {
         self.expires_at.is_some_and(|at| at <= now)
     }
 
-    /// Seconds of life left to forward: rounded up, so that a live message never says 0.
+    /// Seconds of life left to forward: rounded up, so that a live message never says 0; and no
+    /// more than it came with, since `now` may have been read before it arrived [MQTT-3.3.2-6].
     #[must_use]
     pub fn expiry_left_s(&self, now: Instant) -> Option<u32> {
         let left = self.expires_at?.saturating_duration_since(now);
         let seconds = left.as_secs() + u64::from(left.subsec_nanos() > 0);
-        Some(u32::try_from(seconds).unwrap_or(u32::MAX))
+        let at_first = self.properties.as_ref()?.message_expiry_s?;
+        Some(u32::try_from(seconds).unwrap_or(u32::MAX).min(at_first))
     }
 
     /// The message as it goes on the wire, with what differs between deliveries.
@@ -190,4 +192,34 @@ pub struct Delivery {
     pub retain: bool,
     /// True when many clients get the message, so that sharing its frame pays.
     pub wide: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn what_is_forwarded_of_an_expiry_is_never_more_than_came() {
+        let (topic, properties) = (TopicName::parse("a").unwrap(), PublishProperties::default());
+        let properties = PublishProperties { message_expiry_s: Some(100), ..properties };
+        let before = Instant::now();
+        let arrived = before + Duration::from_millis(1);
+        let message = Message::new(
+            MessageId(0),
+            topic,
+            b"x".as_slice().into(),
+            Qos::AtMostOnce,
+            false,
+            Some(Box::new(properties)),
+            arrived,
+        );
+        let at = |millis| arrived + Duration::from_millis(millis);
+        // The receiver's task read the clock a moment before the publisher's did.
+        assert_eq!(message.expiry_left_s(before), Some(100));
+        assert_eq!(message.expiry_left_s(at(1)), Some(100));
+        assert_eq!(message.expiry_left_s(at(1001)), Some(99));
+        assert_eq!(message.expiry_left_s(at(99_999)), Some(1));
+    }
 }

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use crate::harness::Setup;
 use crate::harness::raw::{Client, Raw};
 use crate::harness::wire::{
     self, Connack, Connect, PINGREQ, PINGRESP, Publish, Version, Will, property,
@@ -238,6 +239,21 @@ fn a_silent_client_is_dropped_after_one_and_a_half_keep_alive_intervals() {
         expect_refused(&mut silent.raw, version, &[0x8d]);
         assert!(began.elapsed() >= Duration::from_millis(1400), "{:?}", began.elapsed());
     }
+}
+
+/// A client of MQTT 3 cannot be told the shortest interval that is offered, 5 seconds by default.
+///
+/// MQTT 3.1.1: [MQTT-3.1.2-24]
+#[test]
+fn a_client_that_cannot_be_told_is_held_to_its_own_interval() {
+    let broker = Setup::new().plaintext().default_limits().start();
+    let began = Instant::now();
+    let mut silent = broker.client(&Connect::new(Version::Mqtt311, "silent").keep_alive(1));
+    silent.raw.expect_closed();
+    let lived = began.elapsed();
+    assert!((Duration::from_millis(1400)..Duration::from_secs(4)).contains(&lived), "{lived:?}");
+    let told = broker.client(&Connect::new(Version::Mqtt5, "told").keep_alive(1));
+    assert_eq!(told.connack.property(0x13), Some(&[0, 5][..]));
 }
 
 /// MQTT 5: [MQTT-3.12.4-1]

@@ -45,6 +45,20 @@ impl Authority {
         authority
     }
 
+    /// An intermediate authority that this one has issued; its clients' chains end here.
+    pub fn below(&self, folder: &Path, name: &str) -> Self {
+        let mut parameters = CertificateParams::default();
+        parameters.distinguished_name.push(DnType::CommonName, name);
+        parameters.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        parameters.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        let key = KeyPair::generate().unwrap();
+        let issuer = CertifiedIssuer::signed_by(parameters, key, &self.issuer).unwrap();
+        fs::create_dir_all(folder).unwrap();
+        let authority = Self { issuer, folder: folder.to_owned() };
+        fs::write(authority.certificate(), authority.issuer.pem()).unwrap();
+        authority
+    }
+
     /// The file with the authority's own certificate.
     pub fn certificate(&self) -> PathBuf {
         self.folder.join("ca.crt")

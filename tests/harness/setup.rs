@@ -49,6 +49,7 @@ keep_alive_max = "off"
 [profile.default.session]
 receive_maximum = 16
 inflight_max = 100
+sessions_max = 10000
 "#;
 
 /// Caps of a listener that let one machine be many clients.
@@ -59,6 +60,7 @@ connections_burst_per_address = 100000
 connections_max = 8192
 handshakes_max = 4096
 connect_deadline = "5s"
+first_byte_deadline = "5s"
 "#;
 
 /// A broker to be.

@@ -1,5 +1,6 @@
 //! Rights that are taken away while they are in use, and reloads that fail.
 
+use crate::harness::certificates::Authority;
 use crate::harness::setup::PERMIT_ALL;
 use crate::harness::wire::{Connect, Publish, Version, Will, property};
 use crate::harness::{Broker, Setup};
@@ -60,6 +61,49 @@ fn a_reload_takes_rights_away_at_once() {
     assert_eq!(suback(&mut late, "secret/a"), NOT_AUTHORIZED);
     writer.send(&Publish::new("secret/a", "after").qos(1, 3));
     assert_eq!(writer.expect_ack_any(0x40, 3), NOT_AUTHORIZED);
+}
+
+/// Threat: a session survives the revocation of its certificate's authority.
+#[test]
+fn connections_end_when_a_reload_takes_their_authority_away() {
+    let setup = Setup::new().mutual_tls();
+    let certs = setup.path().join("certs");
+    let leaving = Authority::new(&certs.join("leaving"), "Leaving CA");
+    let between = leaving.below(&certs.join("between"), "Between");
+    let (stays, direct, indirect) =
+        (setup.device("stays"), leaving.client("direct"), between.client("indirect"));
+    let chain = [&indirect.certificate, &between.certificate()].map(|file| read(file));
+    std::fs::write(&indirect.certificate, chain.concat()).unwrap();
+    let (bundle, staying) =
+        (setup.authority().certificate(), read(&setup.authority().certificate()));
+    std::fs::write(&bundle, format!("{staying}{}", read(&leaving.certificate()))).unwrap();
+    let broker = setup.start();
+    let connect = |identity, name: &str| broker.client_tls(identity, &Connect::new(V, name));
+    let mut stays = connect(&stays, "stays");
+    let mut leave = [connect(&direct, "direct"), connect(&indirect, "indirect")];
+
+    // A reload that changes nothing ends nothing.
+    assert!(broker.ctl(&["reload"]).status.success());
+    for client in &mut leave {
+        client.ping();
+    }
+    std::fs::write(&bundle, &staying).unwrap();
+    assert!(broker.ctl(&["reload"]).status.success());
+    for (mut client, name) in leave.into_iter().zip(["direct", "indirect"]) {
+        client.raw.expect_disconnect(&[NOT_AUTHORIZED]);
+        let closed = broker.audited("the end of the connection", |record| {
+            record["event"] == "connection.closed" && record["client_id"] == name
+        });
+        assert_eq!(
+            closed["why"],
+            "the authority behind the client's certificate is not trusted any more"
+        );
+    }
+    stays.ping();
+}
+
+fn read(path: &std::path::Path) -> String {
+    std::fs::read_to_string(path).unwrap()
 }
 
 /// Threat: subscription survives revocation, for deliveries that were under way.

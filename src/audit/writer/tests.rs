@@ -258,6 +258,22 @@ fn a_write_that_fails_is_tried_again_at_the_byte_where_it_stopped() {
     assert!(log.flush(PATIENCE));
     assert_eq!(numbers(&memory.lines()), [1]);
     assert_eq!(metrics.audit_write_failures.get(), 2);
+    assert_eq!(metrics.audit_failing.get(), 0);
+}
+
+#[test]
+fn a_disk_that_takes_nothing_shows_until_it_does() {
+    let metrics = Arc::new(Metrics::new());
+    let sink = Failing { memory: Memory::default(), failures: u32::MAX };
+    let log = AuditLog::start(sink, 0, &small(8), Arc::clone(&metrics)).unwrap();
+    assert_eq!(metrics.audit_failing.get(), 0);
+    log.record(stopped("a"));
+    let deadline = Instant::now() + PATIENCE;
+    while metrics.audit_failing.get() == 0 {
+        assert!(Instant::now() < deadline, "never shown");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    assert!(!log.close(PATIENCE));
 }
 
 #[test]

@@ -413,6 +413,22 @@ fn an_unknown_key_is_refused_in_every_table_with_the_nearest_known_one() {
 }
 
 #[test]
+fn a_share_that_holds_no_packet_is_refused_and_one_that_is_everything_is_warned_of() {
+    let text = format!("{PLAIN}[profile.default.retained]\nbytes_max = \"64KiB\"\n");
+    assert_eq!(
+        refuse(&text, &[]),
+        "p.toml:6:13: profile.default.retained.bytes_max is 64KiB, but a packet may have 256KiB; \
+         set retained.bytes_max to at least \"256KiB\""
+    );
+    let config = super::accept(PLAIN, &["broker.sessions_max=100"]);
+    assert_eq!(
+        config.warnings,
+        ["profile.default.session.sessions_max is not less than broker.sessions_max: \
+          one principal can use up what is for all"]
+    );
+}
+
+#[test]
 fn all_problems_are_reported_at_once_in_the_order_of_the_file() {
     let error =
         parse("[broker]\ndrain = 1\nspeed = 2\n[log]\nlevel = \"loud\"\n", &[]).unwrap_err();

@@ -59,6 +59,7 @@ fn facts(
 ) -> Result<CertificateFacts, CertificateError> {
     let trusted: Vec<_> = trusted.iter().map(|authority| authority.der.clone()).collect();
     CertificateFacts::from_verified_chain(chain, &TrustedIssuers::new(&trusted).unwrap())
+        .map(|(facts, _)| facts)
 }
 
 /// What becomes of a certificate with these parameters and, after signing, these bytes replaced.
@@ -307,6 +308,35 @@ fn the_issuer_is_the_authority_whose_key_signed() {
 }
 
 #[test]
+fn a_chain_is_trusted_as_long_as_the_authority_at_its_end() {
+    let (root, other) = (Authority::root("ca"), Authority::root("other"));
+    let between = root.below("between");
+    let lowest = between.below("lowest");
+    let trusted = |authorities: &[&Authority]| {
+        let ders: Vec<_> = authorities.iter().map(|authority| authority.der.clone()).collect();
+        TrustedIssuers::new(&ders).unwrap()
+    };
+    let leaf = params("pump");
+    for chain in [
+        vec![root.issue(&leaf)],
+        vec![between.issue(&leaf), between.der.clone()],
+        vec![lowest.issue(&leaf), lowest.der.clone(), between.der.clone()],
+        vec![lowest.issue(&leaf), between.der.clone(), lowest.der.clone()],
+    ] {
+        let read = CertificateFacts::from_verified_chain(&chain, &trusted(&[&other, &root]));
+        let (_, anchor) = read.unwrap();
+        assert!(trusted(&[&root]).trust(&anchor));
+        assert!(!trusted(&[&other]).trust(&anchor));
+        // An intermediate that is an authority in its own right is not where this chain ended.
+        assert!(!trusted(&[&between]).trust(&anchor));
+        assert!(!trusted(&[]).trust(&anchor));
+    }
+    let chain = [between.issue(&leaf), between.der.clone()];
+    let (_, anchor) = CertificateFacts::from_verified_chain(&chain, &trusted(&[&between])).unwrap();
+    assert!(trusted(&[&between]).trust(&anchor));
+}
+
+#[test]
 fn an_intermediate_of_the_client_does_not_hide_the_issuer() {
     let root = Authority::root("ca");
     let between = root.below("between");
@@ -328,7 +358,8 @@ fn an_issuer_that_nobody_trusted_vouches_for_is_refused() {
     let leaf = rogue.issue(&params("pump"));
     let unknown = Err(CertificateError::IssuerUnknown);
     assert_eq!(facts(&[leaf.clone(), rogue.der.clone()], &[&root]), unknown);
-    assert_eq!(facts(std::slice::from_ref(&leaf), &[&root]), unknown, "the key identifier differs");
+    let differs = Err(CertificateError::IssuerKeyDiffers);
+    assert_eq!(facts(std::slice::from_ref(&leaf), &[&root]), differs);
     assert_eq!(facts(&[leaf], &[&Authority::root("other")]), unknown);
 }
 

@@ -7,6 +7,7 @@ use std::sync::LazyLock;
 use std::time::UNIX_EPOCH;
 
 use super::*;
+use crate::identity::Account;
 use crate::mqtt::packet::Qos;
 use crate::mqtt::{ProtocolVersion, TopicName};
 use crate::policy::{Bundle, Subject};
@@ -32,7 +33,10 @@ pub(crate) fn standing(client_id: &str, name: &str) -> Standing {
         tls_version: 13,
     };
     let identity = Identity { name: name.into(), ..Identity::anonymous() };
-    Standing { identity: Arc::new(identity), facts: Arc::new(facts) }
+    let account = Arc::new(Account::of(&identity, None));
+    let bounds = RetainedSettings { messages_max: 100, bytes_max: 1 << 20 };
+    let keeper = Arc::new(Keeper { account, bounds });
+    Standing { identity: Arc::new(identity), facts: Arc::new(facts), keeper }
 }
 
 pub(crate) fn mailbox_settings() -> Arc<mailbox::Settings> {
@@ -67,7 +71,7 @@ pub(crate) fn options(qos: Qos) -> SubscriptionOptions {
 }
 
 fn subject() -> Subject {
-    let Standing { identity, facts } = standing("anyone", "anonymous");
+    let Standing { identity, facts, .. } = standing("anyone", "anonymous");
     Subject::new(open_policies(), identity, facts)
 }
 
@@ -98,7 +102,13 @@ fn permit(message: Message) -> Permitted<Message> {
 pub(crate) fn publish(router: &Router, message: Message) -> Routed {
     let mut wakes = Wakes::default();
     router
-        .publish(permit(message), None, &mut RouteCache::default(), &mut wakes, &|_, _| true)
+        .publish(
+            permit(message),
+            Publisher::Gone(&standing("anyone", "anonymous")),
+            &mut RouteCache::default(),
+            &mut wakes,
+            &|_, _| true,
+        )
         .unwrap()
 }
 

@@ -125,7 +125,9 @@ fn a_no_local_subscription_does_not_get_its_own_clients_messages() {
     let send = |from: &Arc<Peer>, routes: &mut RouteCache| {
         let permit = permit(message("a", "x", Qos::ExactlyOnce, false));
         let mut wakes = Wakes::default();
-        let routed = router.publish(permit, Some(from), routes, &mut wakes, &|_, _| true).unwrap();
+        let routed = router
+            .publish(permit, Publisher::Session(from), routes, &mut wakes, &|_, _| true)
+            .unwrap();
         assert!(routed.matched, "if only by the one that is no-local");
         routed.queued > 0
     };
@@ -152,7 +154,14 @@ fn a_permit_of_an_older_policy_set_is_stale() {
     let permit = permit(message("a", "x", Qos::AtLeastOnce, true));
     router.set_policy_epoch(PolicyEpoch(2));
     let mut wakes = Wakes::default();
-    let routed = router.publish(permit, None, &mut RouteCache::default(), &mut wakes, &|_, _| true);
+    let gone = standing("anyone", "anonymous");
+    let routed = router.publish(
+        permit,
+        Publisher::Gone(&gone),
+        &mut RouteCache::default(),
+        &mut wakes,
+        &|_, _| true,
+    );
     assert!(matches!(routed, Err(Unrouted::Stale(_))), "{routed:?}");
     assert!(waiting(&reader).is_empty());
     assert_eq!(router.retained_size(), (0, 0));
@@ -167,9 +176,15 @@ fn a_message_that_cannot_be_retained_is_not_delivered() {
     publish(&router, message("a", "x", Qos::AtMostOnce, true));
     let permit = permit(message("b", "x", Qos::AtMostOnce, true));
     let mut wakes = Wakes::default();
-    let outcome =
-        router.publish(permit, None, &mut RouteCache::default(), &mut wakes, &|_, _| true);
-    assert!(matches!(outcome, Err(Unrouted::RetainedFull)), "{outcome:?}");
+    let gone = standing("anyone", "anonymous");
+    let outcome = router.publish(
+        permit,
+        Publisher::Gone(&gone),
+        &mut RouteCache::default(),
+        &mut wakes,
+        &|_, _| true,
+    );
+    assert!(matches!(outcome, Err(Unrouted::RetainedFull(RetainedFull::Store))), "{outcome:?}");
     assert_eq!(payloads(&reader), ["x"]);
 }
 

@@ -32,7 +32,9 @@ fn send(router: &Router, count: usize, judge: Judge<'_>) -> Routed {
     for number in 0..count {
         let permit = permit(message("a", &number.to_string(), Qos::AtLeastOnce, false));
         let mut wakes = Wakes::default();
-        let outcome = router.publish(permit, None, &mut cache, &mut wakes, judge).unwrap();
+        let gone = standing("anyone", "anonymous");
+        let outcome =
+            router.publish(permit, Publisher::Gone(&gone), &mut cache, &mut wakes, judge).unwrap();
         total.queued += outcome.queued;
         total.dropped += outcome.dropped;
         total.matched |= outcome.matched;

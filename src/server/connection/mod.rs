@@ -19,6 +19,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tokio::time::Sleep;
 
+use super::tls_config::Trust;
 use super::transport::{CloseCode, Scratch, Transport};
 use crate::audit::{self, Event, Kind};
 use crate::broker::{Broker, Departure, Now, Term};
@@ -57,6 +58,8 @@ pub(super) struct Connected {
     pub(super) rate: Arc<PrincipalRate>,
     /// Who this is in the audit log.
     pub(super) client: Arc<audit::Subject>,
+    /// How long its certificate is good for, where it has shown one.
+    pub(super) trust: Option<Box<Trust>>,
     pub(super) connect_facts: ConnectFacts,
     pub(super) expiry_s: u32,
     pub(super) will: Option<Box<Will>>,
@@ -129,8 +132,7 @@ struct Connection {
     /// Since when the client's side takes nothing.
     blocked_since: Option<Instant>,
     active_at: Instant,
-    /// When the client's certificate ends, or a policy that reads the time may decide otherwise
-    /// about the connection.
+    /// When a policy that reads the time may decide otherwise about the connection.
     rejudge_at: Option<Instant>,
     timer: Pin<Box<Sleep>>,
 }
@@ -149,8 +151,11 @@ impl Connected {
         Box::pin(connection.finish(closing)).await;
     }
 
-    fn begin(self: Box<Self>) -> Box<Connection> {
+    fn begin(mut self: Box<Self>) -> Box<Connection> {
         let now = Now::read();
+        if let Some(trust) = &mut self.trust {
+            trust.ends_at = expiry_of(self.subject.identity(), now);
+        }
         Box::new(Connection {
             stamp: Stamp::next(),
             routes: RouteCache::default(),
@@ -160,7 +165,7 @@ impl Connected {
             incomplete_since: None,
             blocked_since: None,
             active_at: now.instant,
-            rejudge_at: expiry_of(self.subject.identity(), now),
+            rejudge_at: None,
             timer: Box::pin(tokio::time::sleep_until(now.instant.into())),
             link: *self,
         })
@@ -214,7 +219,6 @@ impl Connection {
         if self.link.subject.epoch() != self.link.broker.policy_epoch() {
             self.rejudge(now)?;
         } else if self.rejudge_at.is_some_and(|at| at <= now.instant) {
-            self.check_certificate(now)?;
             self.judge_again(now)?;
         }
         let heard = self.read(cx, now, &mut out, wakes);
@@ -328,17 +332,14 @@ impl Connection {
         let incomplete = self.incomplete_since.filter(|_| reads);
         let frame = incomplete.map(|since| since + FRAME_DEADLINE);
         let write = self.blocked_since.map(|since| since + WRITE_DEADLINE);
+        let expiry = self.link.trust.as_ref().and_then(|trust| trust.ends_at);
         let shed = Some(self.active_at + SHED_AFTER).filter(|at| *at > now.instant);
         let rejudge = self.rejudge_at.filter(|at| *at > now.instant);
-        if rejudge.is_none()
-            && let Err(closing) = self.check_certificate(now)
-        {
-            return Some(closing);
-        }
         for (deadline, reason, why) in [
             (keep_alive, ReasonCode::KeepAliveTimeout, "silent for 1.5 keep-alive intervals"),
             (frame, ReasonCode::ProtocolError, "a packet was not completed in time"),
             (write, ReasonCode::QuotaExceeded, "the client does not read"),
+            (expiry, ReasonCode::NotAuthorized, "the client's certificate has expired"),
         ] {
             if deadline.is_some_and(|deadline| deadline <= now.instant) {
                 return Some(Closing::ByBroker { reason, why: why.to_owned(), told: true });
@@ -349,7 +350,7 @@ impl Connection {
             self.link.subject.shed();
             self.link.session.shed();
         }
-        let next = [keep_alive, frame, write, self.paused_until, shed, rejudge]
+        let next = [keep_alive, frame, write, expiry, self.paused_until, shed, rejudge]
             .into_iter()
             .flatten()
             .min();
@@ -363,16 +364,6 @@ impl Connection {
             cx.waker().wake_by_ref();
         }
         None
-    }
-
-    /// Ends the connection with the certificate that it was made with.
-    fn check_certificate(&self, now: Now) -> Result<(), Closing> {
-        if expiry_of(self.link.subject.identity(), now).is_none_or(|end| end > now.instant) {
-            return Ok(());
-        }
-        let reason = ReasonCode::NotAuthorized;
-        let why = "the client's certificate has expired".to_owned();
-        Err(Closing::ByBroker { reason, why, told: true })
     }
 
     /// A signal alone, while deliveries have to wait.
@@ -429,7 +420,8 @@ impl Connection {
         let room = session.link().packet_bytes_max;
         if reason == ReasonCode::SessionTakenOver {
             broker.metrics.takeovers.inc();
-            let taken_over = Kind::SessionTakenOver { by_address: None };
+            let by_address = broker.successor_address(&peer.client_id, term);
+            let taken_over = Kind::SessionTakenOver { by_address };
             broker.audit.record(Event::about(&client, taken_over));
         }
         let closed = Kind::ConnectionClosed { reason, why: why.into() };

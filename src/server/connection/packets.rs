@@ -15,7 +15,7 @@ use crate::mqtt::packet::{
     Unsubscribe, count_filters,
 };
 use crate::mqtt::{ProtocolVersion, ReasonCode, UserProperties, Violation};
-use crate::router::{Cursor, Routed, Wakes};
+use crate::router::{Cursor, Publisher, Routed, Wakes};
 use crate::session::{Inward, Message, Received, SubscriptionOptions};
 
 /// One whole packet as bytes.
@@ -195,8 +195,8 @@ impl Connection {
             now.instant,
         );
         let subject = &mut self.link.subject;
-        let from = Some(&self.link.peer);
-        let routed = broker.publish(subject, message, from, &mut self.routes, wakes, now)?;
+        let publisher = Publisher::Session(&self.link.peer);
+        let routed = broker.publish(subject, message, publisher, &mut self.routes, wakes, now)?;
         if routed.dropped > 0 {
             let dropped = broker.metrics.publishes_dropped.of(DropReason::QueueFull);
             dropped.inc_by(routed.dropped as u64);

@@ -2,20 +2,30 @@
 
 use std::sync::Arc;
 
-use super::{Closing, Connection, expiry_of};
+use super::{Closing, Connection};
 use crate::audit::{Event, Kind, Verb};
 use crate::broker::Now;
 use crate::gates::Refusal;
 use crate::gates::authorize::{self, WithdrawnSubscription};
+use crate::mqtt::ReasonCode;
+use crate::server::tls_config::Trust;
 use crate::session::Stamp;
 
 impl Connection {
-    /// Judges the connection itself and its subscriptions under the policies in force. What
-    /// waits, and the will, are judged when they leave.
+    /// Judges the connection itself and its subscriptions under the policies in force, which a
+    /// reload brings together with the authorities of certificates. What waits, and the will, are
+    /// judged when they leave.
     pub(super) fn rejudge(&mut self, now: Now) -> Result<(), Closing> {
         let bundle = self.link.broker.policies();
         if self.link.subject.epoch() == bundle.epoch() {
             return Ok(());
+        }
+        if self.link.trust.as_ref().is_some_and(|trust| !trust.stands()) {
+            return Err(Closing::ByBroker {
+                reason: ReasonCode::NotAuthorized,
+                why: Trust::WITHDRAWN.to_owned(),
+                told: false,
+            });
         }
         self.link.subject.rebase(bundle);
         self.judge_again(now)
@@ -42,12 +52,11 @@ impl Connection {
     }
 
     fn judge_subscriptions(&mut self, now: Now) -> Result<(), Closing> {
-        let moment = self.link.subject.next_moment(now.wall).and_then(|moment| {
+        let moment = self.link.subject.next_moment(now.wall);
+        self.rejudge_at = moment.and_then(|moment| {
             let away = moment.duration_since(now.wall).unwrap_or_default();
             now.instant.checked_add(away)
         });
-        let end = expiry_of(self.link.subject.identity(), now);
-        self.rejudge_at = [moment, end].into_iter().flatten().min();
         self.stamp = Stamp::next();
         self.link.peer.set_stamp(Some(self.stamp));
         let subscriptions: Vec<_> =

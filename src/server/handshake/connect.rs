@@ -9,11 +9,11 @@ use crate::audit::{self, Event, Gate, Kind, Target, Verb};
 use crate::broker::{NoSession, Now};
 use crate::gates::rate::PrincipalRate;
 use crate::gates::{Refusal, authorize};
-use crate::identity::{Identity, PrincipalKind};
+use crate::identity::{Account, Identity};
 use crate::mqtt::packet::{Connack, ConnackProperties, Connect, Qos};
 use crate::mqtt::{ClientId, ReasonCode};
 use crate::policy::{ConnectFacts, IgnoredClaim, SessionFacts, Subject};
-use crate::router::Standing;
+use crate::router::{Keeper, Standing};
 use crate::session::Message;
 
 /// A CONNECT and what is known of who sent it.
@@ -56,12 +56,8 @@ impl Request<'_> {
         client.client_id = ClientId::parse(&connect.client_id).map(|asked| asked.shared());
         let (client_id, assigned) = client_id(connect, gatehouse, identity)?;
         client.client_id = Some(client_id.shared());
-        let rate = gatehouse.rates.of(
-            identity.kind,
-            &rate_name(identity, self.address),
-            &profile.rate,
-            now.instant,
-        );
+        let account = Account::of(identity, self.address.map(|at| at.ip()));
+        let rate = gatehouse.rates.of(account.kind, &account.name, &profile.rate, now.instant);
         let rate = rate.map_err(|full| Refused::by(Gate::Rate, ReasonCode::ServerBusy, &full))?;
         let granted = Granted::of(connect, gatehouse);
         let facts = ConnectFacts {
@@ -71,7 +67,7 @@ impl Request<'_> {
             has_will: connect.will.is_some(),
             now: now.wall,
         };
-        let standing = self.standing(&client_id, gatehouse);
+        let standing = self.standing(&client_id, account, gatehouse);
         let mut subject = Subject::new(
             gatehouse.broker.policies(),
             Arc::clone(identity),
@@ -100,7 +96,7 @@ impl Request<'_> {
         Ok(Judged { client_id, assigned, standing, subject, rate, granted, facts })
     }
 
-    fn standing(&self, client_id: &ClientId, gatehouse: &Gatehouse) -> Standing {
+    fn standing(&self, client_id: &ClientId, account: Account, gatehouse: &Gatehouse) -> Standing {
         let facts = SessionFacts {
             client_id: client_id.clone(),
             listener: Arc::clone(&gatehouse.settings.name),
@@ -108,18 +104,12 @@ impl Request<'_> {
             protocol: self.connect.version,
             tls_version: self.tls_version,
         };
-        Standing { identity: Arc::clone(self.identity), facts: Arc::new(facts) }
-    }
-}
-
-/// Whose rate counts: the principal's. Clients without credentials are all one principal; of
-/// them each address counts by itself, so that one cannot use up what is everybody's.
-fn rate_name(identity: &Identity, address: Option<SocketAddr>) -> Arc<str> {
-    match address {
-        Some(address) if identity.kind == PrincipalKind::Anonymous => {
-            address.ip().to_canonical().to_string().into()
+        let bounds = gatehouse.settings.profile.retained.clone();
+        Standing {
+            identity: Arc::clone(self.identity),
+            facts: Arc::new(facts),
+            keeper: Arc::new(Keeper { account: Arc::new(account), bounds }),
         }
-        _ => Arc::clone(&identity.name),
     }
 }
 
@@ -167,7 +157,7 @@ impl Granted {
         let features = &gatehouse.settings.profile.features;
         Self {
             expiry_s: features.session_expiry_s(connect.session_expiry_s),
-            keep_alive_s: features.keep_alive_s(connect.keep_alive_s),
+            keep_alive_s: features.keep_alive_s(connect.version, connect.keep_alive_s),
         }
     }
 }
@@ -204,7 +194,7 @@ pub(super) fn refused_session(
 ) -> Refused {
     let reason = match no_session {
         NoSession::OwnedByAnother(_) => ReasonCode::ClientIdentifierNotValid,
-        NoSession::Full => ReasonCode::QuotaExceeded,
+        NoSession::Full | NoSession::AccountFull { .. } => ReasonCode::QuotaExceeded,
         NoSession::Busy => ReasonCode::ServerBusy,
     };
     if let NoSession::OwnedByAnother(owner) = no_session {

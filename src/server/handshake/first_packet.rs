@@ -9,7 +9,7 @@ use crate::audit::Gate;
 use crate::mqtt::frame::{FrameError, FrameHeader};
 use crate::mqtt::packet::{Connect, Packet, Side};
 use crate::mqtt::{ProtocolVersion, ReasonCode, Violation};
-use crate::server::transport::{Scratch, Transport};
+use crate::server::transport::{FrameRefusal, Scratch, Transport};
 
 /// Reads the first packet, which has to be CONNECT [MQTT-3.1.0-1]. What came behind it is given
 /// back. A refusal comes with the version to answer in, where it could be made out.
@@ -20,9 +20,7 @@ pub(super) async fn read_connect(
     let packet_bytes_max = gatehouse.settings.profile.size.packet_bytes_max;
     let mut held = Held::new(&gatehouse.unauthenticated);
     let mut input: Vec<u8> = Vec::new();
-    let violated = |violation: Violation, version| {
-        (Refused::by(Gate::Connect, violation.reason, &violation), version)
-    };
+    let violated = |violation: Violation, version| (Refused::by_violation(&violation), version);
     loop {
         if input.first().is_some_and(|first| first >> 4 != 1) {
             let violation = Violation::protocol("MQTT-3.1.0-1", "the first packet is not CONNECT");
@@ -77,13 +75,25 @@ pub(super) async fn read_connect(
                 let why = "no memory left for connections that are not authenticated";
                 return Err((Refused::by(Gate::Admission, ReasonCode::ServerBusy, &why), None));
             }
-            Err(error) => {
-                return Err((
-                    Refused::by(Gate::Connect, ReasonCode::UnspecifiedError, &error),
-                    None,
-                ));
-            }
+            Err(error) => return Err((by_transport(&error), None)),
         }
+    }
+}
+
+/// A transport that failed: what the peer did wrong below MQTT is no matter of its CONNECT.
+fn by_transport(error: &std::io::Error) -> Refused {
+    match error.get_ref() {
+        Some(source) if source.is::<FrameRefusal>() => {
+            let statement = match source.downcast_ref() {
+                Some(FrameRefusal::Text) => Some("MQTT-6.0.0-1"),
+                _ => None,
+            };
+            Refused { statement, ..Refused::by(Gate::WebSocket, ReasonCode::ProtocolError, error) }
+        }
+        Some(source) if source.is::<rustls::Error>() => {
+            Refused::by(Gate::Tls, ReasonCode::ProtocolError, error)
+        }
+        _ => Refused::by(Gate::Connect, ReasonCode::UnspecifiedError, error),
     }
 }
 

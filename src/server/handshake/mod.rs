@@ -13,18 +13,19 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use bytes::BufMut;
 use rustls::pki_types::CertificateDer;
 
 use super::connection::{Connected, FAREWELL};
-use super::tls_config::TlsSetup;
+use super::tls_config::{TlsSetup, Trust};
 use super::transport::{CloseCode, Socket, Transport};
-use super::{Gatehouse, proxy_protocol, tls, websocket};
+use super::{Gatehouse, listener, proxy_protocol, tls, websocket};
 use crate::audit::{self, Event, Gate, Kind};
 use crate::broker::{Now, Opened, Opening};
 use crate::gates::{Refusal, admission};
 use crate::identity::{CertificateFacts, Identity, Source};
 use crate::mqtt::packet::{Connack, Connect, Packet};
-use crate::mqtt::{ProtocolVersion, ReasonCode};
+use crate::mqtt::{ProtocolVersion, ReasonCode, Violation};
 use crate::session::Link;
 
 use connect::{Judged, Request, connack, refused_session};
@@ -37,17 +38,31 @@ pub(super) struct Refused {
     pub(super) gate: Gate,
     pub(super) reason: ReasonCode,
     pub(super) why: String,
+    /// The normative statement that the client violated, where it did.
+    pub(super) statement: Option<&'static str>,
 }
 
 impl Refused {
     pub(super) fn by(gate: Gate, reason: ReasonCode, why: &dyn ToString) -> Self {
-        Self { gate, reason, why: why.to_string() }
+        Self { gate, reason, why: why.to_string(), statement: None }
+    }
+
+    pub(super) fn by_admission(refused: &admission::Refused) -> Self {
+        Self::by(Gate::Admission, refused.reason(), refused)
+    }
+
+    /// By the CONNECT packet that violates the specification.
+    fn by_violation(violation: &Violation) -> Self {
+        let statement = Some(violation.statement);
+        Self { statement, ..Self::by(Gate::Connect, violation.reason, violation) }
     }
 
     fn by_refusal(refusal: &Refusal) -> Self {
         let gate = match refusal {
-            Refusal::Violation(_) => Gate::Connect,
-            Refusal::Size(_) | Refusal::RetainedFull | Refusal::Subscriptions { .. } => Gate::Size,
+            Refusal::Violation(violation) => return Self::by_violation(violation),
+            Refusal::Size(_) | Refusal::RetainedFull(_) | Refusal::Subscriptions { .. } => {
+                Gate::Size
+            }
             Refusal::Feature(_) => Gate::Features,
             Refusal::Rate => Gate::Rate,
             Refusal::Denied(_) => Gate::Authorize,
@@ -85,6 +100,8 @@ pub(super) struct Identified {
     slot: admission::Slot,
     tls_version: u8,
     identity: Arc<Identity>,
+    /// Where the identity comes from a certificate.
+    trust: Option<Trust>,
 }
 
 impl Admitted {
@@ -96,7 +113,8 @@ impl Admitted {
         let mut prefix = Vec::new();
         let mut announced_name = None;
         if settings.proxy_protocol.is_some() {
-            let announced = proxy_protocol::read_header(&mut socket).await;
+            let header = proxy_protocol::read_header(&mut socket);
+            let announced = in_time(header, gatehouse, Gate::Proxy).await?;
             let announced = announced
                 .map_err(|failure| Refused::by(Gate::Proxy, ReasonCode::ProtocolError, &failure))?;
             prefix = announced.rest;
@@ -106,10 +124,16 @@ impl Admitted {
             // Without a source the connection is the proxy's own (LOCAL).
             if let Some(source) = announced.source {
                 address = Some(source);
-                slot = slot.reannounce(source.ip(), Now::read().instant).map_err(|refused| {
-                    Refused::by(Gate::Admission, ReasonCode::ConnectionRateExceeded, &refused)
-                })?;
+                slot = slot
+                    .reannounce(source.ip(), Now::read().instant)
+                    .map_err(|refused| Refused::by_admission(&refused))?;
             }
+        }
+        if prefix.is_empty() {
+            // The one byte is read: that a socket is readable may be said too early.
+            let byte = poll_fn(|cx| socket.poll_read(cx, &mut (&mut prefix).limit(1)));
+            // The end of the stream, or an error, shows again at the next read.
+            let _ = in_time(byte, gatehouse, gate_of_first_byte(settings)).await?;
         }
         let mut encrypted = match &gatehouse.tls {
             None => Encrypted {
@@ -149,6 +173,28 @@ impl Admitted {
     }
 }
 
+/// The gate that a client's own first byte is for.
+pub(super) const fn gate_of_first_byte(settings: &listener::Settings) -> Gate {
+    match (&settings.tls, &settings.websocket) {
+        (Some(_), _) => Gate::Tls,
+        (None, Some(_)) => Gate::WebSocket,
+        (None, None) => Gate::Connect,
+    }
+}
+
+/// Waits for the first that a client or a proxy has to say, no longer than the listener allows.
+async fn in_time<T>(
+    first: impl Future<Output = T>,
+    gatehouse: &Gatehouse,
+    gate: Gate,
+) -> Result<T, Refused> {
+    let deadline = gatehouse.settings.admission.first_byte_deadline;
+    tokio::time::timeout(deadline, first).await.map_err(|_| {
+        let why = "nothing came before the deadline for the first byte";
+        Refused::by(gate, ReasonCode::UnspecifiedError, &why)
+    })
+}
+
 impl Encrypted {
     /// The client's address, of a trusted proxy the one it announced.
     pub(super) fn address(&self) -> Option<SocketAddr> {
@@ -161,12 +207,14 @@ impl Encrypted {
         let settings = &gatehouse.settings.identity;
         let refused =
             |why: &dyn ToString| Refused::by(Gate::Identity, ReasonCode::NotAuthorized, why);
+        let mut trust = None;
         let identity = match settings.source {
             Source::CertificateCn | Source::CertificateSanDns | Source::CertificateSanUri => {
                 let (chain, setup) =
                     certificates.ok_or_else(|| refused(&"the client showed no certificate"))?;
                 let facts = CertificateFacts::from_verified_chain(&chain, &setup.trusted_issuers);
-                let facts = facts.map_err(|error| refused(&error))?;
+                let (facts, anchor) = facts.map_err(|error| refused(&error))?;
+                trust = gatehouse.tls.as_ref().map(|tls| Trust::new(anchor, tls));
                 let identity = Identity::from_certificate(settings, facts);
                 Arc::new(identity.map_err(|error| refused(&error))?)
             }
@@ -178,7 +226,7 @@ impl Encrypted {
                 Arc::new(identity.map_err(|error| refused(&error))?)
             }
         };
-        Ok(Identified { transport, address, slot, tls_version, identity })
+        Ok(Identified { transport, address, slot, tls_version, identity, trust })
     }
 }
 
@@ -221,7 +269,7 @@ impl Identified {
         gatehouse: &Gatehouse,
         client: &mut audit::Subject,
     ) -> Result<Connected, (Refused, Transport)> {
-        let Self { mut transport, address, mut slot, tls_version, identity } = self;
+        let Self { mut transport, address, mut slot, tls_version, identity, trust } = self;
         let broker = &gatehouse.broker;
         let profile = &gatehouse.settings.profile;
         let now = Now::read();
@@ -230,6 +278,12 @@ impl Identified {
             Ok(judged) => judged,
             Err(refused) => return Err((refused, transport)),
         };
+        // After the policies, which a reload changes last: who was judged by new ones sees the new
+        // authorities here, and who was judged by old ones will be judged again.
+        if trust.as_ref().is_some_and(|trust| !trust.stands()) {
+            let reason = ReasonCode::NotAuthorized;
+            return Err((Refused::by(Gate::Tls, reason, &Trust::WITHDRAWN), transport));
+        }
         let Judged { client_id, assigned, standing, subject, rate, granted, facts } = judged;
         let opening = Opening {
             client_id: client_id.clone(),
@@ -249,6 +303,8 @@ impl Identified {
             },
             settings: profile.session.clone(),
             mailbox: Arc::clone(&gatehouse.mailbox),
+            sessions_max: profile.sessions_max,
+            address: address.map(|address| address.ip().to_canonical()),
         };
         let connack = connack(&connect, &granted, &client_id, assigned, gatehouse);
         let packet = Packet::Connack(Box::new(connack.clone()));
@@ -287,6 +343,7 @@ impl Identified {
             profile: Arc::clone(profile),
             rate,
             client,
+            trust: trust.map(Box::new),
             connect_facts: facts,
             expiry_s: granted.expiry_s,
             will: connect.will.take(),

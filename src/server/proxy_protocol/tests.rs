@@ -32,7 +32,10 @@ fn a_header_says_whom_the_proxy_speaks_for() {
     let documentation = [0x20, 1, 0xD, 0xB8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
     let verified = tlv(0x20, &[&[7, 0, 0, 0, 0][..], &tlv(0x22, b"device-1")].concat());
     let unverified = tlv(0x20, &[&[7, 0, 0, 0, 1][..], &tlv(0x22, b"device-1")].concat());
-    let cases: [(&str, Vec<u8>, Option<&str>, Option<&str>); 14] = [
+    let flagged =
+        |client: u8| tlv(0x20, &[&[client, 0, 0, 0, 0][..], &tlv(0x22, b"device-1")].concat());
+    let (no_tls, no_certificate, by_session) = (flagged(6), flagged(1), flagged(5));
+    let cases: [(&str, Vec<u8>, Option<&str>, Option<&str>); 17] = [
         (
             "v1 IPv4",
             b"PROXY TCP4 192.0.2.1 192.0.2.2 1024 8883\r\n".to_vec(),
@@ -75,6 +78,24 @@ fn a_header_says_whom_the_proxy_speaks_for() {
             v2(0x21, 0x11, &[IPV4, &unverified]),
             Some("192.0.2.1:1024"),
             None,
+        ),
+        (
+            "v2 with a common name and no TLS",
+            v2(0x21, 0x11, &[IPV4, &no_tls]),
+            Some("192.0.2.1:1024"),
+            None,
+        ),
+        (
+            "v2 with a common name and no certificate",
+            v2(0x21, 0x11, &[IPV4, &no_certificate]),
+            Some("192.0.2.1:1024"),
+            None,
+        ),
+        (
+            "v2 with a common name of a session that is resumed",
+            v2(0x21, 0x11, &[IPV4, &by_session]),
+            Some("192.0.2.1:1024"),
+            Some("device-1"),
         ),
         (
             "v2 with a TLV of no interest",

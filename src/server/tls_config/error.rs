@@ -29,6 +29,24 @@ pub enum TlsWarning {
     },
 }
 
+/// What is wrong with a listener's TLS, under the key of the file.
+#[derive(Debug, thiserror::Error)]
+#[error("tls.{key}: {error}")]
+pub struct TlsProblem {
+    /// The key within `[listener.NAME.tls]`.
+    pub key: &'static str,
+    /// What is wrong.
+    #[source]
+    pub error: TlsError,
+}
+
+impl TlsError {
+    /// With the key under which the file is named.
+    pub(super) fn under(key: &'static str) -> impl Fn(Self) -> TlsProblem {
+        move |error| TlsProblem { key, error }
+    }
+}
+
 /// Why a listener's TLS cannot be set up. Each names the file and the remedy.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
