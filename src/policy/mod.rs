@@ -22,6 +22,7 @@ mod cache;
 mod facts;
 mod filters;
 mod groups;
+pub mod import;
 mod judge;
 mod load;
 mod permit;

@@ -29,10 +29,7 @@ impl LoadError {
 
     /// A line for each problem: file, line, column, what is wrong, what to do.
     pub fn lines(&self) -> impl Iterator<Item = String> {
-        let told = self.problems.iter().map(|problem| match &problem.remedy {
-            Some(remedy) => format!("{problem}; {remedy}"),
-            None => problem.to_string(),
-        });
+        let told = self.problems.iter().map(Problem::line);
         told.chain((self.untold > 0).then(|| format!("and {} more", self.untold)))
     }
 
@@ -99,6 +96,15 @@ impl Problem {
     #[must_use]
     pub fn message(&self) -> &str {
         &self.message
+    }
+
+    /// In one line: file, line, column, what is wrong, what to do.
+    #[must_use]
+    pub fn line(&self) -> String {
+        match &self.remedy {
+            Some(remedy) => format!("{self}; {remedy}"),
+            None => self.to_string(),
+        }
     }
 
     /// File, line and column, both from 1, the column in characters.

@@ -171,7 +171,7 @@ impl Bindings<'_> {
 }
 
 /// A value that could be more or less than one literal level fills nothing.
-fn usable(value: &str, first: bool) -> bool {
+pub(super) fn usable(value: &str, first: bool) -> bool {
     !value.is_empty() && !value.contains(['/', '+', '#', '\0']) && plus_matches(value, first)
 }
 
