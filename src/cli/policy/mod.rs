@@ -1,6 +1,7 @@
 //! `portcullis policy`: what can be asked of policy files without a broker.
 
 mod check;
+mod import;
 
 use super::Failure;
 
@@ -15,12 +16,15 @@ pub(super) struct PolicyArgs {
 enum PolicyCommand {
     /// Parses and validates every *.cedar file of a folder
     Check(check::CheckArgs),
+    /// Translates the ACL file of another broker
+    Import(import::ImportArgs),
 }
 
 impl PolicyArgs {
     pub(super) fn run(self) -> Result<(), Failure> {
         match self.command {
             PolicyCommand::Check(args) => args.run(),
+            PolicyCommand::Import(args) => args.run(),
         }
     }
 }
