@@ -29,6 +29,7 @@ mod facts;
 mod filters;
 mod folder;
 mod groups;
+pub mod import;
 mod judge;
 mod lints;
 mod load;

@@ -2,6 +2,7 @@
 
 mod check;
 mod diff;
+mod import;
 mod test;
 
 use super::Failure;
@@ -19,6 +20,8 @@ enum PolicyCommand {
     Check(check::CheckArgs),
     /// Shows which decisions change from one folder of policies to another
     Diff(diff::DiffArgs),
+    /// Translates the ACL file of another broker
+    Import(import::ImportArgs),
     /// Runs the case tables of policy folders
     Test(test::TestArgs),
 }
@@ -28,6 +31,7 @@ impl PolicyArgs {
         match self.command {
             PolicyCommand::Check(args) => args.run(),
             PolicyCommand::Diff(args) => args.run(),
+            PolicyCommand::Import(args) => args.run(),
             PolicyCommand::Test(args) => args.run(),
         }
     }

@@ -167,10 +167,10 @@ pub(in crate::policy) fn forbidden(policies: &[&str]) -> Result<(), Denial> {
 }
 
 /// A small deterministic generator (splitmix64): a failing case can be named by its seed.
-pub(in crate::policy) struct Random(pub(super) u64);
+pub(in crate::policy) struct Random(pub(in crate::policy) u64);
 
 impl Random {
-    pub(super) fn below(&mut self, bound: usize) -> usize {
+    pub(in crate::policy) fn below(&mut self, bound: usize) -> usize {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut mixed = self.0;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
@@ -178,11 +178,11 @@ impl Random {
         usize::try_from((mixed ^ (mixed >> 31)) % bound as u64).unwrap()
     }
 
-    pub(super) fn percent(&mut self, chance: usize) -> bool {
+    pub(in crate::policy) fn percent(&mut self, chance: usize) -> bool {
         self.below(100) < chance
     }
 
-    pub(super) fn pick<'a, T>(&mut self, of: &'a [T]) -> &'a T {
+    pub(in crate::policy) fn pick<'a, T>(&mut self, of: &'a [T]) -> &'a T {
         &of[self.below(of.len())]
     }
 }
