@@ -12,8 +12,8 @@ mod quickstart;
 mod running;
 mod serve;
 
-use crate::policy::LoadError;
-use std::io::IsTerminal;
+use crate::policy::{LoadError, QuestionError};
+use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
 /// A security-hardened MQTT broker.
@@ -36,7 +36,7 @@ enum Command {
     Ca(ca::CaArgs),
     /// Issues certificates
     Cert(cert::CertArgs),
-    /// Checks policies
+    /// Checks, explains and lays out policies
     Policy(policy::PolicyArgs),
     /// Asks or tells a running broker
     Ctl(ctl::Args),
@@ -88,5 +88,29 @@ impl Cli {
 
 /// Whether words on standard error may be coloured.
 fn coloured() -> bool {
-    std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none()
+    may_colour(&std::io::stderr())
+}
+
+/// Whether what goes there may be coloured.
+fn may_colour(output: &impl IsTerminal) -> bool {
+    output.is_terminal() && std::env::var_os("NO_COLOR").is_none()
+}
+
+/// Writes data to standard output.
+fn put(data: &str) -> Result<(), Failure> {
+    let mut output = std::io::stdout().lock();
+    output.write_all(data.as_bytes())?;
+    Ok(output.flush()?)
+}
+
+/// Ends the program as clap does for arguments that cannot be read.
+fn misuse(error: &QuestionError) -> ! {
+    let message = format!("{error}; {}\n", error.remedy);
+    clap::Error::raw(clap::error::ErrorKind::ValueValidation, message).exit()
+}
+
+/// Reads `NAME=VALUE`.
+fn fact(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("write NAME=VALUE, such as qos=1")?;
+    Ok((name.to_owned(), value.to_owned()))
 }

@@ -24,6 +24,7 @@ mod drawing;
 mod explain;
 mod facts;
 mod filters;
+mod format;
 mod groups;
 mod judge;
 mod lints;
@@ -50,11 +51,13 @@ pub use facts::{
     ConnectFacts, Publication, PublishFacts, ReceiveFacts, SessionFacts, SubscribeFacts,
 };
 pub use filters::Normalised;
+pub use format::Formatted;
 pub use groups::{DeclaredGroups, GroupProblem};
 pub use permit::{Denial, Denied, Permitted};
 pub use problem::{LoadError, Problem, Problems};
 pub use question::{Answer, Asked, FACTS, Question, QuestionError, Sample, TIME, Words};
-pub use schema::{Action, SCHEMA};
+pub use schema::{Action, SCHEMA, json as schema_json};
+pub use source::policy_files;
 pub use subject::Subject;
 
 /// The generation of a bundle: every reload has a higher one.

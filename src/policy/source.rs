@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::Read;
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use miette::Diagnostic;
@@ -28,6 +28,11 @@ pub(super) struct Source {
 impl Source {
     pub(super) fn new(name: &str, text: &str) -> Self {
         Self { name: name.into(), text: text.into() }
+    }
+
+    /// A policy in it.
+    pub(super) fn place(&self, range: Range<usize>) -> Place {
+        Place { source: self.clone(), range }
     }
 
     pub(super) fn problem(&self, message: impl Into<String>, bytes: Range<usize>) -> Problem {
@@ -108,12 +113,35 @@ impl std::fmt::Display for Place {
 /// # Errors
 /// A directory or file that cannot be read, is empty, too large, or no UTF-8; too many files.
 pub(super) fn read_dir(dir: &Path) -> Result<Vec<Source>, LoadError> {
-    let unreadable = |path: &Path, error: &std::io::Error| {
-        LoadError::from(Problem::new(format!("{} cannot be read: {error}", path.display())))
+    let paths = policy_files(dir)?;
+    let mut sources = Vec::with_capacity(paths.len());
+    let mut bytes = 0_usize;
+    for path in &paths {
+        let source = read_file(path)?;
+        bytes = bytes.saturating_add(source.text.len());
+        if bytes > BYTES_MAX {
+            return Err(Problem::new(format!(
+                "the policies in {} are larger than {BYTES_MAX} bytes together",
+                dir.display()
+            ))
+            .into());
+        }
+        sources.push(source);
+    }
+    Ok(sources)
+}
+
+/// The policy files of a directory, in the order of their names.
+///
+/// # Errors
+/// A directory that cannot be read, or holds none or too many.
+pub fn policy_files(dir: &Path) -> Result<Vec<PathBuf>, LoadError> {
+    let unreadable = |error: std::io::Error| {
+        LoadError::from(Problem::new(format!("{} cannot be read: {error}", dir.display())))
     };
     let mut paths = Vec::new();
-    for entry in std::fs::read_dir(dir).map_err(|error| unreadable(dir, &error))? {
-        let path = entry.map_err(|error| unreadable(dir, &error))?.path();
+    for entry in std::fs::read_dir(dir).map_err(unreadable)? {
+        let path = entry.map_err(unreadable)?.path();
         let hidden = path.file_name().is_none_or(|name| name.as_encoded_bytes().starts_with(b"."));
         if !hidden && path.extension().is_some_and(|extension| extension == "cedar") {
             paths.push(path);
@@ -133,24 +161,10 @@ pub(super) fn read_dir(dir: &Path) -> Result<Vec<Source>, LoadError> {
             .into());
     }
     paths.sort();
-    let mut sources = Vec::with_capacity(paths.len());
-    let mut bytes = 0_usize;
-    for path in &paths {
-        let source = read_file(path)?;
-        bytes = bytes.saturating_add(source.text.len());
-        if bytes > BYTES_MAX {
-            return Err(Problem::new(format!(
-                "the policies in {} are larger than {BYTES_MAX} bytes together",
-                dir.display()
-            ))
-            .into());
-        }
-        sources.push(source);
-    }
-    Ok(sources)
+    Ok(paths)
 }
 
-fn read_file(path: &Path) -> Result<Source, LoadError> {
+pub(super) fn read_file(path: &Path) -> Result<Source, LoadError> {
     let name = path.display();
     let mut bytes = Vec::new();
     let limit = u64::try_from(FILE_BYTES_MAX).unwrap_or(u64::MAX).saturating_add(1);
