@@ -13,10 +13,10 @@ mod running;
 mod serve;
 mod watch;
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
-use crate::policy::LoadError;
+use crate::policy::{LoadError, QuestionError};
 
 /// A security-hardened MQTT broker.
 #[derive(Debug, clap::Parser)]
@@ -38,7 +38,7 @@ enum Command {
     Ca(ca::CaArgs),
     /// Issues certificates
     Cert(cert::CertArgs),
-    /// Checks, tests and compares policies
+    /// Checks, tests, explains and compares policies
     Policy(policy::PolicyArgs),
     /// Asks or tells a running broker
     Ctl(ctl::Args),
@@ -90,5 +90,29 @@ impl Cli {
 
 /// Whether words on standard error may be coloured.
 fn coloured() -> bool {
-    std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none()
+    may_colour(&std::io::stderr())
+}
+
+/// Whether what goes there may be coloured.
+fn may_colour(output: &impl IsTerminal) -> bool {
+    output.is_terminal() && std::env::var_os("NO_COLOR").is_none()
+}
+
+/// Writes data to standard output.
+fn put(data: &str) -> Result<(), Failure> {
+    let mut output = std::io::stdout().lock();
+    output.write_all(data.as_bytes())?;
+    Ok(output.flush()?)
+}
+
+/// Ends the program as clap does for arguments that cannot be read.
+fn misuse(error: &QuestionError) -> ! {
+    let message = format!("{error}; {}\n", error.remedy);
+    clap::Error::raw(clap::error::ErrorKind::ValueValidation, message).exit()
+}
+
+/// Reads `NAME=VALUE`.
+fn fact(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("write NAME=VALUE, such as qos=1")?;
+    Ok((name.to_owned(), value.to_owned()))
 }

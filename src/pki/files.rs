@@ -3,8 +3,12 @@
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{
+    DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _,
+};
 use std::path::{Path, PathBuf};
+
+use rustix::process::{Gid, Uid};
 
 /// The largest file of certificates or keys that is read.
 pub const FILE_BYTES_MAX: u64 = 1024 * 1024;
@@ -147,6 +151,31 @@ pub fn write_new(path: &Path, bytes: &[u8], access: Access) -> Result<(), FileEr
         .map_err(|error| FileError::io(path, "make it durable", error))
 }
 
+/// Replaces the content of a file: whole or not at all, durable. Owner and permissions stay, and
+/// so does a link to it.
+///
+/// # Errors
+/// When there is no such file, or the operating system refuses, perhaps to give the new content
+/// to the owner of the old.
+pub fn replace(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
+    let about = |action| move |error| FileError::io(path, action, error);
+    let path = &path.canonicalize().map_err(about("find it"))?;
+    let about = |action| move |error| FileError::io(path, action, error);
+    let old = path.metadata().map_err(about("examine it"))?;
+    let folder = path.parent().unwrap_or(Path::new("/"));
+    let temporary = Temporary::create(folder, path, Access::Owner)?;
+    let new = temporary.file.metadata().map_err(about("examine it"))?;
+    if (new.uid(), new.gid()) != (old.uid(), old.gid()) {
+        let (uid, gid) = (Uid::from_raw(old.uid()), Gid::from_raw(old.gid()));
+        rustix::fs::fchown(&temporary.file, Some(uid), Some(gid))
+            .map_err(|error| FileError::io(path, "keep its owner", error.into()))?;
+    }
+    temporary.file.set_permissions(old.permissions()).map_err(about("keep its permissions"))?;
+    temporary.fill(bytes).map_err(about("write it"))?;
+    std::fs::rename(&temporary.path, path).map_err(about("replace it"))?;
+    File::open(folder).and_then(|folder| folder.sync_all()).map_err(about("make it durable"))
+}
+
 /// Writes a new key, for its owner only, and its certificate, for everybody: both or none.
 ///
 /// # Errors
@@ -218,6 +247,27 @@ mod tests {
         assert_eq!(read_key(&path).unwrap(), b"first");
         assert_eq!(mode_of(&path), 0o600);
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "nothing is left behind");
+    }
+
+    #[test]
+    fn a_replaced_file_keeps_its_permissions_and_the_links_to_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, link) = (folder.path().join("a.cedar"), folder.path().join("link"));
+        assert!(replace(&path, b"new").is_err(), "there is nothing to replace");
+        for mode in [0o600, 0o644, 0o660, 0o400] {
+            let _ = std::fs::remove_file(&path);
+            std::fs::write(&path, "old").unwrap();
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+            if !link.exists() {
+                std::os::unix::fs::symlink("a.cedar", &link).unwrap();
+            }
+            replace(&link, b"new").unwrap();
+            assert_eq!(read(&path).unwrap(), b"new");
+            assert_eq!(mode_of(&path), mode);
+            assert!(link.is_symlink());
+            let names = std::fs::read_dir(folder.path()).unwrap().count();
+            assert_eq!(names, 2, "nothing is left behind");
+        }
     }
 
     #[test]

@@ -11,8 +11,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::harmless::{harmless, masked};
 
-/// Columns of a drawing.
-const WIDTH: usize = 100;
 /// Bytes of an excerpt: what is longer is named by its place only.
 const EXCERPT_BYTES_MAX: usize = 8 << 10;
 
@@ -85,7 +83,8 @@ impl Drawing {
             Tone::Plain => "·".clone_into(&mut theme.characters.advice),
         }
         let handler = GraphicalReportHandler::new_themed(theme)
-            .with_width(WIDTH)
+            // A place that is broken over two lines cannot be copied.
+            .with_wrap_lines(false)
             .with_links(false)
             .with_context_lines(1);
         let harmless = Harmless::of(self);

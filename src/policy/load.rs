@@ -116,7 +116,7 @@ fn load_here(
             }
         };
         for range in ranges {
-            let place = Place { source: source.clone(), range };
+            let place = source.place(range);
             match loader.rule(&place) {
                 Err(found) => problems.extend(found),
                 Ok(rule) => {

@@ -28,6 +28,7 @@ mod explain;
 mod facts;
 mod filters;
 mod folder;
+mod format;
 mod groups;
 pub mod import;
 mod judge;
@@ -60,12 +61,14 @@ pub use facts::{
 };
 pub use filters::Normalised;
 pub use folder::{FolderChange, FolderState, MANIFEST};
+pub use format::Formatted;
 pub use groups::{DeclaredGroups, GroupProblem};
 pub use permit::{Denial, Denied, Permitted};
 pub use principals::{IgnoredClaim, Principals};
 pub use problem::{LoadError, Problem, Problems};
 pub use question::{Answer, Asked, FACTS, Question, QuestionError, Sample, TIME, Words};
-pub use schema::{Action, SCHEMA};
+pub use schema::{Action, SCHEMA, json as schema_json};
+pub use source::policy_files;
 pub use subject::Subject;
 
 /// The generation of a bundle: every reload has a higher one.

@@ -190,6 +190,21 @@ impl Iterator for Scanner<'_> {
     }
 }
 
+/// The comments of a text, in order, without the blanks around them.
+pub(super) fn comments(text: &str) -> Vec<&str> {
+    let mut comments = Vec::new();
+    let mut end = 0;
+    // Whatever is no token is a blank or a comment.
+    let starts =
+        tokens(text).map(|token| token.bytes).chain(std::iter::once(text.len()..text.len()));
+    for token in starts {
+        let between = text.get(end..token.start).unwrap_or_default();
+        comments.extend(between.lines().map(str::trim).filter(|line| !line.is_empty()));
+        end = token.end;
+    }
+    comments
+}
+
 /// The words of a text that stand outside strings and comments, in order.
 pub(super) fn words(policy: &str) -> impl Iterator<Item = &str> {
     tokens(policy).filter_map(|token| policy.get(token.bytes)).filter(|text| is_word(text))

@@ -220,7 +220,7 @@ impl Vocabulary {
 ///
 /// # Errors
 /// When the schema itself is wrong.
-pub(super) fn json() -> Result<Value, Problem> {
+pub fn json() -> Result<Value, Problem> {
     let broken = |error: String| Problem::new(format!("the built-in schema is wrong: {error}"));
     let (fragment, _) =
         SchemaFragment::from_cedarschema_str(SCHEMA).map_err(|error| broken(error.to_string()))?;

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::Read;
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use miette::Diagnostic;
@@ -30,6 +30,11 @@ pub(super) struct Source {
 impl Source {
     pub(super) fn new(name: &str, text: &str) -> Self {
         Self { name: name.into(), text: text.into() }
+    }
+
+    /// A policy in it.
+    pub(super) fn place(&self, range: Range<usize>) -> Place {
+        Place { source: self.clone(), range }
     }
 
     pub(super) fn problem(&self, message: impl Into<String>, bytes: Range<usize>) -> Problem {
@@ -107,29 +112,41 @@ impl std::fmt::Display for Place {
 /// Reads every `*.cedar` file of a directory.
 ///
 /// # Errors
-/// As [`read_files`], and when there is none.
+/// As [`policy_files`], and files that cannot be read, are empty, too large, or no UTF-8.
 pub(super) fn read_dir(dir: &Path) -> Result<Vec<Source>, LoadError> {
-    let sources = read_files(dir, "cedar")?;
-    if sources.is_empty() {
+    read_all(dir, &policy_files(dir)?)
+}
+
+/// The policy files of a directory, in the order of their names.
+///
+/// # Errors
+/// A directory that cannot be read, or holds none or too many.
+pub fn policy_files(dir: &Path) -> Result<Vec<PathBuf>, LoadError> {
+    let paths = files(dir, "cedar")?;
+    if paths.is_empty() {
         return Err(Problem::new(format!("there is no *.cedar file in {}", dir.display()))
             .remedy("without a policy nothing is permitted: name the directory that has them")
             .into());
     }
-    Ok(sources)
+    Ok(paths)
 }
 
-/// Reads every file of a directory whose name ends in this, in the order of their names. Names
-/// that begin with a dot are left out, and so is what lies in sub-directories.
+/// Reads every file of a directory whose name ends in this, in the order of their names.
 ///
 /// # Errors
 /// A directory or file that cannot be read, is empty, too large, or no UTF-8; too many files.
 pub(super) fn read_files(dir: &Path, ending: &str) -> Result<Vec<Source>, LoadError> {
-    let unreadable = |path: &Path, error: &std::io::Error| {
-        LoadError::from(Problem::new(format!("{} cannot be read: {error}", path.display())))
+    read_all(dir, &files(dir, ending)?)
+}
+
+/// Files whose names begin with a dot are left out, and so is what lies in sub-directories.
+fn files(dir: &Path, ending: &str) -> Result<Vec<PathBuf>, LoadError> {
+    let unreadable = |error: std::io::Error| {
+        LoadError::from(Problem::new(format!("{} cannot be read: {error}", dir.display())))
     };
     let mut paths = Vec::new();
-    for entry in std::fs::read_dir(dir).map_err(|error| unreadable(dir, &error))? {
-        let path = entry.map_err(|error| unreadable(dir, &error))?.path();
+    for entry in std::fs::read_dir(dir).map_err(unreadable)? {
+        let path = entry.map_err(unreadable)?.path();
         let hidden = path.file_name().is_none_or(|name| name.as_encoded_bytes().starts_with(b"."));
         if !hidden && path.extension().is_some_and(|extension| extension == ending) {
             paths.push(path);
@@ -144,14 +161,18 @@ pub(super) fn read_files(dir: &Path, ending: &str) -> Result<Vec<Source>, LoadEr
         }
     }
     paths.sort();
+    Ok(paths)
+}
+
+fn read_all(dir: &Path, paths: &[PathBuf]) -> Result<Vec<Source>, LoadError> {
     let mut sources = Vec::with_capacity(paths.len());
     let mut bytes = 0_usize;
-    for path in &paths {
+    for path in paths {
         let source = read_file(path)?;
         bytes = bytes.saturating_add(source.text.len());
         if bytes > BYTES_MAX {
             return Err(Problem::new(format!(
-                "the *.{ending} files in {} are larger than {BYTES_MAX} bytes together",
+                "the files in {} are larger than {BYTES_MAX} bytes together",
                 dir.display()
             ))
             .into());
@@ -173,7 +194,7 @@ pub(super) fn read_principals(dir: &Path) -> Result<Option<Source>, LoadError> {
     }
 }
 
-fn read_file(path: &Path) -> Result<Source, LoadError> {
+pub(super) fn read_file(path: &Path) -> Result<Source, LoadError> {
     let name = path.display();
     let mut bytes = Vec::new();
     let limit = u64::try_from(FILE_BYTES_MAX).unwrap_or(u64::MAX).saturating_add(1);

@@ -4,8 +4,9 @@ use std::path::PathBuf;
 
 use serde_json::json;
 
+use super::drawn;
 use crate::cli::{Failure, coloured};
-use crate::policy::{Bundle, PolicyEpoch, Problem};
+use crate::policy::{Bundle, PolicyEpoch, Problems};
 
 /// Parses and validates every *.cedar file of a folder, runs its cases, and looks
 /// for likely mistakes.
@@ -21,36 +22,39 @@ pub(super) struct CheckArgs {
 
 impl CheckArgs {
     pub(super) fn run(self) -> Result<(), Failure> {
-        let loaded = Bundle::load_dir(&self.folder, PolicyEpoch(1));
-        let failure = loaded.as_ref().err().map(|error| Failure(error.to_string()));
         if self.json {
-            let problems: &[Problem] = loaded.as_ref().err().map_or(&[], |it| it.problems().told());
-            let warnings: &[Problem] = loaded.as_ref().map_or(&[], |it| it.warnings().told());
-            let told = json!({
-                "fine": loaded.is_ok(),
-                "policies": loaded.as_ref().map_or(0, |bundle| bundle.policies()),
-                "hash": loaded.as_ref().ok().map(|bundle| bundle.hash()),
-                "problems": problems,
-                "warnings": warnings,
-            });
-            println!("{told}");
-            return failure.map_or(Ok(()), Err);
+            return self.print_json();
         }
-        match &loaded {
-            Ok(bundle) => {
-                for id in bundle.policy_ids() {
-                    println!("{id}");
-                }
-                eprint!("{}", bundle.warnings().draw(coloured()));
-                let warnings = match bundle.warnings().count() {
-                    0 => String::new(),
-                    1 => ", 1 warning".to_owned(),
-                    several => format!(", {several} warnings"),
-                };
-                eprintln!("fine: {} policies, hash {}{warnings}", bundle.policies(), bundle.hash());
-            }
-            Err(error) => eprintln!("{}", error.problems().draw(coloured())),
+        let loaded = Bundle::load_dir(&self.folder, PolicyEpoch(1));
+        let bundle = loaded.map_err(|error| drawn(&error))?;
+        for id in bundle.policy_ids() {
+            println!("{id}");
         }
-        failure.map_or(Ok(()), Err)
+        eprint!("{}", bundle.warnings().draw(coloured()));
+        let warnings = match bundle.warnings().count() {
+            0 => String::new(),
+            1 => ", 1 warning".to_owned(),
+            several => format!(", {several} warnings"),
+        };
+        eprintln!("fine: {} policies, hash {}{warnings}", bundle.policies(), bundle.hash());
+        Ok(())
+    }
+
+    fn print_json(&self) -> Result<(), Failure> {
+        let none = Problems::default();
+        let loaded = Bundle::load_dir(&self.folder, PolicyEpoch(1));
+        let (policies, hash, problems, warnings) = match &loaded {
+            Ok(bundle) => (bundle.policies(), Some(bundle.hash()), &none, bundle.warnings()),
+            Err(error) => (0, None, error.problems(), &none),
+        };
+        let told = json!({
+            "fine": loaded.is_ok(),
+            "policies": policies,
+            "hash": hash,
+            "problems": problems.told(),
+            "warnings": warnings.told(),
+        });
+        println!("{told}");
+        loaded.map(drop).map_err(|error| Failure(error.to_string()))
     }
 }

@@ -2,10 +2,14 @@
 
 mod check;
 mod diff;
+mod explain;
+mod fmt;
 mod import;
+mod schema;
 mod test;
 
-use super::Failure;
+use super::{Failure, coloured};
+use crate::policy::LoadError;
 
 /// Works with policy files; no broker is needed.
 #[derive(Debug, clap::Args)]
@@ -16,12 +20,19 @@ pub(super) struct PolicyArgs {
 
 #[derive(Debug, clap::Subcommand)]
 enum PolicyCommand {
-    /// Parses and validates every *.cedar file of a folder, and runs its cases
+    /// Parses and validates every *.cedar file of a folder, runs its cases, and looks for likely
+    /// mistakes
     Check(check::CheckArgs),
     /// Shows which decisions change from one folder of policies to another
     Diff(diff::DiffArgs),
+    /// Says what the policies answer to a question, and why
+    Explain(explain::ExplainArgs),
+    /// Lays out policy files
+    Fmt(fmt::FmtArgs),
     /// Translates the ACL file of another broker
     Import(import::ImportArgs),
+    /// Prints the schema: everything a policy may name
+    Schema(schema::SchemaArgs),
     /// Runs the case tables of policy folders
     Test(test::TestArgs),
 }
@@ -33,6 +44,15 @@ impl PolicyArgs {
             PolicyCommand::Diff(args) => args.run(),
             PolicyCommand::Import(args) => args.run(),
             PolicyCommand::Test(args) => args.run(),
+            PolicyCommand::Explain(args) => args.run(),
+            PolicyCommand::Fmt(args) => args.run(),
+            PolicyCommand::Schema(args) => args.run(),
         }
     }
+}
+
+/// Draws what is wrong on standard error.
+fn drawn(error: &LoadError) -> Failure {
+    eprintln!("{}", error.problems().draw(coloured()));
+    Failure(error.to_string())
 }

@@ -181,11 +181,11 @@ fn a_slip_is_answered_with_what_was_meant() {
         ),
         (
             publish(" in Group::\"stuff\"", "context.retain"),
-            "p.cedar:1:38: group \"stuff\" is not declared; did you mean \"staff\"? Otherwise declare it",
+            "p.cedar:1:38: group \"stuff\" is not declared in principals.toml; did you mean \"staff\"?",
         ),
         (
             publish(" in Group::\"pumps\"", "context.retain"),
-            "p.cedar:1:38: group \"pumps\" is not declared; declare it among the groups of the principals, or correct it",
+            "p.cedar:1:38: group \"pumps\" is not declared in principals.toml; declare it there: [group.\"pumps\"]",
         ),
         (
             publish("", "context.retain").replace("publish", "publsh"),
