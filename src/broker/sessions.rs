@@ -15,7 +15,7 @@ use tokio::sync::Notify;
 use super::wills::{Agenda, PendingWill};
 use crate::identity::{Identity, PrincipalKind};
 use crate::mqtt::{ClientId, ReasonCode};
-use crate::router::{Peer, Signal};
+use crate::router::{Peer, Signal, Standing};
 use crate::session::Session;
 
 const SHARDS: usize = 16;
@@ -145,6 +145,13 @@ impl Sessions {
     /// All sessions, and those with a connection.
     pub(super) fn count(&self) -> (usize, usize) {
         (self.count.load(Relaxed), self.connected.load(Relaxed))
+    }
+
+    /// Who a session is judged as, and whether it has a connection.
+    pub(super) fn standing(&self, client_id: &ClientId) -> Option<(Standing, bool)> {
+        let shard = self.shard(client_id);
+        let entry = shard.get(client_id)?;
+        Some((entry.peer.standing(), matches!(entry.state, State::Live)))
     }
 
     /// Gives the client identifier to a new connection of `owner`. A live session of the same

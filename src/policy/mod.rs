@@ -28,6 +28,7 @@ mod format;
 mod groups;
 mod judge;
 mod lints;
+mod live;
 mod load;
 mod permit;
 mod polarity;

@@ -208,7 +208,7 @@ pub struct QuestionError {
 }
 
 impl QuestionError {
-    fn new(message: impl Into<String>, remedy: impl Into<String>) -> Self {
+    pub(super) fn new(message: impl Into<String>, remedy: impl Into<String>) -> Self {
         Self { message: message.into(), remedy: remedy.into() }
     }
 }

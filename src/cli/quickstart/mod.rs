@@ -12,6 +12,8 @@ use crate::config::Config;
 use crate::pki::files::{self, Access};
 use crate::pki::{AlternativeNames, Ca, Profile, ProfileName};
 
+use demonstration::Places;
+
 const CONFIG: &str = include_str!("portcullis.toml");
 /// The starter policies, as they stand in `policies/starter`.
 const POLICIES: [(&str, &str); 3] = [
@@ -45,7 +47,11 @@ impl QuickstartArgs {
         let config =
             Config::load(&path, &self.set).map_err(|error| Failure(error.render(coloured())))?;
         serve::log_to_stderr(&config.log);
-        let audit = config.audit.path.clone();
+        let places = Places {
+            certs: folder.join("certs"),
+            policies: config.policies.clone(),
+            audit: config.audit.path.clone(),
+        };
         let source = Source { path, overrides: self.set };
         serve::runtime()?.block_on(async {
             let signals = serve::Signals::hear()?;
@@ -57,16 +63,16 @@ impl QuickstartArgs {
                 .map(|(_, address)| address.clone())
                 .ok_or_else(|| Failure("the configuration has no listener `devices`".to_owned()))?;
             let address = reachable(&address)?;
-            let shown = {
-                let (folder, audit) = (folder.clone(), audit.clone());
-                let show = move || demonstration::show(&folder, address, &audit);
-                tokio::task::spawn_blocking(show).await?
-            };
+            let (places, shown) = tokio::task::spawn_blocking(move || {
+                let shown = demonstration::show(&places, address);
+                (places, shown)
+            })
+            .await?;
             if self.once || shown.is_err() {
                 running.stop("the demonstration is over").await;
                 return shown;
             }
-            print_commands(&folder, address, &audit);
+            print_commands(&folder, &places, address);
             signals.obey(running).await;
             Ok(())
         })
@@ -145,10 +151,9 @@ fn write_if_absent(path: &Path, text: &str) -> Result<(), Failure> {
     Ok(())
 }
 
-fn print_commands(folder: &Path, address: std::net::SocketAddr, audit: &Path) {
+fn print_commands(folder: &Path, places: &Places, address: std::net::SocketAddr) {
     let port = address.port();
-    let certs = folder.join("certs");
-    let certs = certs.display();
+    let certs = places.certs.display();
     let client = |name: &str| {
         format!(
             "-V 5 -h localhost -p {port} --cafile {certs}/ca.pem \
@@ -164,13 +169,18 @@ fn print_commands(folder: &Path, address: std::net::SocketAddr, audit: &Path) {
          mosquitto_sub {dev1} -t 'devices/dev1/#' -v\n\n  \
          # a filter that is wider than the policy is refused\n  \
          mosquitto_sub {dev1} -t 'devices/#'\n\n  \
+         # why: of any client, and of one that is connected\n  \
+         portcullis policy explain {policies} Device::dev1 subscribe 'devices/#'\n  \
+         portcullis ctl --socket {folder}/control/portcullis.sock explain dev1 subscribe \
+         'devices/#'\n\n  \
          # every refusal, with its reason\n  \
          tail -f {audit}\n\n\
-         Policies: {folder}/policies (edit, then `kill -HUP` this process). \
+         Policies: {policies} (edit, then `kill -HUP` this process). \
          Stop with Ctrl-C.",
         dev1 = client("dev1"),
         dev2 = client("dev2"),
-        audit = audit.display(),
+        audit = places.audit.display(),
+        policies = places.policies.display(),
         folder = folder.display(),
     );
 }
