@@ -1,12 +1,14 @@
 //! The control socket: a few commands for the operator on the same machine.
 //!
 //! One connection is one call: a line of JSON each way. The socket has mode 0600 and lies in a
-//! folder of mode 0700; besides that the kernel tells who calls. A caller names a command and
-//! nothing else: what is reloaded are the files the broker was started with.
+//! folder of mode 0700; besides that the kernel tells who calls. A caller names a command, and a
+//! question where it asks one, but never a file: what is reloaded are the files the broker was
+//! started with.
 
 use std::fmt;
 use std::fs::{self, DirBuilder, Permissions};
 use std::io;
+use std::net::IpAddr;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
@@ -23,6 +25,7 @@ use tokio::time::timeout;
 use crate::audit::event::Outcome;
 use crate::audit::{AuditLog, Event, Kind};
 use crate::metrics::Metrics;
+use crate::policy::Explanation;
 
 /// Bytes of a request, its line feed included.
 pub const REQUEST_BYTES_MAX: u64 = 4 * 1024;
@@ -45,32 +48,117 @@ pub struct Settings {
 }
 
 /// What the broker can be told.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {
     /// Say how you are.
     Status,
     /// Load configuration, policies and certificates again.
     Reload,
+    /// Say what the policies in force answer to a question of a session, and why.
+    Explain(SessionQuestion),
+}
+
+/// The words of commands, as they are sent and in the audit log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Verb {
+    Status,
+    Reload,
+    Explain,
 }
 
 impl Command {
     /// The word in requests and in the audit log.
     #[must_use]
-    pub const fn as_str(self) -> &'static str {
+    pub const fn as_str(&self) -> &'static str {
         match self {
             Self::Status => "status",
             Self::Reload => "reload",
+            Self::Explain(_) => "explain",
+        }
+    }
+
+    /// What it is about, for the audit log.
+    fn about(&self) -> String {
+        match self {
+            Self::Status | Self::Reload => String::new(),
+            Self::Explain(SessionQuestion { client_id, action, resource, .. }) => {
+                format!("{client_id}: {action} {resource}")
+            }
         }
     }
 }
 
+/// A question of a session: its principal and the facts of its connection are what they are.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SessionQuestion {
+    /// The session's client identifier.
+    pub client_id: String,
+    /// `connect`, `publish`, `subscribe` or `receive`.
+    pub action: String,
+    /// The topic; of subscribe the filter, of connect the listener.
+    pub resource: String,
+    /// Facts of the packet.
+    #[serde(default)]
+    pub facts: Vec<(String, String)>,
+}
+
+/// The answer to a question of a session.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionAnswer {
+    /// The client identifier.
+    pub client_id: String,
+    /// True while it has a connection; otherwise its last one is meant.
+    pub connected: bool,
+    /// The listener.
+    pub listener: String,
+    /// The address of the client.
+    pub source_ip: IpAddr,
+    /// MQTT's protocol level: 3, 4 or 5.
+    pub protocol_version: u8,
+    /// 12 or 13; 0 without TLS.
+    pub tls_version: u8,
+    /// What the policies in force say.
+    pub explanation: Explanation,
+}
+
 /// A call, as it is sent: `{"verb":"reload"}`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Request {
-    /// The command.
-    pub verb: Command,
+    verb: Verb,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    question: Option<SessionQuestion>,
+}
+
+impl From<Command> for Request {
+    fn from(command: Command) -> Self {
+        let (verb, question) = match command {
+            Command::Status => (Verb::Status, None),
+            Command::Reload => (Verb::Reload, None),
+            Command::Explain(question) => (Verb::Explain, Some(question)),
+        };
+        Self { verb, question }
+    }
+}
+
+impl TryFrom<Request> for Command {
+    type Error = io::Error;
+
+    fn try_from(Request { verb, question }: Request) -> io::Result<Self> {
+        match (verb, question) {
+            (Verb::Status, None) => Ok(Self::Status),
+            (Verb::Reload, None) => Ok(Self::Reload),
+            (Verb::Explain, Some(question)) => Ok(Self::Explain(question)),
+            (Verb::Explain, None) => Err(invalid("there is no question to explain")),
+            (Verb::Status | Verb::Reload, Some(_)) => Err(invalid("only explain has a question")),
+        }
+    }
+}
+
+fn invalid(why: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, why)
 }
 
 /// The answer, as it is sent: `{"done":…}` or `{"failed":"…"}`.
@@ -184,13 +272,13 @@ impl Shared {
         let allowed = uid.is_some_and(|uid| self.uids.contains(&uid));
         let (command, response) = if allowed {
             match self.read_request(&mut stream).await {
-                Ok(Request { verb }) => (Some(verb), self.carry_out(verb).await),
+                Ok(command) => (Some(command.clone()), self.carry_out(command).await),
                 Err(error) => (None, Response::Failed(error.to_string())),
             }
         } else {
             (None, Response::Failed("this user may not control the broker".to_owned()))
         };
-        self.record(uid, command, &response);
+        self.record(uid, command.as_ref(), &response);
         if let Err(error) = self.write_response(&mut stream, &response).await {
             tracing::debug!(%error, "a caller of the control socket did not take its answer");
         }
@@ -199,33 +287,34 @@ impl Shared {
     async fn carry_out(&self, command: Command) -> Response {
         let _one_at_a_time = match command {
             Command::Reload => Some(self.reload.lock().await),
-            Command::Status => None,
+            Command::Status | Command::Explain(_) => None,
         };
         (self.handle.0)(command).await
     }
 
-    fn record(&self, uid: Option<u32>, command: Option<Command>, response: &Response) {
+    fn record(&self, uid: Option<u32>, command: Option<&Command>, response: &Response) {
         let (outcome, why) = match response {
             Response::Done(_) => (Outcome::Done, String::new()),
             Response::Failed(why) => (Outcome::Failed, why.clone()),
         };
         let verb = command.map(Command::as_str);
-        self.audit.record(Event::broker(Kind::ControlCall { uid, verb, outcome, why: why.into() }));
+        let about = command.map(Command::about).unwrap_or_default().into();
+        let call = Kind::ControlCall { uid, verb, about, outcome, why: why.into() };
+        self.audit.record(Event::broker(call));
     }
 
-    async fn read_request(&self, stream: &mut UnixStream) -> io::Result<Request> {
+    async fn read_request(&self, stream: &mut UnixStream) -> io::Result<Command> {
         let mut line = Vec::new();
         let mut limited = BufReader::new(stream.take(REQUEST_BYTES_MAX));
         timeout(self.deadline, limited.read_until(b'\n', &mut line))
             .await
             .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "the request took too long"))??;
         if line.pop() != Some(b'\n') {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidData,
-                format!("a request is one line of at most {REQUEST_BYTES_MAX} bytes"),
-            ));
+            return Err(invalid(&format!(
+                "a request is one line of at most {REQUEST_BYTES_MAX} bytes"
+            )));
         }
-        serde_json::from_slice(&line).map_err(io::Error::from)
+        serde_json::from_slice::<Request>(&line)?.try_into()
     }
 
     async fn write_response(&self, stream: &mut UnixStream, response: &Response) -> io::Result<()> {
@@ -381,6 +470,7 @@ mod tests {
             match command {
                 Command::Status => Response::Done(json!({ "epoch": 7 })),
                 Command::Reload => Response::Failed("line 3: unexpected `;`".to_owned()),
+                Command::Explain(question) => Response::Done(json!(question.facts)),
             }
         })
     }
@@ -406,6 +496,25 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_question_is_answered_and_the_audit_log_says_about_whom() {
+        let bench = Bench::new();
+        let _task = bench.serve(bench.bind(obedient()).unwrap());
+        let question = SessionQuestion {
+            client_id: "dev1".to_owned(),
+            action: "publish".to_owned(),
+            resource: "a/b".to_owned(),
+            facts: vec![("qos".to_owned(), "1".to_owned())],
+        };
+        let mut request = serde_json::to_vec(&Request::from(Command::Explain(question))).unwrap();
+        request.push(b'\n');
+        assert_eq!(bench.call(&request).await, "{\"done\":[[\"qos\",\"1\"]]}\n");
+        let audited = &bench.audited()[0];
+        assert_eq!(audited["verb"], "explain");
+        assert_eq!(audited["outcome"], "done");
+        assert_eq!(audited["about"], "dev1: publish a/b");
+    }
+
+    #[tokio::test]
     async fn what_is_no_request_is_refused_and_audited() {
         let bench = Bench::new();
         let _task = bench.serve(bench.bind(obedient()).unwrap());
@@ -416,13 +525,16 @@ mod tests {
             b"{\"verb\":\"shutdown\"}\n",
             b"{\"verb\":\"reload\",\"path\":\"/etc/passwd\"}\n",
             b"{\"verb\":\"reload\"} {\"verb\":\"reload\"}\n",
+            b"{\"verb\":\"explain\"}\n",
+            b"{\"verb\":\"explain\",\"question\":{\"client_id\":\"d\",\"action\":\"publish\"}}\n",
+            b"{\"verb\":\"status\",\"question\":{\"client_id\":\"d\",\"action\":\"publish\",\"resource\":\"a\"}}\n",
             &too_long,
         ] {
             let answer = bench.call(request).await;
             assert!(answer.starts_with("{\"failed\":"), "{answer}");
         }
         let audited = bench.audited();
-        assert_eq!(audited.len(), 6);
+        assert_eq!(audited.len(), 9);
         for line in audited {
             assert_eq!((&line["verb"], &line["outcome"]), (&Value::Null, &json!("failed")));
         }

@@ -86,13 +86,15 @@ fn samples() -> Vec<Kind> {
         Kind::ConfigReloadFailed { old: version(1), why: "unknown key".into() },
         Kind::ControlCall {
             uid: Some(1000),
-            verb: Some("reload"),
+            verb: Some("explain"),
+            about: "dev1: publish a/b".into(),
             outcome: Outcome::Done,
             why: "".into(),
         },
         Kind::ControlCall {
             uid: None,
             verb: None,
+            about: "".into(),
             outcome: Outcome::Failed,
             why: "not allowed".into(),
         },
@@ -109,6 +111,7 @@ fn samples() -> Vec<Kind> {
     kinds.extend(Outcome::ALL.iter().map(|outcome| Kind::ControlCall {
         uid: Some(0),
         verb: Some("status"),
+        about: "".into(),
         outcome: *outcome,
         why: "".into(),
     }));

@@ -301,6 +301,9 @@ pub enum Kind {
         uid: Option<u32>,
         /// The command; none if there was none that is known.
         verb: Option<&'static str>,
+        /// What it was about, where the command alone does not tell.
+        #[serde(serialize_with = "text::words", skip_serializing_if = "str::is_empty")]
+        about: Cow<'static, str>,
         /// How it ended.
         outcome: Outcome,
         /// Why it failed.
@@ -364,12 +367,12 @@ impl Kind {
             Self::SubscriptionWithdrawn { filter: text, .. }
             | Self::WillDiscarded { topic: text, .. }
             | Self::GroupClaimIgnored { value: text, .. } => text.len(),
+            Self::ControlCall { about, why, .. } => about.len().saturating_add(why.len()),
             Self::ConnectionRefused { why, .. }
             | Self::ConnectionClosed { why, .. }
             | Self::BrokerStopped { why }
             | Self::PolicyReloadFailed { why, .. }
             | Self::ConfigReloadFailed { why, .. }
-            | Self::ControlCall { why, .. }
             | Self::TaskPanicked { message: why, .. } => why.len(),
             // The rest shares its texts with what lives anyway, or has none.
             _ => 0,

@@ -191,6 +191,13 @@ impl Broker {
         self.sessions.count()
     }
 
+    /// Who a session is judged as (the facts of its present or last connection), and whether it has
+    /// a connection; `None` where there is no session.
+    #[must_use]
+    pub fn standing(&self, client_id: &ClientId) -> Option<(Standing, bool)> {
+        self.sessions.standing(client_id)
+    }
+
     /// Claims the session of a client identifier for a new connection, taking it over from an
     /// older connection of the same principal.
     ///

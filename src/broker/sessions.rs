@@ -16,7 +16,7 @@ use tokio::sync::Notify;
 use super::wills::{Agenda, PendingWill};
 use crate::identity::{Account, Identity, PrincipalKind};
 use crate::mqtt::{ClientId, ReasonCode};
-use crate::router::{Peer, Signal};
+use crate::router::{Peer, Signal, Standing};
 use crate::session::Session;
 
 const SHARDS: usize = 16;
@@ -174,6 +174,13 @@ impl Sessions {
     /// All sessions, and those with a connection.
     pub(super) fn count(&self) -> (usize, usize) {
         (self.count.load(Relaxed), self.connected.load(Relaxed))
+    }
+
+    /// Who a session is judged as, and whether it has a connection.
+    pub(super) fn standing(&self, client_id: &ClientId) -> Option<(Standing, bool)> {
+        let shard = self.shard(client_id);
+        let entry = shard.get(client_id)?;
+        Some((entry.peer.standing(), matches!(entry.state, State::Live)))
     }
 
     /// Gives the client identifier to a new connection. A live session of the same owner is taken

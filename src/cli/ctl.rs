@@ -3,12 +3,13 @@
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use serde_json::Value;
 
-use crate::admin::control::{Command, Request, Response};
+use crate::admin::control::{Command, Request, Response, SessionAnswer, SessionQuestion};
 use crate::harmless::harmless;
+use crate::policy::{Question, QuestionError, Words};
 
 /// For sending the request.
 const SEND_DEADLINE: Duration = Duration::from_secs(5);
@@ -24,40 +25,75 @@ pub struct Args {
     #[arg(long, value_name = "PATH")]
     pub socket: PathBuf,
     /// Print the answer as JSON
-    #[arg(long)]
+    #[arg(long, global = true)]
     pub json: bool,
     /// What to ask or tell
+    #[command(subcommand)]
     pub verb: Verb,
 }
 
 /// What a running broker can be asked or told.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Debug, PartialEq, Eq, clap::Subcommand)]
 pub enum Verb {
     /// How it is
     Status,
     /// To load configuration, policies and certificates again
     Reload,
+    /// What the policies in force answer to a question of a client's session, and why
+    Explain(ExplainArgs),
 }
 
-impl From<Verb> for Command {
-    fn from(verb: Verb) -> Self {
+/// A question of a session; who asks, and the facts of the connection, are the session's.
+#[derive(Clone, Debug, PartialEq, Eq, clap::Args)]
+pub struct ExplainArgs {
+    /// The session's client id
+    pub client_id: String,
+    /// connect, publish, subscribe or receive
+    pub action: String,
+    /// The topic; of subscribe the filter, of connect the name of the listener
+    pub resource: String,
+    /// A fact of the packet, such as qos=1; without it an ordinary value is taken. May be given
+    /// several times
+    #[arg(long = "fact", value_name = "NAME=VALUE", value_parser = super::fact)]
+    pub facts: Vec<(String, String)>,
+}
+
+impl From<&Verb> for Command {
+    fn from(verb: &Verb) -> Self {
         match verb {
             Verb::Status => Self::Status,
             Verb::Reload => Self::Reload,
+            Verb::Explain(ExplainArgs { client_id, action, resource, facts }) => {
+                Self::Explain(SessionQuestion {
+                    client_id: client_id.clone(),
+                    action: action.clone(),
+                    resource: resource.clone(),
+                    facts: facts.clone(),
+                })
+            }
         }
     }
 }
 
 /// Calls the broker. Data goes to `out`, words to `err`; returns the exit code: 0 when it was
-/// done, 1 when it was not.
+/// done, 1 when it was not, 2 when it was no question.
 ///
 /// # Errors
 /// When `out` or `err` cannot be written.
 pub fn run(args: &Args, out: &mut impl Write, err: &mut impl Write) -> io::Result<u8> {
-    match call(&args.socket, args.verb.into()) {
+    if let Verb::Explain(question) = &args.verb
+        && let Err(error) = question.check()
+    {
+        writeln!(err, "error: {}; {}", harmless(&error.message), harmless(&error.remedy))?;
+        return Ok(2);
+    }
+    match call(&args.socket, (&args.verb).into()) {
         Ok(Response::Done(result)) => {
             if args.json {
                 writeln!(out, "{result}")?;
+            } else if let Verb::Explain(_) = &args.verb {
+                let answer: SessionAnswer = serde_json::from_value(result)?;
+                print_answer(&answer, out)?;
             } else {
                 print(&result, out)?;
             }
@@ -77,11 +113,23 @@ pub fn run(args: &Args, out: &mut impl Write, err: &mut impl Write) -> io::Resul
     }
 }
 
-fn call(socket: &Path, verb: Command) -> io::Result<Response> {
+impl ExplainArgs {
+    /// Whether the broker would take it for a question, whoever's session it is.
+    fn check(&self) -> Result<(), QuestionError> {
+        let facts = self.facts.iter().map(|(name, value)| (&**name, &**value)).collect();
+        let (action, resource) = (&*self.action, &*self.resource);
+        let words = Words { action, resource, facts, ..Words::default() };
+        let anybody = Words { principal: "Device::anybody", facts: Vec::new(), ..words.clone() };
+        let Question { identity, session, .. } = Question::parse(&anybody)?;
+        Question::of_session(identity, session, &words, SystemTime::UNIX_EPOCH).map(drop)
+    }
+}
+
+fn call(socket: &Path, command: Command) -> io::Result<Response> {
     let mut stream = UnixStream::connect(socket)?;
     stream.set_write_timeout(Some(SEND_DEADLINE))?;
     stream.set_read_timeout(Some(ANSWER_DEADLINE))?;
-    let mut request = serde_json::to_vec(&Request { verb })?;
+    let mut request = serde_json::to_vec(&Request::from(command))?;
     request.push(b'\n');
     // A broker that refuses this user answers without reading; the answer says more than the
     // failed write.
@@ -93,6 +141,22 @@ fn call(socket: &Path, verb: Command) -> io::Result<Response> {
         return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the broker did not answer"));
     }
     serde_json::from_slice(&line).map_err(io::Error::from)
+}
+
+/// Whose session it is, and the explanation.
+fn print_answer(answer: &SessionAnswer, out: &mut impl Write) -> io::Result<()> {
+    let tls = match answer.tls_version {
+        0 => "without TLS".to_owned(),
+        version => format!("over TLS {}.{}", version / 10, version % 10),
+    };
+    let connected =
+        if answer.connected { "connected" } else { "not connected, judged by its last connection" };
+    writeln!(
+        out,
+        "client {:?}: {connected}: listener {}, from {}, {tls}, MQTT protocol {}\n",
+        answer.client_id, answer.listener, answer.source_ip, answer.protocol_version
+    )?;
+    out.write_all(answer.explanation.draw(super::may_colour(&io::stdout())).as_bytes())
 }
 
 /// An object as one line for each of its fields, anything else as JSON.
@@ -210,8 +274,34 @@ mod tests {
             &["--socket", "/s"],
             &["--socket", "/s", "shutdown"],
             &["--socket", "/s", "reload", "/etc/passwd"],
+            &["--socket", "/s", "explain", "dev1", "publish"],
+            &["--socket", "/s", "explain", "dev1", "publish", "a", "--fact", "qos"],
         ] {
             assert_eq!(args(line).unwrap_err().exit_code(), 2, "{line:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_question_is_not_asked() {
+        for (question, why) in [
+            (
+                &["dev1", "pubish", "a"][..],
+                "error: \"pubish\" is no action; did you mean publish?\n",
+            ),
+            (
+                &["dev1", "publish", "a/#"],
+                "error: \"a/#\" is no topic name: a topic name holds a wildcard; correct it\n",
+            ),
+            (
+                &["dev1", "publish", "a", "--fact", "source_ip=10.0.0.1"],
+                "error: source_ip is a fact of the session, and is what it is there; remove it; \
+                 `portcullis policy explain` answers for any session\n",
+            ),
+        ] {
+            let line = [&["--socket", "/nonexistent", "explain"], question].concat();
+            let (mut out, mut err) = (Vec::new(), Vec::new());
+            assert_eq!(run(&args(&line).unwrap(), &mut out, &mut err).unwrap(), 2);
+            assert_eq!(String::from_utf8(err).unwrap(), why);
         }
     }
 
@@ -226,6 +316,7 @@ mod tests {
             match command {
                 Command::Status => Response::Done(serde_json::json!({ "ready": true })),
                 Command::Reload => Response::Failed("no".to_owned()),
+                Command::Explain(question) => Response::Failed(question.client_id),
             }
         });
         let settings = Settings { path: path.clone(), uids: Vec::new() };

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use parking_lot::Mutex;
 use serde_json::json;
@@ -15,17 +15,19 @@ use tracing::{info, warn};
 
 use super::Failure;
 use super::watch::{FolderWatch, keep_watch};
-use crate::admin::control::{self, Command, Control, ControlHandle, Response};
+use crate::admin::control::{
+    self, Command, Control, ControlHandle, Response, SessionAnswer, SessionQuestion,
+};
 use crate::admin::http::Http;
 use crate::audit::{self, AuditLog, Event, Kind, Version};
 use crate::broker::{self, Broker};
 use crate::config::{Config, Origin, WatchPolicies};
 use crate::identity::Binding;
 use crate::metrics::Metrics;
-use crate::mqtt::ReasonCode;
+use crate::mqtt::{ClientId, ReasonCode};
 use crate::pki::sha256_hex;
-use crate::policy::{Bundle, PolicyEpoch};
-use crate::router::RetainedSettings;
+use crate::policy::{Bundle, PolicyEpoch, Question, Words};
+use crate::router::{RetainedSettings, Standing};
 use crate::server::{Server, TlsReload, listener};
 
 /// How often it is looked whether all clients have left.
@@ -345,8 +347,44 @@ fn control_handle(reloader: &Arc<Reloader>) -> ControlHandle {
                     Ok(told) => Response::Done(told),
                     Err(Failure(why)) => Response::Failed(why),
                 },
+                Command::Explain(question) => match explain(&reloader.broker, question).await {
+                    Ok(answer) => Response::Done(json!(answer)),
+                    Err(Failure(why)) => Response::Failed(why),
+                },
             }
         }
+    })
+}
+
+/// What the policies in force say to a question of a session: with the facts of its connection,
+/// or of its last one.
+async fn explain(broker: &Broker, asked: SessionQuestion) -> Result<SessionAnswer, Failure> {
+    let SessionQuestion { client_id, action, resource, facts } = asked;
+    let standing = ClientId::parse(&client_id).and_then(|client_id| broker.standing(&client_id));
+    let Some((Standing { identity, facts: session, .. }, connected)) = standing else {
+        return Err(Failure(format!(
+            "there is no session of client {client_id:?}; `portcullis policy explain` answers for \
+             a client that is not there"
+        )));
+    };
+    let words = Words {
+        action: &action,
+        resource: &resource,
+        facts: facts.iter().map(|(name, value)| (&**name, &**value)).collect(),
+        ..Words::default()
+    };
+    let question = Question::of_session(identity, Arc::clone(&session), &words, SystemTime::now())
+        .map_err(|error| Failure(format!("{error}; {}", error.remedy)))?;
+    let policies = broker.policies();
+    let explained = tokio::task::spawn_blocking(move || question.explain(&policies)).await?;
+    Ok(SessionAnswer {
+        client_id,
+        connected,
+        listener: session.listener.to_string(),
+        source_ip: session.source_ip.to_canonical(),
+        protocol_version: session.protocol.level(),
+        tls_version: session.tls_version,
+        explanation: explained?,
     })
 }
 

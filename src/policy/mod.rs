@@ -33,6 +33,7 @@ mod groups;
 pub mod import;
 mod judge;
 mod lints;
+mod live;
 mod load;
 mod permit;
 mod polarity;

@@ -224,7 +224,7 @@ pub enum Part {
 }
 
 impl QuestionError {
-    fn new(message: impl Into<String>, remedy: impl Into<String>) -> Self {
+    pub(super) fn new(message: impl Into<String>, remedy: impl Into<String>) -> Self {
         Self { message: message.into(), remedy: remedy.into(), part: Part::Facts }
     }
 

@@ -12,7 +12,7 @@ pub(super) struct ExplainArgs {
     /// The folder
     #[arg(value_name = "DIR")]
     folder: PathBuf,
-    /// Who asks, such as Device::dev1
+    /// Who asks: type and name, such as `Device::dev1`
     principal: String,
     /// connect, publish, subscribe or receive
     action: String,

@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -15,12 +15,19 @@ use crate::mqtt::ReasonCode;
 const PATIENCE: Duration = Duration::from_secs(10);
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
+/// Where things are that the demonstration looks at.
+pub(super) struct Places {
+    pub(super) certs: PathBuf,
+    pub(super) policies: PathBuf,
+    pub(super) audit: PathBuf,
+}
+
 /// Shows it, step by step, on standard output.
-pub(super) fn show(folder: &Path, address: SocketAddr, audit: &Path) -> Result<(), Failure> {
-    let certs = folder.join("certs");
+pub(super) fn show(places: &Places, address: SocketAddr) -> Result<(), Failure> {
+    let certs = &places.certs;
     println!("\nA demonstration with two devices, each with its own certificate:\n");
-    let mut dev1 = Client::connect(&certs, address, "dev1")?;
-    let mut dev2 = Client::connect(&certs, address, "dev2")?;
+    let mut dev1 = Client::connect(certs, address, "dev1")?;
+    let mut dev2 = Client::connect(certs, address, "dev2")?;
     passed("dev1 and dev2 connect over mutual TLS 1.3");
 
     let subscribed = dev1.subscribe("devices/dev1/#")?;
@@ -35,13 +42,13 @@ pub(super) fn show(folder: &Path, address: SocketAddr, audit: &Path) -> Result<(
 
     let published = dev2.publish("devices/dev1/temperature", "99")?;
     expect("dev2 publishes to devices/dev1/temperature", published, ReasonCode::NotAuthorized)?;
-    show_record(audit, "dev2", "publish", "devices/dev1/temperature")?;
+    show_refusal(places, "dev2", "publish", "devices/dev1/temperature")?;
     let published = dev1.publish("devices/dev1/command/reboot", "now")?;
     expect("dev1 sends itself a command", published, ReasonCode::NotAuthorized)?;
-    show_record(audit, "dev1", "publish", "devices/dev1/command/reboot")?;
+    show_refusal(places, "dev1", "publish", "devices/dev1/command/reboot")?;
     let subscribed = dev2.subscribe("devices/#")?;
     expect("dev2 subscribes to devices/#", subscribed, ReasonCode::NotAuthorized)?;
-    show_record(audit, "dev2", "subscribe", "devices/#")?;
+    show_refusal(places, "dev2", "subscribe", "devices/#")?;
     println!("\nThe demonstration passed.");
     Ok(())
 }
@@ -57,6 +64,27 @@ fn expect(what: &str, got: ReasonCode, wanted: ReasonCode) -> Result<(), Failure
 
 fn passed(what: &str) {
     println!("  ok  {what}");
+}
+
+/// Shows what the audit log says of a refusal, and the command that says why.
+fn show_refusal(places: &Places, client_id: &str, verb: &str, target: &str) -> Result<(), Failure> {
+    show_record(&places.audit, client_id, verb, target)?;
+    let policies = shell_word(&places.policies.to_string_lossy());
+    let target = shell_word(target);
+    println!(
+        "      why: portcullis policy explain {policies} Device::{client_id} {verb} {target} \
+         --fact qos=1"
+    );
+    Ok(())
+}
+
+/// A text as one word of a shell.
+fn shell_word(text: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/._-".contains(&byte);
+    if text.bytes().all(plain) {
+        return text.to_owned();
+    }
+    format!("'{}'", text.replace('\'', "'\\''"))
 }
 
 /// Finds the newest record of a denial in the audit log and shows what it says.
@@ -107,4 +135,21 @@ fn find_record(
         }
     }
     Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::shell_word;
+
+    #[test]
+    fn a_word_stays_one_word_in_a_shell() {
+        for (text, word) in [
+            ("devices/dev1/t", "devices/dev1/t"),
+            ("devices/#", "'devices/#'"),
+            ("my folder/$HOME", "'my folder/$HOME'"),
+            ("it's", "'it'\\''s'"),
+        ] {
+            assert_eq!(shell_word(text), word);
+        }
+    }
 }

@@ -12,6 +12,8 @@ use crate::config::Config;
 use crate::pki::files::{self, Access};
 use crate::pki::{AlternativeNames, Ca, Profile, ProfileName};
 
+use demonstration::Places;
+
 const CONFIG: &str = include_str!("portcullis.toml");
 /// The starter policies with their cases, as they stand in `policies/starter`.
 const POLICIES: [(&str, &str); 5] = [
@@ -47,7 +49,11 @@ impl QuickstartArgs {
         let config =
             Config::load(&path, &self.set).map_err(|error| Failure(error.render(coloured())))?;
         serve::log_to_stderr(&config.log);
-        let audit = config.audit.path.clone();
+        let places = Places {
+            certs: folder.join("certs"),
+            policies: config.policies.clone(),
+            audit: config.audit.path.clone(),
+        };
         let source = Source { path, overrides: self.set };
         serve::runtime()?.block_on(async {
             let signals = serve::Signals::hear()?;
@@ -59,16 +65,16 @@ impl QuickstartArgs {
                 .map(|(_, address)| address.clone())
                 .ok_or_else(|| Failure("the configuration has no listener `devices`".to_owned()))?;
             let address = reachable(&address)?;
-            let shown = {
-                let (folder, audit) = (folder.clone(), audit.clone());
-                let show = move || demonstration::show(&folder, address, &audit);
-                tokio::task::spawn_blocking(show).await?
-            };
+            let (places, shown) = tokio::task::spawn_blocking(move || {
+                let shown = demonstration::show(&places, address);
+                (places, shown)
+            })
+            .await?;
             if self.once || shown.is_err() {
                 running.stop("the demonstration is over").await;
                 return shown;
             }
-            print_commands(&folder, &running, address, &audit);
+            print_commands(&folder, &places, &running, address);
             signals.obey(running).await;
             Ok(())
         })
@@ -147,7 +153,12 @@ fn write_if_absent(path: &Path, text: &str) -> Result<(), Failure> {
     Ok(())
 }
 
-fn print_commands(folder: &Path, running: &Running, address: std::net::SocketAddr, audit: &Path) {
+fn print_commands(
+    folder: &Path,
+    places: &Places,
+    running: &Running,
+    address: std::net::SocketAddr,
+) {
     let port = address.port();
     let in_folder = |path: &str| quoted(&folder.join(path).display().to_string());
     let client = |name: &str| {
@@ -170,6 +181,9 @@ fn print_commands(folder: &Path, running: &Running, address: std::net::SocketAdd
          mosquitto_sub {dev1} -t 'devices/dev1/#' -v\n\n  \
          # a filter that is wider than the policy is refused\n  \
          mosquitto_sub {dev1} -t 'devices/#'\n\n  \
+         # why: of any client, and of one that is connected\n  \
+         {program} policy explain {policies} Device::dev1 subscribe 'devices/#'\n  \
+         {program} ctl --socket {socket} explain dev1 subscribe 'devices/#'\n\n  \
          # every refusal, with its reason\n  \
          tail -f {audit}\n\n  \
          # after a change in {policies}: put it in force\n  \
@@ -177,8 +191,8 @@ fn print_commands(folder: &Path, running: &Running, address: std::net::SocketAdd
          Stop with Ctrl-C.",
         dev1 = client("dev1"),
         dev2 = client("dev2"),
-        audit = quoted(&audit.display().to_string()),
-        policies = in_folder("policies"),
+        audit = quoted(&places.audit.display().to_string()),
+        policies = quoted(&places.policies.display().to_string()),
         program = program(),
         socket = in_folder("control/portcullis.sock"),
     );
