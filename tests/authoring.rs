@@ -54,6 +54,7 @@ fn folder(policies: &str) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     fs::create_dir(folder.path().join("policies")).unwrap();
     fs::write(folder.path().join("policies/p.cedar"), policies).unwrap();
+    fs::write(folder.path().join("policies/principals.toml"), "[group.ops]\n").unwrap();
     folder
 }
 

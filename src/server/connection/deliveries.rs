@@ -80,7 +80,7 @@ impl Connection {
         let router = &self.link.broker.router;
         let page = router.retained(&replay.subscription, &mut replay.cursor, count, now.instant);
         if replay.cursor.is_at_end() {
-            self.replays.remove(0);
+            self.replays.remove_first();
         }
         for delivery in page {
             self.deliver(delivery, now, out);

@@ -17,6 +17,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant, SystemTime};
 
+use smallvec::SmallVec;
 use tokio::time::Sleep;
 
 use super::tls_config::Trust;
@@ -27,7 +28,7 @@ use crate::gates::rate::PrincipalRate;
 use crate::gates::{Profile, Refusal, admission};
 use crate::identity::Identity;
 use crate::mqtt::packet::{Disconnect, Packet, Will};
-use crate::mqtt::{ProtocolVersion, ReasonCode, Violation};
+use crate::mqtt::{ProtocolVersion, ReasonCode, SubscriptionFilter, Violation};
 use crate::policy::{ConnectFacts, Subject};
 use crate::router::{Cursor, Peer, RouteCache, Signal, Wakes};
 use crate::session::{Delivery, Session, Stamp, Subscription};
@@ -116,13 +117,41 @@ struct Replay {
     cursor: Cursor,
 }
 
+/// What is replayed, the oldest first. Most of the time there is nothing: no more than a pointer.
+#[derive(Debug, Default)]
+struct Replays(Option<Box<SmallVec<[Replay; 1]>>>);
+
+impl Replays {
+    fn push(&mut self, replay: Replay) {
+        self.0.get_or_insert_default().push(replay);
+    }
+
+    fn first_mut(&mut self) -> Option<&mut Replay> {
+        self.0.as_mut()?.first_mut()
+    }
+
+    fn remove_first(&mut self) {
+        if let Some(replays) = &mut self.0 {
+            replays.drain(..replays.len().min(1));
+        }
+        self.0.take_if(|replays| replays.is_empty());
+    }
+
+    /// Ends the replay to the subscription with this filter, which is gone or new.
+    fn end(&mut self, filter: &SubscriptionFilter) {
+        if let Some(replays) = &mut self.0 {
+            replays.retain(|replay| replay.subscription.filter != *filter);
+        }
+        self.0.take_if(|replays| replays.is_empty());
+    }
+}
+
 /// A connection at work.
 struct Connection {
     link: Connected,
     stamp: Stamp,
     routes: RouteCache,
-    /// The oldest first.
-    replays: Vec<Replay>,
+    replays: Replays,
     /// Nothing is read before this time: the client is over its rate.
     paused_until: Option<Instant>,
     /// `unread` may hold whole packets.
@@ -159,7 +188,7 @@ impl Connected {
         Box::new(Connection {
             stamp: Stamp::next(),
             routes: RouteCache::default(),
-            replays: Vec::new(),
+            replays: Replays::default(),
             paused_until: None,
             backlog: !self.unread.is_empty(),
             incomplete_since: None,

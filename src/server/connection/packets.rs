@@ -288,7 +288,7 @@ impl Connection {
         };
         // A shared subscription gets no retained messages [MQTT-4.8.2, 3.8.4].
         if replay && subscription.filter.share.is_none() {
-            self.replays.retain(|replay| replay.subscription.filter != subscription.filter);
+            self.replays.end(&subscription.filter);
             self.replays.push(Replay { subscription, cursor: Cursor::default() });
         }
         Ok(options.qos)
@@ -299,7 +299,7 @@ impl Connection {
         for filter in &unsubscribe.filters {
             match self.link.session.subscriptions_mut().remove(filter) {
                 Some(subscription) => {
-                    self.replays.retain(|replay| replay.subscription.filter != *filter);
+                    self.replays.end(filter);
                     let broker = &self.link.broker;
                     let left = broker.router.unsubscribe(&self.link.peer, &subscription);
                     broker.redeliver(left, now);

@@ -79,7 +79,7 @@ impl Connection {
                 continue;
             };
             self.link.session.subscriptions_mut().remove(&subscription.filter);
-            self.replays.retain(|replay| replay.subscription.filter != subscription.filter);
+            self.replays.end(&subscription.filter);
             let left = self.link.broker.router.unsubscribe(&self.link.peer, &subscription);
             self.link.broker.redeliver(left, now);
             let filter = subscription.filter.to_string().into();
