@@ -1,13 +1,19 @@
 //! Text to rules: parse, validate strictly, and refuse what has no sound meaning.
 
 use std::collections::HashMap;
+use std::num::NonZero;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::Relaxed;
+use std::thread::{Scope, ScopedJoinHandle};
+use std::time::{Duration, Instant};
 
 use cedar_policy::{
     ActionConstraint, Policy, PolicyId, PolicySet, PrincipalConstraint, ValidationError,
     ValidationMode, Validator,
 };
 use miette::Diagnostic;
+use tracing::info;
 
 use super::groups::DeclaredGroups;
 use super::lints;
@@ -26,6 +32,15 @@ const ID_BYTES_MAX: usize = 128;
 const POLICIES_MAX: usize = 1 << 20;
 /// The stack of the thread that parses. Within the bounds of the scan a policy needs far less.
 const STACK_BYTES: usize = 64 << 20;
+/// Policies that a thread takes at a time.
+const BATCH: usize = 32;
+/// How much the threads that read policies stand back behind others.
+const NICE: i32 = 10;
+/// How often it is looked whether they are done; far less than reading a hundred policies takes.
+const LOOK_AGAIN: Duration = Duration::from_millis(1);
+/// From so many policies on it is told how far the reading has come, so often.
+const TELL_FROM: usize = 10_000;
+const TELL_EVERY: Duration = Duration::from_secs(1);
 /// A bug of ours or Cedar's: refused, not fatal.
 pub(super) const PANICKED: &str = "reading the policies ended in a panic";
 
@@ -71,7 +86,36 @@ pub(super) fn load(
     sources: &[Source],
     groups: Option<&DeclaredGroups>,
 ) -> Result<(Vocabulary, Vec<Rule>), LoadError> {
-    on_large_stack("policy-load", || load_here(sources, groups))?
+    let vocabulary = Vocabulary::new()?;
+    let loader = Loader {
+        validator: Validator::new(vocabulary.schema.clone()),
+        vocabulary: &vocabulary,
+        groups,
+    };
+    let mut problems: Vec<Problem> = Vec::new();
+    let mut places: Vec<Place> = Vec::new();
+    for source in sources {
+        match scan::scan(source) {
+            Ok(ranges) => places.extend(ranges.into_iter().map(|range| source.place(range))),
+            Err(problem) => problems.push(problem),
+        }
+        if places.len() > POLICIES_MAX {
+            problems.push(Problem::new(format!("there are more than {POLICIES_MAX} policies")));
+            return Err(LoadError::new(problems));
+        }
+    }
+    let (rules, found) = loader.all(&places)?;
+    problems.extend(found);
+    if rules.is_empty() && problems.is_empty() {
+        problems
+            .push(Problem::new("there is no policy").remedy(
+                "without a policy nothing is permitted; write one that forbids everything",
+            ));
+    }
+    if !problems.is_empty() {
+        return Err(LoadError::new(problems));
+    }
+    Ok((vocabulary, rules))
 }
 
 /// Runs what recurses into policies on a thread of its own, whose stack is large enough for all
@@ -83,75 +127,45 @@ pub(super) fn on_large_stack<T: Send>(
     name: &str,
     work: impl FnOnce() -> T + Send,
 ) -> Result<T, Problem> {
-    std::thread::scope(|scope| {
-        std::thread::Builder::new()
-            .name(name.to_owned())
-            .stack_size(STACK_BYTES)
-            .spawn_scoped(scope, work)
-            .map_err(|error| Problem::new(format!("no thread to read policies: {error}")))?
-            .join()
-            .map_err(|_| Problem::new(PANICKED))
-    })
+    std::thread::scope(|scope| large_stack(scope, name, work)?.join().map_err(|_| panicked()))
 }
 
-fn load_here(
-    sources: &[Source],
-    groups: Option<&DeclaredGroups>,
-) -> Result<(Vocabulary, Vec<Rule>), LoadError> {
-    let vocabulary = Vocabulary::new()?;
-    let loader = Loader {
-        validator: Validator::new(vocabulary.schema.clone()),
-        vocabulary: &vocabulary,
-        groups,
-    };
-    let mut rules: Vec<Rule> = Vec::new();
-    let mut problems: Vec<Problem> = Vec::new();
-    let mut places: HashMap<Arc<str>, Place> = HashMap::new();
-    for source in sources {
-        let ranges = match scan::scan(source) {
-            Ok(ranges) => ranges,
-            Err(problem) => {
-                problems.push(problem);
-                continue;
-            }
-        };
-        for range in ranges {
-            let place = source.place(range);
-            match loader.rule(&place) {
-                Err(found) => problems.extend(found),
-                Ok(rule) => {
-                    if let Some(first) = places.get(&rule.id) {
-                        let message = format!("there are two policies with @id({:?})", rule.id);
-                        problems.push(place.problem(message).remedy(format!(
-                            "give this one an @id of its own; the other is in {first}"
-                        )));
-                        continue;
-                    }
-                    places.insert(Arc::clone(&rule.id), place);
-                    rules.push(rule);
-                }
-            }
-            // Enough to fill a report: an attacker's file is not worth more work.
-            if problems.len() > PROBLEMS_MAX {
-                return Err(LoadError::new(problems));
-            }
-        }
-        if rules.len() > POLICIES_MAX {
-            problems.push(Problem::new(format!("there are more than {POLICIES_MAX} policies")));
-            break;
+fn large_stack<'scope, 'env, T: Send + 'scope>(
+    scope: &'scope Scope<'scope, 'env>,
+    name: &str,
+    work: impl FnOnce() -> T + Send + 'scope,
+) -> Result<ScopedJoinHandle<'scope, T>, Problem> {
+    std::thread::Builder::new()
+        .name(name.to_owned())
+        .stack_size(STACK_BYTES)
+        .spawn_scoped(scope, work)
+        .map_err(|error| Problem::new(format!("no thread to read policies: {error}")))
+}
+
+fn panicked() -> Problem {
+    Problem::new(PANICKED)
+}
+
+/// What came of each policy that was read, by its number.
+type Read = Vec<(usize, Result<Rule, Vec<Problem>>)>;
+
+/// Says how far the reading has come, once a second.
+struct Progress {
+    total: usize,
+    told: Instant,
+}
+
+impl Progress {
+    fn begin(total: usize) -> Self {
+        Self { total, told: Instant::now() }
+    }
+
+    fn tell(&mut self, done: usize) {
+        if self.total >= TELL_FROM && self.told.elapsed() >= TELL_EVERY {
+            self.told = Instant::now();
+            info!(read = done.min(self.total), of = self.total, "reading policies");
         }
     }
-    if rules.is_empty() && problems.is_empty() {
-        problems
-            .push(Problem::new("there is no policy").remedy(
-                "without a policy nothing is permitted; write one that forbids everything",
-            ));
-    }
-    if !problems.is_empty() {
-        return Err(LoadError::new(problems));
-    }
-    rules.sort_by(|left, right| left.id.cmp(&right.id));
-    Ok((vocabulary, rules))
 }
 
 struct Loader<'a> {
@@ -161,6 +175,79 @@ struct Loader<'a> {
 }
 
 impl Loader<'_> {
+    /// Reads all policies, on every core and behind everything else that runs there: a reload must
+    /// not be in the way of traffic. Gives the rules in order of their ids, and what is wrong, in
+    /// order of the files.
+    ///
+    /// # Errors
+    /// When there are no threads, or one of them panicked.
+    fn all(&self, places: &[Place]) -> Result<(Vec<Rule>, Vec<Problem>), Problem> {
+        let workers = std::thread::available_parallelism().map_or(1, NonZero::get);
+        let workers = workers.min(places.len().div_ceil(BATCH)).max(1);
+        let next = AtomicUsize::new(0);
+        let read = std::thread::scope(|scope| {
+            let workers = (0..workers)
+                .map(|_| large_stack(scope, "policy-load", || self.some(places, &next)))
+                .collect::<Result<Vec<_>, _>>()?;
+            let mut progress = Progress::begin(places.len());
+            while !workers.iter().all(ScopedJoinHandle::is_finished) {
+                std::thread::sleep(LOOK_AGAIN);
+                progress.tell(next.load(Relaxed));
+            }
+            let read: Result<Vec<Read>, _> =
+                workers.into_iter().map(ScopedJoinHandle::join).collect();
+            read.map_err(|_| panicked())
+        })?;
+        let mut read: Read = read.into_iter().flatten().collect();
+        read.sort_unstable_by_key(|(number, _)| *number);
+        let mut rules: Vec<Rule> = Vec::with_capacity(read.len());
+        let mut problems: Vec<Problem> = Vec::new();
+        let mut known: HashMap<Arc<str>, Place> = HashMap::new();
+        for (_, read) in read {
+            match read {
+                Err(found) => problems.extend(found),
+                Ok(rule) => match known.get(&rule.id) {
+                    None => {
+                        known.insert(Arc::clone(&rule.id), rule.place.clone());
+                        rules.push(rule);
+                    }
+                    Some(first) => {
+                        let message = format!("there are two policies with @id({:?})", rule.id);
+                        problems.push(rule.place.problem(message).remedy(format!(
+                            "give this one an @id of its own; the other is in {first}"
+                        )));
+                    }
+                },
+            }
+        }
+        rules.sort_by(|left, right| left.id.cmp(&right.id));
+        Ok((rules, problems))
+    }
+
+    /// Reads policies that nobody else has begun with, until there are none.
+    fn some(&self, places: &[Place], next: &AtomicUsize) -> Read {
+        // Without it there is no harm but that others wait a little longer.
+        let _ = rustix::process::nice(NICE);
+        let mut read = Read::new();
+        let mut problems = 0;
+        loop {
+            let from = next.fetch_add(BATCH, Relaxed);
+            let batch = places.iter().enumerate().skip(from).take(BATCH);
+            if batch.len() == 0 {
+                return read;
+            }
+            for (number, place) in batch {
+                let rule = self.rule(place);
+                problems += rule.as_ref().err().map_or(0, Vec::len);
+                read.push((number, rule));
+            }
+            // Enough to fill a report: an attacker's file is not worth more work.
+            if problems > PROBLEMS_MAX {
+                next.store(places.len(), Relaxed);
+            }
+        }
+    }
+
     fn rule(&self, place: &Place) -> Result<Rule, Vec<Problem>> {
         let policy = Policy::parse(None, place.text()).map_err(|errors| {
             errors.iter().map(|error| self.diagnosed(error, place)).collect::<Vec<_>>()
