@@ -221,7 +221,7 @@ fn files_are_laid_out_and_keep_what_they_are() {
     assert!(after.starts_with("@id(\"a\")\npermit (principal, action, resource)"), "{after}");
     assert!(after.contains("// why"), "{after}");
     assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o7777, 0o640);
-    assert_eq!(fs::read_dir(folder.path().join("policies")).unwrap().count(), 1);
+    assert_eq!(fs::read_dir(folder.path().join("policies")).unwrap().count(), 2, "no remainder");
     let (code, out, _) = run(folder.path(), &["policy", "fmt", "--check", "policies/p.cedar"]);
     assert_eq!((code, out.as_str()), (0, ""));
 

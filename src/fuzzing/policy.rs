@@ -76,9 +76,8 @@ struct World {
 }
 
 impl World {
-    fn new(bundle: Bundle) -> Self {
-        let (bundle, identity, session) =
-            (Arc::new(bundle), Arc::new(identity()), Arc::new(session()));
+    fn new(bundle: Arc<Bundle>) -> Self {
+        let (identity, session) = (Arc::new(identity()), Arc::new(session()));
         let subject =
             Subject::new(Arc::clone(&bundle), Arc::clone(&identity), Arc::clone(&session));
         Self { bundle, identity, session, subject, now: UNIX_EPOCH + Duration::from_hours(500_000) }

@@ -45,10 +45,14 @@ impl Formatted {
     }
 }
 
-/// The text as it should be laid out.
+/// Policies as they should be laid out; problems are shown under the given name.
 ///
 /// # Errors
 /// See [`Formatted::of_file`].
+pub(super) fn format_text(name: &str, text: &str) -> Result<String, LoadError> {
+    format(&Source::new(name, text))
+}
+
 fn format(source: &Source) -> Result<String, LoadError> {
     // Whatever the parser recurses into has been bounded first.
     scan(source)?;
@@ -133,8 +137,7 @@ mod tests {
     use super::*;
 
     fn formatted(text: &str) -> Result<String, String> {
-        let formatted = format(&Source::new("p.cedar", text));
-        formatted.map_err(|error| error.lines().collect::<Vec<_>>().join("\n"))
+        format_text("p.cedar", text).map_err(|error| error.lines().collect::<Vec<_>>().join("\n"))
     }
 
     #[test]

@@ -49,6 +49,8 @@ mod subject;
 mod tests;
 mod trie;
 
+use std::sync::Arc;
+
 pub use bundle::Bundle;
 pub use cases::{By, Case, CaseRun, CaseTables, Expected};
 pub use diff::{Answers, Change, Comparison, RuleChanges};
@@ -76,18 +78,29 @@ pub use subject::Subject;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PolicyEpoch(pub u64);
 
-/// Loads arbitrary bytes as policies, for a fuzz target: whatever they are, this returns.
+/// Loads arbitrary bytes as policies, for a fuzz target: whatever they are, this returns. What
+/// loads can be explained and laid out, or that is refused.
 ///
 /// # Panics
-/// When loading them did.
-#[expect(clippy::must_use_candidate, reason = "that it returns at all is what is asked")]
-pub fn fuzz_policy_text(data: &[u8]) -> Option<Bundle> {
+/// When any of it did.
+pub fn fuzz_policy_text(data: &[u8]) -> Option<Arc<Bundle>> {
     let text = std::str::from_utf8(data).ok()?;
-    match Bundle::load_text("fuzz.cedar", text, None, PolicyEpoch(1)) {
-        Ok(bundle) => Some(bundle),
-        Err(error) => {
-            assert!(error.lines().all(|line| line != load::PANICKED), "{}", load::PANICKED);
-            None
+    let survived = |error: &LoadError| {
+        assert!(error.lines().all(|line| !line.contains(load::PANICKED)), "{}", load::PANICKED);
+        let _ = error.problems().draw(false);
+    };
+    let loaded = Bundle::load_text("fuzz.cedar", text, None, PolicyEpoch(1));
+    let bundle = Arc::new(loaded.inspect_err(survived).ok()?);
+    let _ = bundle.warnings().draw(false);
+    let _ = format::format_text("fuzz.cedar", text).inspect_err(survived);
+    for (action, resource) in [("publish", "a/b"), ("subscribe", "a/#"), ("connect", "devices")] {
+        let words = Words { principal: "Device::pump-1", action, resource, ..Words::default() };
+        if let Ok(question) = Question::parse(&words) {
+            let explained = question.explain(&bundle).map_err(LoadError::from);
+            if let Ok(explanation) = explained.inspect_err(survived) {
+                let _ = explanation.draw(false);
+            }
         }
     }
+    Some(bundle)
 }
