@@ -8,6 +8,8 @@
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
     clippy::cast_possible_truncation,
     clippy::cast_possible_wrap,
     clippy::cast_precision_loss,
@@ -303,6 +305,7 @@ impl Client {
             spiffe: None,
             dns_names: Vec::new(),
             uris: Vec::new(),
+            organizational_units: Vec::new(),
         };
         let session = SessionFacts {
             client_id: ClientId::parse(&name).unwrap(),
@@ -319,7 +322,7 @@ impl Client {
             certificate: Some(Arc::new(certificate)),
         };
         let subject = Subject::new(Arc::clone(bundle), Arc::new(identity), Arc::new(session));
-        Self { subject, now: UNIX_EPOCH + Duration::from_secs(1_800_000_000) }
+        Self { subject, now: UNIX_EPOCH + Duration::from_hours(500_000) }
     }
 
     fn connect(&mut self) {

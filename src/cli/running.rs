@@ -216,9 +216,14 @@ impl Reloader {
             path.clone_from(&config.policies);
             moved
         });
-        let mut told = self.put_in_force(&bundle);
-        told["needs_restart"] = json!(needs_restart);
-        Ok(told)
+        let (new, changed) = self.put_in_force(&bundle);
+        Ok(json!({
+            "policies": bundle.policies(),
+            "epoch": new.epoch,
+            "hash": &*new.hash,
+            "changed": changed,
+            "needs_restart": needs_restart,
+        }))
     }
 
     /// Loads the policies alone and puts them in force, if the folder is `still` the one that
@@ -244,21 +249,16 @@ impl Reloader {
         loaded.map_err(|Failure(why)| self.policies_refused(why))
     }
 
-    /// Puts policies in force and records it.
-    fn put_in_force(&self, bundle: &Arc<Bundle>) -> serde_json::Value {
+    /// Puts policies in force and records it: which they are, and whether they are others.
+    fn put_in_force(&self, bundle: &Arc<Bundle>) -> (Version, bool) {
         let old = version(&self.broker.policies());
         let new = version(bundle);
         self.broker.set_policies(Arc::clone(bundle));
         info!(policies = bundle.policies(), hash = bundle.hash(), "reloaded");
-        let told = json!({
-            "policies": bundle.policies(),
-            "epoch": new.epoch,
-            "hash": &*new.hash,
-            "changed": new.hash != old.hash,
-        });
+        let put = (new.clone(), new.hash != old.hash);
         self.broker.metrics.policy_reloads.of(audit::Outcome::Done).inc();
         self.broker.audit.record(Event::broker(Kind::PolicyReloaded { old, new }));
-        told
+        put
     }
 
     /// Records a configuration that is taken; the keys that need a restart.
