@@ -323,3 +323,47 @@ fn only_a_folder_that_is_replaced_as_a_whole_is_loaded_by_itself() {
     broker.audited("the refusal", |record| record["event"] == "policy.reload-failed");
     assert_eq!(suback(&mut client, "secret/a"), 1);
 }
+
+/// Threat: a right outlives its time on a session that is already there.
+#[test]
+fn a_right_that_ends_at_a_time_ends_then_for_live_subscriptions_and_deliveries() {
+    let broker = Setup::new().plaintext().start();
+    let mut client = broker.simple(V, "client");
+    client.subscribe("window/a", 1);
+    let mut other = broker.simple(V, "other");
+    other.subscribe("other/a", 1);
+    let mut writer = broker.simple(V, "writer");
+    let end = std::time::SystemTime::now() + std::time::Duration::from_secs(2);
+    let end = humantime::format_rfc3339_millis(end);
+    reloaded(
+        &broker,
+        &format!(
+            r#"
+@id("everything")
+@reason("the rest of the test")
+permit (principal, action, resource);
+
+@id("until")
+@reason("a window that closes")
+forbid (principal, action == Action::"subscribe", resource in TopicFilter::"window/#")
+when {{ context.time >= datetime("{end}") }};
+
+@id("no-more")
+@reason("what is delivered is judged by the time it leaves")
+forbid (principal, action == Action::"receive", resource in TopicFilter::"other/#")
+when {{ context.time >= datetime("{end}") }};
+"#
+        ),
+    );
+    // Nobody does anything, and the subscription ends by itself.
+    client.raw.expect_disconnect(&[NOT_AUTHORIZED]);
+    broker.audited("the subscription", |record| {
+        record["event"] == "subscription.withdrawn" && record["filter"] == "window/a"
+    });
+    assert_eq!(suback(&mut broker.simple(V, "late"), "window/a"), NOT_AUTHORIZED);
+    writer.publish_surely(&Publish::new("other/a", "after"));
+    other.ping();
+    broker.audited("the delivery", |record| {
+        record["event"] == "denied" && record["verb"] == "receive" && record["topic"] == "other/a"
+    });
+}
