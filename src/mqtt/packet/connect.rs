@@ -146,7 +146,8 @@ impl Connect {
             connect.decode_properties(reader)?;
         }
         connect.client_id = reader.text()?.into();
-        check_no_control(&connect.client_id, "a client id holds a control character")?;
+        check_no_control(&connect.client_id, "a client id holds a control character")
+            .map_err(|it| Violation { reason: ReasonCode::ClientIdentifierNotValid, ..it })?;
         connect.check_client_id()?;
         if flags & flags::WILL != 0 {
             connect.will = Some(Box::new(Will::decode(reader, flags, version)?));
