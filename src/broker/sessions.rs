@@ -51,7 +51,7 @@ struct Entry {
     peer: Arc<Peer>,
     term: Term,
     /// Where the connection comes from that wants the live session.
-    claimed_from: Option<IpAddr>,
+    claimed_from: Option<Box<IpAddr>>,
     /// Told when a live session is parked or ended.
     departed: Arc<Notify>,
     state: State,
@@ -233,7 +233,7 @@ impl Sessions {
         }
         match std::mem::replace(&mut entry.state, State::Live) {
             State::Live => {
-                entry.claimed_from = claim.address;
+                entry.claimed_from = claim.address.map(Box::new);
                 entry.peer.mailbox.signal(Signal::Close(ReasonCode::SessionTakenOver));
                 let departed = Arc::clone(&entry.departed).notified_owned();
                 Ok(Err(departed))
@@ -264,7 +264,7 @@ impl Sessions {
     /// Where the connection comes from that the one of `term` has to make room for.
     pub(super) fn claimed_from(&self, client_id: &ClientId, term: Term) -> Option<IpAddr> {
         let shard = self.shard(client_id);
-        shard.get(client_id).filter(|entry| entry.is_live(term))?.claimed_from
+        shard.get(client_id).filter(|entry| entry.is_live(term))?.claimed_from.as_deref().copied()
     }
 
     /// The connection of `term` is gone.

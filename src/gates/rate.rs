@@ -17,7 +17,7 @@ use parking_lot::Mutex;
 
 use super::clock::ToldClock;
 use super::records::RecordLimit;
-use crate::identity::PrincipalKind;
+use crate::identity::Account;
 use crate::mqtt::ReasonCode;
 
 /// How often a full table is searched for principals that may go.
@@ -76,8 +76,7 @@ struct Table {
 /// allowance of each, and going back and forth refills neither.
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct Key {
-    kind: PrincipalKind,
-    name: Arc<str>,
+    account: Arc<Account>,
     settings: Settings,
 }
 
@@ -118,12 +117,11 @@ impl RateLimits {
     /// again. The client is refused then: a fresh allowance would be a way around the limit.
     pub fn of(
         &self,
-        kind: PrincipalKind,
-        name: &Arc<str>,
+        account: Account,
         settings: &Settings,
         now: Instant,
     ) -> Result<Arc<PrincipalRate>, TableFull> {
-        let key = Key { kind, name: Arc::clone(name), settings: *settings };
+        let key = Key { account: Arc::new(account), settings: *settings };
         let mut table = self.table.lock();
         if let Some(rate) = table.principals.get(&key) {
             return Ok(Arc::clone(rate));
@@ -132,7 +130,7 @@ impl RateLimits {
         if table.principals.len() >= self.principals_max {
             return Err(TableFull { principals_max: self.principals_max });
         }
-        let rate = Arc::new(PrincipalRate::new(settings, now));
+        let rate = Arc::new(PrincipalRate::new(&key.account, settings, now));
         table.principals.insert(key, Arc::clone(&rate));
         Ok(rate)
     }
@@ -172,6 +170,7 @@ type Limiter = RateLimiter<NotKeyed, InMemoryState, ToldClock, NoOpMiddleware<Na
 /// The allowance of one principal, shared by its connections.
 #[derive(Debug)]
 pub struct PrincipalRate {
+    account: Arc<Account>,
     settings: Settings,
     clock: ToldClock,
     packets: Limiter,
@@ -195,11 +194,12 @@ pub enum Take {
 }
 
 impl PrincipalRate {
-    fn new(settings: &Settings, now: Instant) -> Self {
+    fn new(account: &Arc<Account>, settings: &Settings, now: Instant) -> Self {
         let clock = ToldClock::starting_at(now);
         let packets = quota(settings.packets_per_second, settings.packets_burst);
         let bytes = quota(settings.bytes_per_second, settings.bytes_burst);
         Self {
+            account: Arc::clone(account),
             settings: *settings,
             packets: RateLimiter::direct_with_clock(packets, clock.clone()),
             bytes: RateLimiter::direct_with_clock(bytes, clock.clone()),
@@ -229,6 +229,12 @@ impl PrincipalRate {
             return Take::Wait(wait);
         }
         Take::Ok
+    }
+
+    /// Whose rate it is: one for all connections of the account.
+    #[must_use]
+    pub const fn account(&self) -> &Arc<Account> {
+        &self.account
     }
 
     /// True when what is refused to the principal is to be recorded one by one; otherwise it is
@@ -295,8 +301,13 @@ pub(super) fn quota(per_second: NonZeroU32, burst: NonZeroU32) -> Quota {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::identity::PrincipalKind;
 
     const MS: Duration = Duration::from_millis(1);
+
+    fn device(name: &str) -> Account {
+        Account { kind: PrincipalKind::Device, name: name.into() }
+    }
 
     fn settings(
         packets_per_second: u32,
@@ -320,13 +331,17 @@ mod tests {
         settings: &Settings,
         now: Instant,
     ) -> Arc<PrincipalRate> {
-        limits.of(PrincipalKind::Device, &name.into(), settings, now).unwrap()
+        limits.of(device(name), settings, now).unwrap()
     }
 
     #[test]
     fn a_burst_passes_and_then_the_sustained_rate() {
         let start = Instant::now();
-        let rate = PrincipalRate::new(&settings(10, 3, 1_000_000, 1_000_000), start);
+        let rate = PrincipalRate::new(
+            &Arc::new(device("a")),
+            &settings(10, 3, 1_000_000, 1_000_000),
+            start,
+        );
         for _ in 0..3 {
             assert_eq!(rate.take(1, 10, start), Take::Ok);
         }
@@ -340,7 +355,11 @@ mod tests {
     #[test]
     fn bytes_are_limited_as_packets_are() {
         let start = Instant::now();
-        let rate = PrincipalRate::new(&settings(1_000_000, 1_000_000, 1_000, 500), start);
+        let rate = PrincipalRate::new(
+            &Arc::new(device("a")),
+            &settings(1_000_000, 1_000_000, 1_000, 500),
+            start,
+        );
         assert_eq!(rate.take(1, 400, start), Take::Ok);
         assert_eq!(rate.take(1, 200, start), Take::Wait(100 * MS));
         assert_eq!(rate.take(1, 200, start + 100 * MS), Take::Ok);
@@ -349,7 +368,7 @@ mod tests {
     #[test]
     fn nothing_costs_nothing() {
         let start = Instant::now();
-        let rate = PrincipalRate::new(&settings(1, 1, 1, 1), start);
+        let rate = PrincipalRate::new(&Arc::new(device("a")), &settings(1, 1, 1, 1), start);
         assert_eq!(rate.take(1, 1, start), Take::Ok);
         assert_eq!(rate.take(0, 0, start), Take::Ok);
     }
@@ -357,7 +376,7 @@ mod tests {
     #[test]
     fn more_than_a_burst_takes_a_whole_burst_and_never_waits_for_ever() {
         let start = Instant::now();
-        let rate = PrincipalRate::new(&settings(10, 5, 100, 50), start);
+        let rate = PrincipalRate::new(&Arc::new(device("a")), &settings(10, 5, 100, 50), start);
         assert_eq!(rate.take(u32::MAX, u32::MAX, start), Take::Ok);
         assert_eq!(rate.take(u32::MAX, u32::MAX, start), Take::Wait(500 * MS));
         assert_eq!(rate.take(u32::MAX, u32::MAX, start + 500 * MS), Take::Ok);
@@ -366,7 +385,7 @@ mod tests {
     #[test]
     fn waiting_for_bytes_does_not_cost_the_packets_twice() {
         let start = Instant::now();
-        let rate = PrincipalRate::new(&settings(1, 2, 1_000, 100), start);
+        let rate = PrincipalRate::new(&Arc::new(device("a")), &settings(1, 2, 1_000, 100), start);
         assert_eq!(rate.take(1, 100, start), Take::Ok);
         for _ in 0..10 {
             assert_eq!(rate.take(1, 100, start), Take::Wait(100 * MS));
@@ -378,7 +397,7 @@ mod tests {
     #[test]
     fn what_was_paid_in_advance_is_at_most_a_burst() {
         let start = Instant::now();
-        let rate = PrincipalRate::new(&settings(10, 2, 1, 100), start);
+        let rate = PrincipalRate::new(&Arc::new(device("a")), &settings(10, 2, 1, 100), start);
         assert_eq!(rate.take(0, 100, start), Take::Ok);
         for tenth in 0..50 {
             assert!(matches!(rate.take(1, 100, start + tenth * 100 * MS), Take::Wait(_)));
@@ -395,7 +414,9 @@ mod tests {
         assert_eq!(one.take(2, 1, start), Take::Ok);
         assert!(matches!(other.take(1, 1, start), Take::Wait(_)));
         assert_eq!(of(&limits, "b", &settings, start).take(1, 1, start), Take::Ok);
-        let user = limits.of(PrincipalKind::User, &"a".into(), &settings, start).unwrap();
+        let user = limits
+            .of(Account { kind: PrincipalKind::User, name: "a".into() }, &settings, start)
+            .unwrap();
         assert_eq!(user.take(1, 1, start), Take::Ok, "the type is part of who it is");
     }
 
@@ -421,7 +442,7 @@ mod tests {
             assert_eq!(rate.take(10, 10, start), Take::Ok);
         }
         let soon = start + 5_000 * MS;
-        let newcomer = limits.of(PrincipalKind::Device, &"new".into(), &settings, soon);
+        let newcomer = limits.of(device("new"), &settings, soon);
         assert_eq!(newcomer.unwrap_err(), TableFull { principals_max: 100 });
         assert!(matches!(of(&limits, "7", &settings, soon).take(6, 1, soon), Take::Wait(_)));
 
@@ -437,7 +458,7 @@ mod tests {
         let start = Instant::now();
         let limits = RateLimits::new(1);
         let settings = settings(1_000, 1, 1_000, 1);
-        let refused = |now| limits.of(PrincipalKind::Device, &"b".into(), &settings, now).is_err();
+        let refused = |now| limits.of(device("b"), &settings, now).is_err();
         let held = of(&limits, "a", &settings, start);
         assert!(refused(start + 500 * MS));
         drop(held);
@@ -481,7 +502,8 @@ mod tests {
     #[test]
     fn the_largest_settings_and_the_farthest_time_do_not_overflow() {
         let start = Instant::now();
-        let rate = PrincipalRate::new(&settings(1, u32::MAX, 1, u32::MAX), start);
+        let rate =
+            PrincipalRate::new(&Arc::new(device("a")), &settings(1, u32::MAX, 1, u32::MAX), start);
         let far = start + Duration::from_hours(100 * 365 * 24);
         for now in [start, far, start] {
             let _ = rate.take(u32::MAX, u32::MAX, now);

@@ -55,7 +55,7 @@ pub struct Standing {
     /// The facts of the connection.
     pub facts: Arc<SessionFacts>,
     /// For whom its retained messages count, as the profile of the connection says.
-    pub keeper: Arc<Keeper>,
+    pub keeper: Keeper,
 }
 
 impl Peer {
@@ -105,10 +105,10 @@ impl Publisher<'_> {
         }
     }
 
-    fn keeper(&self) -> Arc<Keeper> {
+    fn keeper(&self) -> Keeper {
         match self {
-            Self::Session(peer) => Arc::clone(&peer.standing.lock().keeper),
-            Self::Gone(standing) => Arc::clone(&standing.keeper),
+            Self::Session(peer) => peer.standing.lock().keeper.clone(),
+            Self::Gone(standing) => standing.keeper.clone(),
         }
     }
 }

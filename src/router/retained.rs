@@ -30,7 +30,7 @@ pub struct Keeper {
     /// Whose messages are counted together.
     pub account: Arc<Account>,
     /// How much that may be.
-    pub bounds: Settings,
+    pub bounds: Arc<Settings>,
 }
 
 /// A topic in the order of the store.
@@ -369,7 +369,10 @@ mod tests {
 
     fn keeper(name: &str, messages_max: u32, bytes_max: u64) -> Keeper {
         let account = Account { kind: PrincipalKind::Device, name: name.into() };
-        Keeper { account: Arc::new(account), bounds: Settings { messages_max, bytes_max } }
+        Keeper {
+            account: Arc::new(account),
+            bounds: Arc::new(Settings { messages_max, bytes_max }),
+        }
     }
 
     /// By somebody whose share is everything.

@@ -38,7 +38,7 @@ use crate::gates::rate::RateLimits;
 use crate::gates::records::RecordLimit;
 use crate::identity::Identity;
 use crate::mqtt::ReasonCode;
-use crate::router::mailbox;
+use crate::router::{RetainedSettings, mailbox};
 
 /// Connections that the kernel keeps waiting for accept.
 const BACKLOG: u32 = 4096;
@@ -58,6 +58,7 @@ const ACCEPT_PAUSE_MAX: Duration = Duration::from_secs(1);
 struct Gatehouse {
     settings: listener::Settings,
     mailbox: Arc<mailbox::Settings>,
+    retained: Arc<RetainedSettings>,
     tls: Option<Arc<ArcSwap<TlsSetup>>>,
     admission: Admission,
     /// CPU for handshakes: held while one computes, never while it waits for its peer, so that
@@ -188,6 +189,7 @@ impl Server {
             })?;
             let gatehouse = Gatehouse {
                 mailbox: Arc::new(settings.profile.mailbox.clone()),
+                retained: Arc::new(settings.profile.retained.clone()),
                 admission: Admission::new(
                     settings.admission.clone(),
                     broker.metrics.listener(&settings.name),

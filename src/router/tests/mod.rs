@@ -35,7 +35,7 @@ pub(crate) fn standing(client_id: &str, name: &str) -> Standing {
     let identity = Identity { name: name.into(), ..Identity::anonymous() };
     let account = Arc::new(Account::of(&identity, None));
     let bounds = RetainedSettings { messages_max: 100, bytes_max: 1 << 20 };
-    let keeper = Arc::new(Keeper { account, bounds });
+    let keeper = Keeper { account, bounds: Arc::new(bounds) };
     Standing { identity: Arc::new(identity), facts: Arc::new(facts), keeper }
 }
 

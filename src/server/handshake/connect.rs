@@ -57,7 +57,7 @@ impl Request<'_> {
         let (client_id, assigned) = client_id(connect, gatehouse, identity)?;
         client.client_id = Some(client_id.shared());
         let account = Account::of(identity, self.address.map(|at| at.ip()));
-        let rate = gatehouse.rates.of(account.kind, &account.name, &profile.rate, now.instant);
+        let rate = gatehouse.rates.of(account, &profile.rate, now.instant);
         let rate = rate.map_err(|full| Refused::by(Gate::Rate, ReasonCode::ServerBusy, &full))?;
         let granted = Granted::of(connect, gatehouse);
         let facts = ConnectFacts {
@@ -67,7 +67,7 @@ impl Request<'_> {
             has_will: connect.will.is_some(),
             now: now.wall,
         };
-        let standing = self.standing(&client_id, account, gatehouse);
+        let standing = self.standing(&client_id, rate.account(), gatehouse);
         let mut subject = Subject::new(
             gatehouse.broker.policies(),
             Arc::clone(identity),
@@ -96,7 +96,12 @@ impl Request<'_> {
         Ok(Judged { client_id, assigned, standing, subject, rate, granted, facts })
     }
 
-    fn standing(&self, client_id: &ClientId, account: Account, gatehouse: &Gatehouse) -> Standing {
+    fn standing(
+        &self,
+        client_id: &ClientId,
+        account: &Arc<Account>,
+        gatehouse: &Gatehouse,
+    ) -> Standing {
         let facts = SessionFacts {
             client_id: client_id.clone(),
             listener: Arc::clone(&gatehouse.settings.name),
@@ -104,11 +109,13 @@ impl Request<'_> {
             protocol: self.connect.version,
             tls_version: self.tls_version,
         };
-        let bounds = gatehouse.settings.profile.retained.clone();
         Standing {
             identity: Arc::clone(self.identity),
             facts: Arc::new(facts),
-            keeper: Arc::new(Keeper { account: Arc::new(account), bounds }),
+            keeper: Keeper {
+                account: Arc::clone(account),
+                bounds: Arc::clone(&gatehouse.retained),
+            },
         }
     }
 }
