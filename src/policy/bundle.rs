@@ -151,6 +151,18 @@ impl Bundle {
         self.rules.binary_search_by(|rule| (*rule.id).cmp(id)).is_ok()
     }
 
+    /// The policies, in order of their ids.
+    #[cfg(feature = "verify")]
+    pub(super) fn rules(&self) -> &[Rule] {
+        &self.rules
+    }
+
+    /// Who is in which group.
+    #[cfg(feature = "verify")]
+    pub(super) fn principals(&self) -> Option<&Principals> {
+        self.principals.as_ref()
+    }
+
     /// The policies as written, by id, in order of their ids.
     pub(super) fn texts(&self) -> impl Iterator<Item = (&Arc<str>, &str)> {
         self.rules.iter().map(|rule| (&rule.id, rule.place.text()))

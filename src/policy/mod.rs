@@ -48,6 +48,8 @@ mod subject;
 #[cfg(test)]
 mod tests;
 mod trie;
+#[cfg(feature = "verify")]
+pub mod verify;
 
 use std::sync::Arc;
 

@@ -7,6 +7,8 @@ mod fmt;
 mod import;
 mod schema;
 mod test;
+#[cfg(feature = "verify")]
+mod verify;
 
 use super::{Failure, coloured};
 use crate::policy::LoadError;
@@ -35,6 +37,9 @@ enum PolicyCommand {
     Schema(schema::SchemaArgs),
     /// Runs the case tables of policy folders
     Test(test::TestArgs),
+    /// Proves or refutes a claim about every request at once, with the solver cvc5
+    #[cfg(feature = "verify")]
+    Verify(Box<verify::VerifyArgs>),
 }
 
 impl PolicyArgs {
@@ -47,6 +52,8 @@ impl PolicyArgs {
             PolicyCommand::Explain(args) => args.run(),
             PolicyCommand::Fmt(args) => args.run(),
             PolicyCommand::Schema(args) => args.run(),
+            #[cfg(feature = "verify")]
+            PolicyCommand::Verify(args) => args.run(),
         }
     }
 }
