@@ -21,6 +21,7 @@
 
 mod client;
 mod peers;
+mod rules;
 mod scenarios;
 mod table;
 
@@ -39,9 +40,12 @@ usage: cargo bench --bench broker -- [OPTION…] [SCENARIO…]
   --quick          half a second each, a tenth of the connections, one round
   --rounds N       rounds of each scenario (3)
   --markdown       medians alone, for the README
-  --server NAME    relay, mosquitto or portcullis, as often as wanted; all without
+  --server NAME    relay, mosquitto, portcullis or unjudged, as often as wanted; all without
   --config FILE    Portcullis' configuration instead of config/bench.toml
   --set KEY=VALUE  one more setting for Portcullis, as often as wanted
+  --policies N     so many policies beside those of policies/permissive
+  --unjudged PATH  a column for the program built with RUSTFLAGS=\"--cfg portcullis_unjudged\",
+                   which judges no message: the rest is what policies cost
   --v5             MQTT 5.0 instead of 3.1.1 (not for the relay)";
 
 struct Arguments {
@@ -119,8 +123,8 @@ fn parse(arguments: &[String]) -> Result<Option<Arguments>, String> {
         servers = Server::ALL.to_vec();
     }
     servers.retain(|server| {
-        let keep =
-            server.is_installed() && (*server, options.version) != (Server::Relay, Version::V5);
+        let keep = server.is_installed(&options)
+            && (*server, options.version) != (Server::Relay, Version::V5);
         if !keep {
             eprintln!("{} is left out", server.name());
         }

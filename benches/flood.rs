@@ -21,6 +21,7 @@
 
 mod client;
 mod peers;
+mod rules;
 
 use std::io;
 use std::path::Path;
@@ -107,7 +108,9 @@ fn parse(arguments: &[String]) -> Result<Arguments, String> {
     if parsed.servers.is_empty() {
         parsed.servers = vec![Server::Mosquitto, Server::Portcullis];
     }
-    parsed.servers.retain(|server| *server != Server::Relay && server.is_installed());
+    parsed
+        .servers
+        .retain(|server| *server != Server::Relay && server.is_installed(&parsed.options));
     Ok(parsed)
 }
 

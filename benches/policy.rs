@@ -18,10 +18,10 @@
     reason = "a benchmark may stop at what it did not expect"
 )]
 
+mod rules;
+
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::hint::black_box;
-use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -57,9 +57,8 @@ const FLEET: &str = r#"
 @id("commands") forbid(principal, action in Action::"write",
   resource in TopicFilter::"+/+/command/#") unless { principal in Group::"operators" };
 "#;
+const FLEET_RULES: usize = 5;
 
-/// Policies in one file: within the bound of a file's size.
-const POLICIES_PER_FILE: usize = 10_000;
 const BATCHES: usize = 21;
 
 fn main() -> ExitCode {
@@ -109,50 +108,10 @@ fn parse(arguments: &[String]) -> Option<(Vec<usize>, usize)> {
     Some((sizes, sessions))
 }
 
-/// Writes `count` policies into a folder: most concern groups that nobody here is in, as those
-/// of a large installation do.
-fn write_policies(folder: &Path, count: usize) {
-    let mut principals = String::from("[group.operators]\n");
-    let mut text = FLEET.to_owned();
-    let mut files = 0;
-    for number in 0..count.saturating_sub(5) {
-        writeln!(principals, "[group.g{number}]").unwrap();
-        let principal = format!("principal in Group::\"g{number}\"");
-        match number % 10 {
-            9 => writeln!(
-                text,
-                "@id(\"p{number}\") forbid({principal}, action == Action::\"publish\", resource in \
-                 TopicFilter::\"site{number}/+/secret/#\") unless {{ principal in \
-                 Group::\"operators\" }};"
-            ),
-            0..6 => writeln!(
-                text,
-                "@id(\"p{number}\") permit({principal}, action == Action::\"publish\", resource in \
-                 TopicFilter::\"site{number}/+/temp/#\") when {{ context.qos <= 1 }};"
-            ),
-            _ => writeln!(
-                text,
-                "@id(\"p{number}\") permit({principal}, action in Action::\"read\", resource in \
-                 TopicFilter::\"site{number}/#\");"
-            ),
-        }
-        .unwrap();
-        if (number + 1) % POLICIES_PER_FILE == 0 {
-            std::fs::write(folder.join(format!("{files}.cedar")), &text).unwrap();
-            text.clear();
-            files += 1;
-        }
-    }
-    if !text.is_empty() {
-        std::fs::write(folder.join(format!("{files}.cedar")), &text).unwrap();
-    }
-    std::fs::write(folder.join("principals.toml"), principals).unwrap();
-}
-
 fn measure(policies: usize, sessions: usize) -> Vec<(&'static str, String)> {
     eprintln!("{policies} policies …");
     let folder = tempfile::tempdir().unwrap();
-    write_policies(folder.path(), policies);
+    rules::write(folder.path(), FLEET, policies.saturating_sub(FLEET_RULES)).unwrap();
     let before = resident_bytes();
     let began = Instant::now();
     let bundle = Bundle::load_dir(folder.path(), PolicyEpoch(1));

@@ -20,6 +20,7 @@
 
 mod client;
 mod peers;
+mod rules;
 
 use std::io;
 use std::process::ExitCode;

@@ -33,10 +33,15 @@ pub(crate) fn render(rows: &[Row], servers: &[(Server, String)], medians_alone: 
     let compared: Vec<Server> = compared.filter(|server| *server != Server::Relay).collect();
     let has_relay = compared.len() < servers.len();
 
+    let has_unjudged = compared.contains(&Server::Unjudged);
+
     let mut lines = vec![vec!["scenario".to_owned(), "figure".to_owned()]];
     lines[0].extend(servers.iter().map(|(_, name)| name.clone()));
     if has_relay {
         lines[0].extend(compared.iter().map(|server| format!("{} ÷ relay", server.name())));
+    }
+    if has_unjudged {
+        lines[0].push("portcullis ÷ unjudged".to_owned());
     }
     for row in rows {
         let mut line = vec![row.scenario.title.to_owned(), row.unit.name().to_owned()];
@@ -45,6 +50,10 @@ pub(crate) fn render(rows: &[Row], servers: &[(Server, String)], medians_alone: 
             line.extend(compared.iter().map(|server| {
                 row.ratio(*server, Server::Relay).map_or_else(dash, |ratio| format!("{ratio:.2}"))
             }));
+        }
+        if has_unjudged {
+            let ratio = row.ratio(Server::Portcullis, Server::Unjudged);
+            line.push(ratio.map_or_else(dash, |ratio| format!("{ratio:.2}")));
         }
         lines.push(line);
     }

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 use crate::client::{Authority, CpuTime, Memory, Target, Version, raise_open_files};
+use crate::rules;
 
 /// The argument that makes a benchmark's own binary be the relay.
 pub(crate) const RELAY_ARGUMENT: &str = "be-the-relay";
@@ -30,11 +31,14 @@ pub(crate) enum Server {
     Mosquitto,
     /// Portcullis with `config/bench.toml`: every gate, the policies and the audit log.
     Portcullis,
+    /// The same, built so that it judges no message: what is left out is the policies' share.
+    Unjudged,
 }
 
 impl Server {
     /// All of them, in the order in which they are shown.
-    pub(crate) const ALL: [Self; 3] = [Self::Relay, Self::Mosquitto, Self::Portcullis];
+    pub(crate) const ALL: [Self; 4] =
+        [Self::Relay, Self::Mosquitto, Self::Portcullis, Self::Unjudged];
 
     /// The name in tables and on the command line.
     pub(crate) const fn name(self) -> &'static str {
@@ -42,6 +46,7 @@ impl Server {
             Self::Relay => "relay",
             Self::Mosquitto => "mosquitto",
             Self::Portcullis => "portcullis",
+            Self::Unjudged => "unjudged",
         }
     }
 
@@ -50,6 +55,7 @@ impl Server {
         match self {
             Self::Relay => "bare relay".to_owned(),
             Self::Portcullis => format!("Portcullis {}", env!("CARGO_PKG_VERSION")),
+            Self::Unjudged => "unjudged".to_owned(),
             Self::Mosquitto => {
                 let help = mosquitto_path().map(|path| Command::new(path).arg("-h").output());
                 let help = help.and_then(Result::ok).map(|output| output.stdout);
@@ -61,8 +67,12 @@ impl Server {
     }
 
     /// Whether it can be started at all.
-    pub(crate) fn is_installed(self) -> bool {
-        self != Self::Mosquitto || mosquitto_path().is_some()
+    pub(crate) fn is_installed(self, options: &Options) -> bool {
+        match self {
+            Self::Mosquitto => mosquitto_path().is_some(),
+            Self::Unjudged => options.unjudged.is_some(),
+            Self::Relay | Self::Portcullis => true,
+        }
     }
 }
 
@@ -81,6 +91,10 @@ pub(crate) struct Options {
     pub(crate) settings: Vec<String>,
     /// Its configuration, unless `config/bench.toml`.
     pub(crate) config: Option<PathBuf>,
+    /// So many policies beside those of `policies/permissive`.
+    pub(crate) policies: usize,
+    /// The program built with `--cfg portcullis_unjudged`.
+    pub(crate) unjudged: Option<PathBuf>,
     /// The protocol version that the clients speak.
     pub(crate) version: Version,
 }
@@ -95,15 +109,17 @@ impl Options {
         match argument {
             "--v5" => self.version = Version::V5,
             "--set" => self.settings.push(value(argument, rest)?),
-            "--config" => {
-                let path: PathBuf = value(argument, rest)?;
-                let path = std::path::absolute(path).map_err(|error| error.to_string())?;
-                self.config = Some(path);
-            }
+            "--policies" => self.policies = value(argument, rest)?,
+            "--config" => self.config = Some(absolute(value(argument, rest)?)?),
+            "--unjudged" => self.unjudged = Some(absolute(value(argument, rest)?)?),
             _ => return Ok(false),
         }
         Ok(true)
     }
+}
+
+fn absolute(path: PathBuf) -> Result<PathBuf, String> {
+    std::path::absolute(path).map_err(|error| error.to_string())
 }
 
 /// The value that follows the option `name`.
@@ -139,14 +155,17 @@ impl Running {
         let mut command = match server {
             Server::Relay => relay(plain)?,
             Server::Mosquitto => mosquitto(folder.path(), &authority, plain, mtls)?,
-            Server::Portcullis => portcullis(folder.path(), &authority, options),
+            Server::Portcullis | Server::Unjudged => {
+                let program = options.unjudged.as_deref().filter(|_| server == Server::Unjudged);
+                portcullis(program, folder.path(), &authority, options)?
+            }
         };
         command.stdin(Stdio::null()).stderr(log);
         let child = command.spawn()?;
         let version = options.version;
         let mut running = Self { child, plain, mtls, authority, version, folder };
         let ready = match server {
-            Server::Portcullis => running.read_ready_line(),
+            Server::Portcullis | Server::Unjudged => running.read_ready_line(),
             Server::Relay | Server::Mosquitto => running.wait_for_port(),
         };
         match ready {
@@ -275,10 +294,16 @@ fn mosquitto(
     Ok(command)
 }
 
-fn portcullis(folder: &Path, authority: &Authority, options: &Options) -> Command {
+fn portcullis(
+    program: Option<&Path>,
+    folder: &Path,
+    authority: &Authority,
+    options: &Options,
+) -> io::Result<Command> {
     let package = Path::new(env!("CARGO_MANIFEST_DIR"));
     let config = options.config.clone().unwrap_or_else(|| package.join("config/bench.toml"));
-    let mut command = Command::new(env!("CARGO_BIN_EXE_portcullis"));
+    let this = Path::new(env!("CARGO_BIN_EXE_portcullis"));
+    let mut command = Command::new(program.unwrap_or(this));
     command.arg("serve").arg("--config").arg(config).arg("--ready-json");
     let mut set = |key: &str, value: &str| {
         command.arg("--set").arg(format!("{key}={value}"));
@@ -293,12 +318,19 @@ fn portcullis(folder: &Path, authority: &Authority, options: &Options) -> Comman
     for (key, path) in tls {
         set(&format!("listener.mtls.tls.{key}"), &path.display().to_string());
     }
+    if options.policies > 0 {
+        let policies = folder.join("policies");
+        std::fs::create_dir(&policies)?;
+        let permissive = package.join("policies/permissive/allow-all.cedar");
+        rules::write(&policies, &std::fs::read_to_string(permissive)?, options.policies)?;
+        set("policies", &policies.display().to_string());
+    }
     for setting in &options.settings {
         command.arg("--set").arg(setting);
     }
     // Relative paths of the configuration, for the audit log, end with the run.
     command.current_dir(folder).stdout(Stdio::piped());
-    command
+    Ok(command)
 }
 
 fn mosquitto_path() -> Option<PathBuf> {

@@ -26,7 +26,7 @@ use crate::identity::Binding;
 use crate::metrics::Metrics;
 use crate::mqtt::{ClientId, ReasonCode};
 use crate::pki::sha256_hex;
-use crate::policy::{Bundle, PolicyEpoch, Question, Words};
+use crate::policy::{Bundle, PolicyEpoch, Question, UNJUDGED, Words};
 use crate::router::{RetainedSettings, Standing};
 use crate::server::{Server, TlsReload, listener};
 
@@ -59,6 +59,7 @@ impl Running {
         for warning in config.warnings.iter().chain(&mixed_bindings(&config)) {
             warn!("{warning}");
         }
+        refuse_unjudged(&config)?;
         let metrics = Arc::new(Metrics::new());
         let audit = open_audit(&config, &metrics)?;
         let watching = match config.watch_policies {
@@ -386,6 +387,19 @@ async fn explain(broker: &Broker, asked: SessionQuestion) -> Result<SessionAnswe
         tls_version: session.tls_version,
         explanation: explained?,
     })
+}
+
+/// A program that judges no message is for measuring on one machine.
+fn refuse_unjudged(config: &Config) -> Result<(), Failure> {
+    let exposed = config.listeners.iter().find(|listener| !listener.endpoint.is_local());
+    match exposed.filter(|_| UNJUDGED) {
+        Some(listener) => Err(Failure(format!(
+            "listener `{}` can be reached from other machines, and this program was built with \
+             --cfg portcullis_unjudged: build it without",
+            listener.name
+        ))),
+        None => Ok(()),
+    }
 }
 
 /// A listener whose clients choose their client ids freely.

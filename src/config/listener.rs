@@ -1,7 +1,7 @@
 //! Listeners: `[listener.NAME]`, and what may not be combined in one.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::num::NonZeroU32;
 use std::path::Path;
 use std::sync::Arc;
@@ -386,10 +386,7 @@ fn check_identity(section: &Section<'_>, settings: &Settings) {
 
 /// What is allowed, because it was asked for by name, and yet deserves a word.
 fn warn(section: &Section<'_>, settings: &Settings) {
-    let exposed = match &settings.endpoint {
-        Endpoint::Tcp(address) => !is_loopback(*address),
-        Endpoint::Unix(_) => false,
-    };
+    let exposed = !settings.endpoint.is_local();
     if exposed && settings.tls.is_none() {
         section.warn("plaintext", "lets anyone on the way read and change what clients send");
     }
@@ -422,8 +419,5 @@ fn warn(section: &Section<'_>, settings: &Settings) {
 
 /// True for addresses that only this machine can reach.
 pub(super) fn is_loopback(address: SocketAddr) -> bool {
-    match address.ip() {
-        IpAddr::V4(address) => address.is_loopback(),
-        IpAddr::V6(address) => address.to_canonical().is_loopback(),
-    }
+    address.ip().to_canonical().is_loopback()
 }

@@ -75,7 +75,7 @@ pub fn publish(
     subject: &mut Subject,
     message: Message,
     now: SystemTime,
-) -> Result<Permitted<Message>, Denial> {
+) -> Result<Permitted<'_, Message>, Denial> {
     subject.publish(message, now).map_err(|denied| denied.denial)
 }
 
@@ -83,13 +83,13 @@ pub fn publish(
 ///
 /// # Errors
 /// The [`Denial`].
-pub fn subscribe(
-    subject: &mut Subject,
+pub fn subscribe<'p>(
+    subject: &'p mut Subject,
     filter: &SubscriptionFilter,
     qos: Qos,
     no_local: bool,
     now: SystemTime,
-) -> Result<Permitted<SubscriptionFilter>, Denial> {
+) -> Result<Permitted<'p, SubscriptionFilter>, Denial> {
     subject.subscribe(filter, &SubscribeFacts { qos, no_local, now })
 }
 

@@ -10,8 +10,9 @@ use super::schema::Action;
 use crate::mqtt::TopicName;
 use crate::mqtt::packet::Qos;
 
-/// Topics remembered, each in the slot its hash names: a publisher's few topics find each other
-/// there, and one that runs through many loses nothing but the short cut.
+/// Topics remembered, each in the slot its hash names and from its second appearance on: what a
+/// publisher sends again and again stays, and one that runs through many topics costs no more
+/// than the look.
 const TOPIC_SLOTS: usize = 16;
 /// A longer topic is not remembered, so that a subject holds at most 4 KiB of them.
 const TOPIC_BYTES_MAX: usize = 256;
@@ -54,11 +55,18 @@ pub(super) struct Small {
 
 /// Decisions by full topic.
 #[derive(Debug, Default)]
-pub(super) struct TopicCache(Option<Box<[Option<Slot>; TOPIC_SLOTS]>>);
+pub(super) struct TopicCache(Option<Box<[Slot; TOPIC_SLOTS]>>);
+
+#[derive(Debug, Default)]
+struct Slot {
+    /// The hash of the last topic that was not found here.
+    missed: u64,
+    hash: u64,
+    kept: Option<Kept>,
+}
 
 #[derive(Debug)]
-struct Slot {
-    hash: u64,
+struct Kept {
     key: Key,
     topic: TopicName,
     verdict: Verdict,
@@ -66,11 +74,10 @@ struct Slot {
 
 impl TopicCache {
     pub(super) fn find(&self, hash: u64, key: Key, topic: &TopicName) -> Option<&Verdict> {
-        let slot = self.0.as_ref()?.get(place(hash))?.as_ref()?;
-        let found = slot.hash == hash
-            && slot.key == key
-            && (slot.topic.same(topic) || slot.topic == *topic);
-        found.then_some(&slot.verdict)
+        let slot = self.0.as_ref()?.get(place(hash))?;
+        let kept = slot.kept.as_ref().filter(|_| slot.hash == hash)?;
+        let found = kept.key == key && (kept.topic.same(topic) || kept.topic == *topic);
+        found.then_some(&kept.verdict)
     }
 
     pub(super) fn keep(&mut self, hash: u64, key: Key, topic: &TopicName, verdict: &Verdict) {
@@ -78,10 +85,12 @@ impl TopicCache {
             return;
         }
         let slots = self.0.get_or_insert_default();
-        if let Some(slot) = slots.get_mut(place(hash)) {
-            let (topic, verdict) = (topic.clone(), verdict.clone());
-            *slot = Some(Slot { hash, key, topic, verdict });
+        let Some(slot) = slots.get_mut(place(hash)) else { return };
+        if slot.missed == hash {
+            slot.hash = hash;
+            slot.kept = Some(Kept { key, topic: topic.clone(), verdict: verdict.clone() });
         }
+        slot.missed = hash;
     }
 }
 

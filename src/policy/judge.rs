@@ -33,22 +33,30 @@ pub(super) struct Asker<'a> {
     pub(super) resolved: &'a Resolved,
 }
 
+/// Who asks as Cedar sees it: the same for every question.
+#[derive(Clone, Debug)]
+pub(super) struct Description {
+    /// The principal, its groups, the actions.
+    entities: Entities,
+    /// `context.session`.
+    session: RestrictedExpression,
+}
+
 /// A request as Cedar takes it, with the policies that may answer it.
 pub(super) struct Inquiry<'a> {
     pub(super) policies: &'a PolicySet,
     pub(super) action: Action,
     pub(super) resource: Entity,
     pub(super) facts: Facts,
-    pub(super) entities: Entities,
+    pub(super) from: Description,
 }
 
 impl Asker<'_> {
-    /// The entities that are the same for every question: the principal, its groups, the
-    /// actions.
+    /// Describes who asks.
     ///
     /// # Errors
-    /// A denial, when the principal cannot be described.
-    pub(super) fn entities(&self) -> Result<Entities, Denial> {
+    /// A denial, when that cannot be described.
+    pub(super) fn description(&self) -> Result<Description, Denial> {
         let vocabulary = &self.bundle.vocabulary;
         let group = |name: &Arc<str>| uid(&vocabulary.group, name);
         let groups = self.resolved.groups.iter().map(|name| {
@@ -57,11 +65,13 @@ impl Asker<'_> {
         });
         let parents = self.resolved.direct.iter().map(group).collect();
         let principal = self.describe(parents)?;
-        vocabulary
+        let entities = vocabulary
             .actions
             .clone()
             .add_entities(groups.chain(std::iter::once(principal)), None)
-            .map_err(Denial::failed)
+            .map_err(Denial::failed)?;
+        let session = session(self.session).map_err(Denial::failed)?;
+        Ok(Description { entities, session })
     }
 
     /// Decides: allowed if and only if Cedar allows *and* no policy failed to evaluate, since
@@ -92,8 +102,8 @@ impl Asker<'_> {
     /// # Errors
     /// A denial, when the request cannot be described.
     pub(super) fn prepare(&self, inquiry: Inquiry<'_>) -> Result<Prepared<'_>, Denial> {
-        let Inquiry { action, resource, facts, entities, .. } = inquiry;
-        let session = session(self.session).map_err(Denial::failed)?;
+        let Inquiry { action, resource, facts, from: Description { entities, session }, .. } =
+            inquiry;
         let facts = facts.into_iter().chain(std::iter::once(("session".to_owned(), session)));
         let request = Request::new(
             self.principal(),

@@ -74,7 +74,7 @@ pub use problem::{LoadError, Problem, Problems};
 pub use question::{Answer, Asked, FACTS, Question, QuestionError, Sample, TIME, Words};
 pub use schema::{Action, SCHEMA, json as schema_json};
 pub use source::policy_files;
-pub use subject::Subject;
+pub use subject::{Subject, UNJUDGED};
 
 /// The generation of a bundle: every reload has a higher one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -8,11 +8,13 @@ use crate::identity::Identity;
 
 /// Something that a policy allowed, together with who may do it and under which policies.
 ///
-/// Only this module's neighbours can make one, by judging the very value inside:
+/// It lasts no longer than the subject that was judged stays as it is. Only this module's
+/// neighbours can make one, by judging the very value inside:
 ///
 /// ```compile_fail,E0451
+/// use portcullis::identity::Identity;
 /// use portcullis::policy::{Permitted, PolicyEpoch};
-/// fn forge(principal: std::sync::Arc<portcullis::identity::Identity>) -> Permitted<&'static str> {
+/// fn forge(principal: &Identity) -> Permitted<'_, &'static str> {
 ///     Permitted { value: "secret/topic", epoch: PolicyEpoch(1), principal }
 /// }
 /// ```
@@ -21,20 +23,20 @@ use crate::identity::Identity;
 ///
 /// ```compile_fail,E0616
 /// use portcullis::policy::Permitted;
-/// fn swap(mut permitted: Permitted<String>) {
+/// fn swap(mut permitted: Permitted<'_, String>) {
 ///     permitted.value = "another/topic".into();
 /// }
 /// ```
 #[derive(Debug, Clone)]
-pub struct Permitted<T> {
+pub struct Permitted<'p, T> {
     value: T,
     epoch: PolicyEpoch,
-    principal: Arc<Identity>,
+    principal: &'p Identity,
 }
 
-impl<T> Permitted<T> {
-    pub(super) fn new(value: T, epoch: PolicyEpoch, principal: &Arc<Identity>) -> Self {
-        Self { value, epoch, principal: Arc::clone(principal) }
+impl<'p, T> Permitted<'p, T> {
+    pub(super) fn new(value: T, epoch: PolicyEpoch, principal: &'p Identity) -> Self {
+        Self { value, epoch, principal }
     }
 
     /// What is permitted.
@@ -53,8 +55,8 @@ impl<T> Permitted<T> {
     }
 
     /// Who may do it.
-    pub fn principal(&self) -> &Arc<Identity> {
-        &self.principal
+    pub fn principal(&self) -> &'p Identity {
+        self.principal
     }
 }
 
@@ -109,6 +111,7 @@ pub(super) enum Verdict {
 }
 
 impl Verdict {
+    #[inline]
     pub(super) fn result(&self) -> Result<(), Denial> {
         match self {
             Self::Allowed => Ok(()),

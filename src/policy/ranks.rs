@@ -113,6 +113,7 @@ impl Bounds {
 
     /// The intervals that these numbers lie in. Two questions with the same rank, and everything
     /// else the same, have the same answer.
+    #[inline]
     pub(super) fn rank(&self, numbers: Numbers) -> Rank {
         let mut rank = Rank::default();
         if !self.payload_bytes.is_empty() {
@@ -120,15 +121,19 @@ impl Bounds {
             rank.payload = place(&self.payload_bytes, bytes);
         }
         if self.are_of_time() {
-            let now = unix_ms(numbers.now);
-            rank.instant = place(&self.instants_ms, now);
-            rank.time_of_day = place(&self.times_of_day_ms, now.rem_euclid(DAY_MS));
-            let end = numbers.not_after_unix_s.filter(|_| self.not_after);
-            if let Some(end) = end.map(|seconds| seconds.saturating_mul(1000)) {
-                rank.not_after = u8::from(now >= end) + u8::from(now > end);
-            }
+            self.rank_time(numbers, &mut rank);
         }
         rank
+    }
+
+    fn rank_time(&self, numbers: Numbers, rank: &mut Rank) {
+        let now = unix_ms(numbers.now);
+        rank.instant = place(&self.instants_ms, now);
+        rank.time_of_day = place(&self.times_of_day_ms, now.rem_euclid(DAY_MS));
+        let end = numbers.not_after_unix_s.filter(|_| self.not_after);
+        if let Some(end) = end.map(|seconds| seconds.saturating_mul(1000)) {
+            rank.not_after = u8::from(now >= end) + u8::from(now > end);
+        }
     }
 
     /// A payload size of each interval, the empty one first; `None` when there are more than

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use cedar_policy::{Entities, Entity};
+use cedar_policy::Entity;
 
 use super::PolicyEpoch;
 use super::acl::{Acl, Class};
@@ -14,7 +14,7 @@ use super::facts::{
     ConnectFacts, Publication, PublishFacts, ReceiveFacts, SessionFacts, SubscribeFacts,
 };
 use super::filters::Normalised;
-use super::judge::{self, Asker, Facts, Inquiry};
+use super::judge::{self, Asker, Description, Facts, Inquiry};
 use super::permit::{Denial, Denied, Permitted, Verdict};
 use super::polarity::Reads;
 use super::principals::{IgnoredClaim, Resolved};
@@ -30,6 +30,10 @@ use crate::mqtt::{SubscriptionFilter, TopicFilter, TopicName};
 const PAYLOAD_INTERVALS_MAX: usize = 8;
 /// How often a decision is made again that reads the time in a way nobody can see through.
 const CLOCK_INTERVAL: Duration = Duration::from_mins(1);
+
+/// True in a build with `--cfg portcullis_unjudged`, which is for measuring what policies cost:
+/// no message is judged then, and `serve` listens on nothing but loopback.
+pub const UNJUDGED: bool = cfg!(portcullis_unjudged);
 
 /// A principal with the facts of its connection, judged by one bundle.
 ///
@@ -68,7 +72,7 @@ struct Memory {
     topics: TopicCache,
     classes: ClassCache,
     /// The principal as Cedar sees it; kept only where decisions cannot be.
-    entities: Option<Entities>,
+    description: Option<Description>,
 }
 
 /// A question about one topic.
@@ -140,7 +144,7 @@ impl Subject {
         &mut self,
         message: M,
         now: SystemTime,
-    ) -> Result<Permitted<M>, Box<Denied<M>>> {
+    ) -> Result<Permitted<'_, M>, Box<Denied<M>>> {
         match self.judge_publish(&message, now) {
             Ok(()) => Ok(Permitted::new(message, self.bundle.epoch(), &self.identity)),
             Err(denial) => Err(Box::new(Denied { denial, message })),
@@ -175,7 +179,7 @@ impl Subject {
         &mut self,
         filter: &SubscriptionFilter,
         facts: &SubscribeFacts,
-    ) -> Result<Permitted<SubscriptionFilter>, Denial> {
+    ) -> Result<Permitted<'_, SubscriptionFilter>, Denial> {
         let (asker, acls, _) = self.ready()?;
         asker.ask(asker.subscribe(&acls.subscribe, filter, facts)?)?;
         Ok(Permitted::new(filter.clone(), self.bundle.epoch(), &self.identity))
@@ -228,7 +232,7 @@ impl Subject {
             &[(Qos::AtMostOnce, false)]
         };
         let parents: HashSet<_> = parents.into_iter().collect();
-        let entities = asker.entities()?;
+        let description = asker.description()?;
         for (qos, retain) in combinations {
             for payload_bytes in &payloads {
                 let name = uid(&vocabulary.topic, filter.as_str());
@@ -237,7 +241,7 @@ impl Subject {
                     action: Action::Receive,
                     resource: judge::topic(name, None, parents.clone())?,
                     facts: judge::any_delivery(*qos, *retain, *payload_bytes),
-                    entities: entities.clone(),
+                    from: description.clone(),
                 })?;
             }
         }
@@ -267,6 +271,9 @@ impl Subject {
         question: &TopicQuestion<'_>,
         facts: impl FnOnce() -> Facts,
     ) -> Result<(), Denial> {
+        if UNJUDGED {
+            return Ok(());
+        }
         let TopicQuestion { action, topic, small, payload_bytes, now } = *question;
         let (asker, acls, memory) = self.ready()?;
         let acl = if action == Action::Publish { &*acls.publish } else { &*acls.receive };
@@ -282,19 +289,18 @@ impl Subject {
             return Err(Denial::default());
         }
         if !acl.cacheable(&class) {
-            let entities = match &mut memory.entities {
-                Some(entities) => entities,
-                none => none.insert(asker.entities()?),
+            let description = match &mut memory.description {
+                Some(description) => description,
+                none => none.insert(asker.description()?),
             };
-            return asker.ask(asker.topic(acl, question, &class, facts(), entities.clone())?);
+            return asker.ask(asker.topic(acl, question, &class, facts(), description.clone())?);
         }
         let class = (key, class);
         if let Some(verdict) = memory.classes.find(&class) {
             memory.topics.keep(hash, key, topic, verdict);
             return verdict.result();
         }
-        let entities = asker.entities()?;
-        let inquiry = asker.topic(acl, question, &class.1, facts(), entities)?;
+        let inquiry = asker.topic(acl, question, &class.1, facts(), asker.description()?)?;
         let verdict = Verdict::from(asker.ask(inquiry));
         memory.topics.keep(hash, key, topic, &verdict);
         memory.classes.keep(class, &verdict);
@@ -315,6 +321,7 @@ impl Subject {
     }
 
     /// What a question needs, worked out if it is not there.
+    #[inline]
     fn ready(&mut self) -> Result<(Asker<'_>, &Acls, &mut Memory), Denial> {
         let Self { bundle, identity, session, working } = self;
         let working = match working {
@@ -327,6 +334,7 @@ impl Subject {
 }
 
 impl Working {
+    #[cold]
     fn new(bundle: &Bundle, identity: &Identity) -> Result<Self, Denial> {
         let resolved = bundle.resolve(identity)?;
         let acl = |action| bundle.acl(action, identity, &resolved.groups);
@@ -359,7 +367,7 @@ impl Asker<'_> {
     pub(super) fn inquiry<'a>(&self, acl: &'a Acl, asked: &Asked) -> Result<Inquiry<'a>, Denial> {
         let topic = |question: &TopicQuestion<'_>, facts| {
             let class = acl.class(question.topic.as_str(), self.bindings());
-            self.topic(acl, question, &class, facts, self.entities()?)
+            self.topic(acl, question, &class, facts, self.description()?)
         };
         match asked {
             Asked::Connect(facts) => self.connect(acl, facts),
@@ -398,7 +406,7 @@ impl Asker<'_> {
             action: Action::Connect,
             resource: Entity::with_uid(listener),
             facts: judge::connect(facts),
-            entities: self.entities()?,
+            from: self.description()?,
         })
     }
 
@@ -421,7 +429,7 @@ impl Asker<'_> {
             action: Action::Subscribe,
             resource: judge::subscription(name, filter, parents.into_iter().collect())?,
             facts: judge::subscribe(facts, filter.share.as_ref()),
-            entities: self.entities()?,
+            from: self.description()?,
         })
     }
 
@@ -435,7 +443,7 @@ impl Asker<'_> {
         question: &TopicQuestion<'_>,
         class: &Class,
         facts: Facts,
-        entities: Entities,
+        from: Description,
     ) -> Result<Inquiry<'a>, Denial> {
         let vocabulary = &self.bundle.vocabulary;
         let text = question.topic.as_str();
@@ -444,6 +452,6 @@ impl Asker<'_> {
             acl.reads.any_of(Reads::TOPIC).then_some(text),
             acl.parents(class, vocabulary).collect(),
         )?;
-        Ok(Inquiry { policies: &acl.policies, action: question.action, resource, facts, entities })
+        Ok(Inquiry { policies: &acl.policies, action: question.action, resource, facts, from })
     }
 }

@@ -17,6 +17,9 @@ use crate::mqtt::topic::Level;
 /// The most levels a filter in a policy may have: it bounds the depth of every walk.
 pub(super) const FILTER_LEVELS_MAX: usize = 128;
 
+/// So many literal levels below a node are hashed, fewer compared one by one.
+const FEW_LITERALS: usize = 8;
+
 /// The most filters that one with placeholders is written out as.
 const FILLED_MAX: usize = 16;
 
@@ -275,13 +278,64 @@ pub(super) struct Trie {
 
 #[derive(Debug, Default)]
 struct Node {
-    literals: AHashMap<Box<str>, Node>,
+    literals: Literals,
     plus: Option<Box<Node>>,
     placeholders: Vec<(Placeholder, Node)>,
     /// Filters that end here.
     ends: SmallVec<[FilterIndex; 1]>,
     /// Filters whose `#` stands here: they match this node and everything below.
     hashes: SmallVec<[FilterIndex; 1]>,
+}
+
+/// The nodes below a node by literal level.
+#[derive(Debug)]
+enum Literals {
+    /// To be compared one by one.
+    Few(Vec<(Box<str>, Node)>),
+    Many(AHashMap<Box<str>, Node>),
+}
+
+impl Default for Literals {
+    fn default() -> Self {
+        Self::Few(Vec::new())
+    }
+}
+
+impl Literals {
+    fn entry(&mut self, text: &str) -> &mut Node {
+        if let Self::Few(nodes) = self
+            && nodes.len() >= FEW_LITERALS
+        {
+            *self = Self::Many(nodes.drain(..).collect());
+        }
+        match self {
+            Self::Few(nodes) => {
+                let at = nodes.iter().position(|(it, _)| **it == *text).unwrap_or_else(|| {
+                    nodes.push((text.into(), Node::default()));
+                    nodes.len() - 1
+                });
+                #[expect(clippy::indexing_slicing, reason = "found or pushed just above")]
+                &mut nodes[at].1
+            }
+            Self::Many(nodes) => nodes.entry(text.into()).or_default(),
+        }
+    }
+
+    fn get(&self, text: &str) -> Option<&Node> {
+        match self {
+            Self::Few(nodes) => nodes.iter().find(|(it, _)| **it == *text).map(|(_, node)| node),
+            Self::Many(nodes) => nodes.get(text),
+        }
+    }
+
+    fn iter(&self) -> impl Iterator<Item = (&str, &Node)> {
+        let (few, many) = match self {
+            Self::Few(nodes) => (Some(nodes), None),
+            Self::Many(nodes) => (None, Some(nodes)),
+        };
+        let few = few.into_iter().flatten().map(|(text, node)| (&**text, node));
+        few.chain(many.into_iter().flatten().map(|(text, node)| (&**text, node)))
+    }
 }
 
 impl Trie {
@@ -295,7 +349,7 @@ impl Trie {
                     return;
                 }
                 Step::Plus => node.plus.get_or_insert_default(),
-                Step::Literal(text) => node.literals.entry(text.clone()).or_default(),
+                Step::Literal(text) => node.literals.entry(text),
                 Step::Placeholder(placeholder) => node.placeholder(placeholder),
             };
         }

@@ -183,7 +183,7 @@ impl Router {
     pub fn subscribe(
         &self,
         peer: &Arc<Peer>,
-        filter: Permitted<SubscriptionFilter>,
+        filter: Permitted<'_, SubscriptionFilter>,
         options: SubscriptionOptions,
     ) -> Arc<Subscription> {
         let subscription = Arc::new(Subscription::new(filter.into_inner(), options));
@@ -215,7 +215,7 @@ impl Router {
     /// [`Unrouted`]; nothing was delivered then.
     pub fn publish(
         &self,
-        message: Permitted<Message>,
+        message: Permitted<'_, Message>,
         publisher: Publisher<'_>,
         routes: &mut RouteCache,
         wakes: &mut Wakes,

@@ -42,6 +42,15 @@ pub enum Endpoint {
 }
 
 impl Endpoint {
+    /// True when only this machine can reach it.
+    #[must_use]
+    pub fn is_local(&self) -> bool {
+        match self {
+            Self::Tcp(address) => address.ip().to_canonical().is_loopback(),
+            Self::Unix(_) => true,
+        }
+    }
+
     /// The key within `[listener.NAME]`.
     #[must_use]
     pub const fn key(&self) -> &'static str {

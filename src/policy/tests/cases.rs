@@ -254,9 +254,10 @@ fn a_reload_changes_the_judgement_and_the_epoch() {
     let permitted = dev1.publish(message("a"), now()).unwrap();
     assert_eq!(permitted.epoch(), PolicyEpoch(1));
     assert_eq!(permitted.principal().name.as_ref(), "dev1");
+    let judged = permitted.into_inner();
     dev1.rebase(Arc::new(closed));
     assert_eq!(dev1.epoch(), PolicyEpoch(2));
-    let denied = dev1.publish(permitted.into_inner(), now()).unwrap_err();
+    let denied = dev1.publish(judged, now()).unwrap_err();
     assert_eq!(denied.denial, forbidden(&["closed"]).unwrap_err());
     assert_eq!(denied.message, message("a"));
 }

@@ -84,7 +84,8 @@ pub(crate) fn subscribe(
     let filter = SubscriptionFilter::parse(filter).unwrap();
     let facts =
         crate::policy::SubscribeFacts { qos: options.qos, no_local: false, now: UNIX_EPOCH };
-    let permit = subject().subscribe(&filter, &facts).unwrap();
+    let mut subject = subject();
+    let permit = subject.subscribe(&filter, &facts).unwrap();
     router.subscribe(peer, permit, options)
 }
 
@@ -94,8 +95,8 @@ pub(crate) fn message(topic: &str, payload: &str, qos: Qos, retain: bool) -> Mes
     Message::new(MessageId(0), topic, payload, qos, retain, None, Instant::now())
 }
 
-fn permit(message: Message) -> Permitted<Message> {
-    subject().publish(message, UNIX_EPOCH).unwrap()
+fn permit(subject: &mut Subject, message: Message) -> Permitted<'_, Message> {
+    subject.publish(message, UNIX_EPOCH).unwrap()
 }
 
 /// Publishes and says what became of it; everybody may receive it.
@@ -103,7 +104,7 @@ pub(crate) fn publish(router: &Router, message: Message) -> Routed {
     let mut wakes = Wakes::default();
     router
         .publish(
-            permit(message),
+            permit(&mut subject(), message),
             Publisher::Gone(&standing("anyone", "anonymous")),
             &mut RouteCache::default(),
             &mut wakes,

@@ -123,7 +123,8 @@ fn a_no_local_subscription_does_not_get_its_own_clients_messages() {
     let no_local = SubscriptionOptions { no_local: true, ..options(Qos::AtLeastOnce) };
     let (mut own_routes, mut other_routes) = (RouteCache::default(), RouteCache::default());
     let send = |from: &Arc<Peer>, routes: &mut RouteCache| {
-        let permit = permit(message("a", "x", Qos::ExactlyOnce, false));
+        let mut subject = subject();
+        let permit = permit(&mut subject, message("a", "x", Qos::ExactlyOnce, false));
         let mut wakes = Wakes::default();
         let routed = router
             .publish(permit, Publisher::Session(from), routes, &mut wakes, &|_, _| true)
@@ -151,7 +152,8 @@ fn a_permit_of_an_older_policy_set_is_stale() {
     let router = router();
     let reader = connected("reader");
     subscribe(&router, &reader, "a", options(Qos::AtLeastOnce));
-    let permit = permit(message("a", "x", Qos::AtLeastOnce, true));
+    let mut subject = subject();
+    let permit = permit(&mut subject, message("a", "x", Qos::AtLeastOnce, true));
     router.set_policy_epoch(PolicyEpoch(2));
     let mut wakes = Wakes::default();
     let gone = standing("anyone", "anonymous");
@@ -174,7 +176,8 @@ fn a_message_that_cannot_be_retained_is_not_delivered() {
     let reader = connected("reader");
     subscribe(&router, &reader, "#", options(Qos::AtMostOnce));
     publish(&router, message("a", "x", Qos::AtMostOnce, true));
-    let permit = permit(message("b", "x", Qos::AtMostOnce, true));
+    let mut subject = subject();
+    let permit = permit(&mut subject, message("b", "x", Qos::AtMostOnce, true));
     let mut wakes = Wakes::default();
     let gone = standing("anyone", "anonymous");
     let outcome = router.publish(

@@ -30,7 +30,9 @@ fn send(router: &Router, count: usize, judge: Judge<'_>) -> Routed {
     let mut total = Routed::default();
     let mut cache = RouteCache::default();
     for number in 0..count {
-        let permit = permit(message("a", &number.to_string(), Qos::AtLeastOnce, false));
+        let mut subject = subject();
+        let permit =
+            permit(&mut subject, message("a", &number.to_string(), Qos::AtLeastOnce, false));
         let mut wakes = Wakes::default();
         let gone = standing("anyone", "anonymous");
         let outcome =
