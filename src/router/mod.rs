@@ -249,6 +249,7 @@ impl Router {
                 qos: target.qos.min(message.qos),
                 retain: target.retain_as_published && message.retain,
                 wide,
+                seq: None,
             };
             routed.count(wakes.post(&target.peer, delivery));
         }
@@ -320,6 +321,7 @@ impl Router {
                 via: Arc::clone(&via),
                 retain: true,
                 wide: false,
+                seq: None,
             })
             .collect()
     }
@@ -368,6 +370,7 @@ fn shared_delivery(message: &Arc<Message>, subscription: &Arc<Subscription>) -> 
         qos: subscription.options.qos.min(message.qos),
         retain: subscription.options.retain_as_published && message.retain,
         wide: false,
+        seq: None,
     }
 }
 

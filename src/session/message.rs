@@ -1,5 +1,6 @@
 //! A message on its way through the broker, and one delivery of it.
 
+use std::num::NonZeroU64;
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
@@ -155,10 +156,15 @@ impl Message {
     }
 }
 
+/// The place of a delivery in the queue of a durable session. The first is 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Seq(pub NonZeroU64);
+
 /// The subscriptions of one client through which a message reaches it.
 #[derive(Debug)]
 pub struct Via {
-    /// The matching subscriptions; for a shared one, just that one.
+    /// The matching subscriptions; for a shared one, just that one. None for a delivery that was
+    /// read back from the store, unless it is a shared one's.
     pub subscriptions: SmallVec<[Arc<Subscription>; 1]>,
     /// Their subscription identifiers.
     pub ids: SmallVec<[u32; 2]>,
@@ -192,6 +198,8 @@ pub struct Delivery {
     pub retain: bool,
     /// True when many clients get the message, so that sharing its frame pays.
     pub wide: bool,
+    /// Its place in the queue, where the session is durable and the QoS above 0.
+    pub seq: Option<Seq>,
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ mod message;
 mod outbound;
 mod subscription;
 
-pub use message::{Delivery, Message, MessageId, Origin, Via};
+pub use message::{Delivery, Message, MessageId, Origin, Seq, Via};
 pub use outbound::Sent;
 pub use subscription::{Stamp, Subscription, SubscriptionOptions, Subscriptions};
 

@@ -41,7 +41,7 @@ fn delivery(number: u64, qos: Qos, bytes: usize) -> Delivery {
     let topic = TopicName::parse("t").unwrap();
     let payload = vec![b'x'; bytes - 1].into();
     let message = Message::new(MessageId(number), topic, payload, qos, false, None, Instant::now());
-    Delivery { message: Arc::new(message), via, qos, retain: false, wide: false }
+    Delivery { message: Arc::new(message), via, qos, retain: false, wide: false, seq: None }
 }
 
 fn settings(messages_max: u32, bytes_max: u64, overflow: Overflow) -> Arc<Settings> {
