@@ -160,6 +160,26 @@ impl Message {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Seq(pub NonZeroU64);
 
+impl Seq {
+    /// The first.
+    pub const FIRST: Self = Self(NonZeroU64::MIN);
+
+    /// So many places later.
+    #[must_use]
+    pub const fn after(self, places: u64) -> Self {
+        Self(self.0.saturating_add(places))
+    }
+
+    /// The one before; `None` before the first.
+    #[must_use]
+    pub const fn before(self) -> Option<Self> {
+        match NonZeroU64::new(self.0.get() - 1) {
+            Some(before) => Some(Self(before)),
+            None => None,
+        }
+    }
+}
+
 /// The subscriptions of one client through which a message reaches it.
 #[derive(Debug)]
 pub struct Via {

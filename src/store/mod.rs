@@ -45,7 +45,7 @@ pub enum Durability {
 pub struct SessionNo(pub u64);
 
 /// The batch that a change goes to the disk with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Commit(pub u64);
 
 /// What changes. In the order of a session's life.
@@ -63,6 +63,8 @@ pub enum Change {
     Released(SessionNo, Seq),
     /// Everything in the session's queue up to here, this one included, is done with.
     Finished(SessionNo, Seq),
+    /// This delivery, the oldest of those that wait, was dropped.
+    Dropped(SessionNo, Seq),
     /// A QoS 2 publication of the client was taken; the identifier waits for PUBREL.
     Held(SessionNo, PacketId),
     /// PUBREL came for it.
