@@ -9,18 +9,42 @@
 //! in pages: all that one batch adds to it is one record. A page goes when everything in it, and
 //! before it, is finished. A message that waits for several sessions is stored once.
 
+mod codec;
+mod content;
+mod engine;
+mod inbox;
+mod keys;
+mod open;
+mod page;
+mod queues;
+mod reader;
 mod record;
+mod writer;
+
+#[cfg(test)]
+mod tests;
 
 pub use record::{QueueBounds, RetainedRecord, SessionRecord, StoredWill};
 
+use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, mpsc};
 use std::task::Waker;
+use std::thread::JoinHandle;
+
+use parking_lot::Mutex;
 
 use crate::identity::Account;
 use crate::mqtt::packet::PacketId;
 use crate::mqtt::{SubscriptionFilter, TopicName};
-use crate::session::{Delivery, Message, Seq, SubscriptionOptions};
+use crate::session::{Delivery, Message, MessageId, Seq, SubscriptionOptions};
+
+use codec::Clock;
+use inbox::Inbox;
+use queues::Queues;
+use reader::{Reader, Request};
+use writer::Writer;
 
 /// Where the store is, and what it promises.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -146,9 +170,56 @@ pub enum StoreError {
     },
 }
 
+impl Change {
+    /// The session it is about, unless it is about a retained message.
+    fn session(&self) -> Option<SessionNo> {
+        match self {
+            Self::Session(number, _)
+            | Self::Subscribe(number, ..)
+            | Self::Unsubscribe(number, _)
+            | Self::Enqueue(number, _)
+            | Self::Released(number, _)
+            | Self::Finished(number, _)
+            | Self::Held(number, _)
+            | Self::Freed(number, _)
+            | Self::End(number) => Some(*number),
+            Self::Retain(..) | Self::Clear(_) => None,
+        }
+    }
+}
+
+/// What the threads of a store have in common.
+#[derive(Debug)]
+struct Shared {
+    inbox: Inbox,
+    queues: Mutex<Queues>,
+    next_message: AtomicU64,
+}
+
+/// Ids of messages that were read back have this bit: they are none of those that arrived.
+const READ_BACK: u64 = 1 << 63;
+
+impl Shared {
+    /// A name for a message that was read back.
+    fn next_message(&self) -> MessageId {
+        MessageId(READ_BACK | self.next_message.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
 /// The durable state of one broker. See the module for how it is written.
 #[derive(Debug)]
-pub struct Store {}
+pub struct Store {
+    shared: Arc<Shared>,
+    next_session: AtomicU64,
+    threads: Mutex<Option<Threads>>,
+}
+
+#[derive(Debug)]
+struct Threads {
+    requests: mpsc::Sender<Request>,
+    writer: JoinHandle<()>,
+    reader: JoinHandle<()>,
+}
 
 impl Store {
     /// Opens the store, makes it where there is none, and reads what it holds. `now` is the same
@@ -157,56 +228,96 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub fn open(
-        _settings: &Settings,
-        _now: (std::time::Instant, std::time::SystemTime),
+        settings: &Settings,
+        now: (std::time::Instant, std::time::SystemTime),
     ) -> Result<(Arc<Self>, Recovered), StoreError> {
-        unimplemented!()
+        let mut shared = Shared {
+            inbox: Inbox::new(),
+            queues: Mutex::default(),
+            next_message: AtomicU64::new(0),
+        };
+        let found = open::open(settings, &shared, Clock::at(now))?;
+        shared.queues = Mutex::new(found.queues);
+        let shared = Arc::new(shared);
+        let writer = Writer {
+            shared: Arc::clone(&shared),
+            engine: found.engine.clone(),
+            durability: settings.durability,
+            counts: found.counts,
+            next_body: found.next_body,
+            sessions_end: found.next_session,
+        };
+        let reader = Reader {
+            shared: Arc::clone(&shared),
+            engine: found.engine,
+            folder: settings.folder.clone(),
+            messages: HashMap::default(),
+        };
+        let (requests, wanted) = mpsc::channel();
+        let threads = Threads {
+            requests,
+            writer: spawn("store writer", move || writer.run())?,
+            reader: spawn("store reader", move || reader.run(&wanted))?,
+        };
+        let next_session = AtomicU64::new(found.next_session);
+        let store = Self { shared, next_session, threads: Mutex::new(Some(threads)) };
+        Ok((Arc::new(store), found.recovered))
     }
 
     /// The name for a new session.
     #[must_use]
     pub fn next_session(&self) -> SessionNo {
-        unimplemented!()
+        SessionNo(self.next_session.fetch_add(1, Ordering::Relaxed))
     }
 
     /// Takes a change down; it is written with the next batch, which [`Store::flush`] starts.
-    pub fn change(&self, _change: Change) -> Commit {
-        unimplemented!()
+    pub fn change(&self, change: Change) -> Commit {
+        self.shared.inbox.push(change)
     }
 
-    /// Starts the next batch, unless one is being written: then it follows.
+    /// Starts the next batch, unless one is being written: then it follows. Where nothing but
+    /// [`Change::Finished`] was taken down there is no hurry: that is written within a second.
     pub fn flush(&self) {
-        unimplemented!()
+        self.shared.inbox.call();
     }
 
     /// True when this batch is on disk, as far as the durability promises.
     #[must_use]
-    pub fn is_committed(&self, _commit: Commit) -> bool {
-        unimplemented!()
+    pub fn is_committed(&self, commit: Commit) -> bool {
+        self.shared.inbox.is_committed(commit)
     }
 
-    /// As [`Store::is_committed`]; when it is not, the waker is woken once it is.
-    pub fn poll_committed(&self, _commit: Commit, _waker: &Waker) -> bool {
-        unimplemented!()
+    /// As [`Store::is_committed`]; when it is not, the waker is woken once it is, or once it is
+    /// known that it never will be.
+    pub fn poll_committed(&self, commit: Commit, waker: &Waker) -> bool {
+        self.shared.inbox.poll(commit, waker)
     }
 
     /// Reads a part of a session's queue on a thread of the store's, after `commit` is done: from
     /// `from` on, at most `count_max` deliveries and about `bytes_max` bytes, but one at least.
-    /// `then` is called with it on that thread.
+    /// `then` is called with it on that thread. What is finished, released or expired is not
+    /// among them; where there is nothing more, the page is empty.
     pub fn read(
         &self,
-        _session: SessionNo,
-        _from: Seq,
-        _after: Commit,
-        _most: (usize, u64),
-        _then: impl FnOnce(Result<Page, StoreError>) + Send + 'static,
+        session: SessionNo,
+        from: Seq,
+        after: Commit,
+        (count_max, bytes_max): (usize, u64),
+        then: impl FnOnce(Result<Page, StoreError>) + Send + 'static,
     ) {
-        unimplemented!()
+        let request = Request { session, from, after, count_max, bytes_max, then: Box::new(then) };
+        let refused = match &*self.threads.lock() {
+            Some(threads) => threads.requests.send(request).err().map(|error| error.0),
+            None => Some(request),
+        };
+        if let Some(request) = refused {
+            (request.then)(Err(self.shared.inbox.failure().unwrap_or_else(inbox::closed)));
+        }
     }
 
     /// Waits until writing has failed, and says why. From then on no commit is done any more.
     pub async fn failed(&self) -> StoreError {
-        unimplemented!()
+        self.shared.inbox.failed().await
     }
 
     /// Writes what was taken down, syncs and stops the threads.
@@ -214,6 +325,34 @@ impl Store {
     /// # Errors
     /// When that fails.
     pub fn close(&self) -> Result<(), StoreError> {
-        unimplemented!()
+        self.shared.inbox.close();
+        self.join();
+        self.shared.inbox.failure().map_or(Ok(()), Err)
     }
+
+    fn join(&self) {
+        let Some(Threads { requests, writer, reader }) = self.threads.lock().take() else { return };
+        drop(requests);
+        for thread in [writer, reader] {
+            // One that drops the last reference to the store cannot wait for itself.
+            if thread.thread().id() != std::thread::current().id() && thread.join().is_err() {
+                tracing::error!("a thread of the store has panicked");
+            }
+        }
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        self.shared.inbox.stop();
+        self.join();
+    }
+}
+
+fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, StoreError> {
+    let spawned = std::thread::Builder::new().name(name.to_owned()).spawn(run);
+    spawned.map_err(|error| StoreError::Failed {
+        doing: "start a thread of the store",
+        error: error.to_string(),
+    })
 }
