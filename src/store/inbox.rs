@@ -99,7 +99,7 @@ impl Inbox {
         if gathering.end != End::NotYet {
             return commit;
         }
-        let is_urgent = !matches!(change, Change::Finished(..));
+        let is_urgent = !matches!(change, Change::Finished(..) | Change::Dropped(..));
         gathering.urgent |= is_urgent;
         gathering.changes.push(change);
         let must_doze = gathering.writer == Writer::Sleeps && !is_urgent;

@@ -180,6 +180,7 @@ impl Change {
             | Self::Enqueue(number, _)
             | Self::Released(number, _)
             | Self::Finished(number, _)
+            | Self::Dropped(number, _)
             | Self::Held(number, _)
             | Self::Freed(number, _)
             | Self::End(number) => Some(*number),

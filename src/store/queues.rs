@@ -23,6 +23,9 @@ pub(super) struct Queue {
     pub(super) highest: u64,
     /// Above `finished`: deliveries whose message is never sent again.
     pub(super) released: BTreeSet<u64>,
+    /// Above `finished`: the first and last of those that were dropped, all in one run, since the
+    /// oldest that waits is what is dropped. What is under way lies before.
+    pub(super) dropped: Option<(u64, u64)>,
 }
 
 /// Where to read on in a queue.
@@ -69,7 +72,25 @@ impl Queues {
 impl Queue {
     /// True when this delivery is not to be sent any more.
     pub(super) fn is_done(&self, seq: u64) -> bool {
-        seq <= self.finished || self.released.contains(&seq)
+        seq <= self.finished
+            || self.released.contains(&seq)
+            || self.dropped.is_some_and(|(first, last)| (first..=last).contains(&seq))
+    }
+
+    /// Takes down that a delivery was dropped, and says which pages are to go.
+    pub(super) fn drop(&mut self, seq: u64) -> Vec<PageRef> {
+        self.highest = self.highest.max(seq);
+        let (first, last) = match self.dropped {
+            Some((first, last)) => (first, last.max(seq)),
+            None => (seq, seq),
+        };
+        if first <= self.finished.saturating_add(1) {
+            return self.finish(last).0;
+        }
+        self.dropped = Some((first, last));
+        let from = self.pages.partition_point(|page| page.first < first);
+        let to = self.pages.partition_point(|page| page.last <= last);
+        if from < to { self.pages.drain(from..to).collect() } else { Vec::new() }
     }
 
     /// Takes down that everything up to here is done with. Says which pages are to go, and which
@@ -78,6 +99,8 @@ impl Queue {
         if up_to <= self.finished {
             return (Vec::new(), Vec::new());
         }
+        let run = self.dropped.take_if(|(first, _)| *first <= up_to.saturating_add(1));
+        let up_to = run.map_or(up_to, |(_, last)| last.max(up_to));
         self.finished = up_to;
         self.highest = self.highest.max(up_to);
         let done = self.pages.partition_point(|page| page.last <= up_to);
@@ -106,6 +129,21 @@ mod tests {
         assert_eq!(queue.finish(5), (vec![], vec![]));
         assert_eq!(queue.finish(9), (vec![page(7, 9)], vec![]));
         assert_eq!(queue.highest, 9);
+    }
+
+    #[test]
+    fn what_was_dropped_goes_though_something_before_it_is_under_way() {
+        let mut queue = Queue::default();
+        queue.pages.extend([page(1, 3), page(4, 5), page(6, 6), page(7, 9)]);
+        assert_eq!(queue.finish(2), (vec![], vec![]));
+        assert_eq!(queue.drop(4), vec![]);
+        assert_eq!(queue.drop(5), vec![page(4, 5)]);
+        assert_eq!(queue.drop(6), vec![page(6, 6)]);
+        assert!(!queue.is_done(3) && queue.is_done(5) && !queue.is_done(7));
+        assert_eq!(queue.finish(3), (vec![page(1, 3)], vec![]));
+        assert_eq!((queue.finished, queue.dropped), (6, None));
+        assert_eq!(queue.drop(7), vec![]);
+        assert_eq!(queue.finished, 7);
     }
 
     #[test]

@@ -241,6 +241,14 @@ impl Outcome {
             }
             return;
         }
+        if let Change::Dropped(number, seq) = change {
+            if let Some(queue) = queue {
+                let pages = queue.drop(seq.0.get());
+                self.gone.extend(pages.into_iter().map(|page| (number, page)));
+                self.progressed.insert(number);
+            }
+            return;
+        }
         if let Change::Enqueue(number, delivery) = change {
             if let Some(queue) = queue {
                 let seq = delivery.seq.map_or(0, |seq| seq.0.get());

@@ -40,8 +40,8 @@ fn what_was_acknowledged_waits_for_an_offline_session() {
                 (message.topic.as_str(), message.qos),
                 (&*format!("a/{number}"), 1 + number % 2)
             );
-            let mut expected = property::subscription_id(7);
-            expected.extend(property::user("number", &number.to_string()));
+            let mut expected = property::user("number", &number.to_string());
+            expected.extend(property::subscription_id(7));
             assert_eq!(wire::properties(&message.properties), wire::properties(&expected));
         }
         reader.receive_text("late");

@@ -39,7 +39,7 @@ fn what_is_only_in_memory_is_gone_with_the_process() {
 #[test]
 fn a_session_of_a_profile_that_keeps_none_is_gone_with_the_process() {
     let config = "[profile.default.session]\ndurable = false";
-    let mut broker = Setup::new().plaintext().config(config).start();
+    let mut broker = Setup::new().default_limits().plaintext().config(config).start();
     broker.client(&lasting("reader")).disconnect();
     assert!(broker.client(&lasting("reader")).connack.session_present());
     broker.restart(Signal::TERM);
