@@ -117,26 +117,27 @@ impl Backlog {
         self.first.after(self.sizes.len() as u64)
     }
 
-    /// Takes the first number off.
-    fn pop(&mut self) -> Option<Option<u32>> {
-        let size = self.sizes.pop_front()?;
+    /// Takes the first number off. `false`: there was no message behind it.
+    fn pop(&mut self) -> bool {
+        let Some(size) = self.sizes.pop_front() else { return false };
         self.first = self.first.after(1);
         if let Some(bytes) = size {
             self.messages -= 1;
             self.bytes -= u64::from(bytes);
         }
-        Some(size)
+        size.is_some()
     }
 
     /// Drops the first message. `None`: there is none.
     pub(super) fn drop_oldest(&mut self) -> Option<()> {
-        loop {
+        while !self.is_empty() {
             let seq = self.first;
-            if self.pop()?.is_some() {
+            if self.pop() {
                 self.dropped(seq);
                 return Some(());
             }
         }
+        None
     }
 
     /// A message will not be delivered.
@@ -193,7 +194,9 @@ impl Backlog {
     /// What of a part still waits.
     pub(super) fn advance(&mut self, page: Page) -> impl Iterator<Item = Delivery> + use<> {
         let first = self.first;
-        while self.first < page.next && self.pop().is_some() {}
+        while self.first < page.next && !self.is_empty() {
+            self.pop();
+        }
         page.deliveries.into_iter().filter(move |delivery| delivery.seq >= Some(first))
     }
 }
