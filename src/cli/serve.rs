@@ -36,8 +36,7 @@ impl ServeArgs {
             if self.ready_json {
                 print_ready(&running);
             }
-            signals.obey(running).await;
-            Ok(())
+            signals.obey(running).await
         })
     }
 }
@@ -61,15 +60,23 @@ impl Signals {
     }
 
     /// Serves until SIGTERM or SIGINT; SIGHUP reloads.
-    pub(super) async fn obey(mut self, running: Running) {
+    ///
+    /// # Errors
+    /// When the store fails: nothing can be acknowledged any more.
+    pub(super) async fn obey(mut self, running: Running) -> Result<(), Failure> {
         let why = loop {
             tokio::select! {
                 _ = self.terminate.recv() => break "SIGTERM",
                 _ = self.interrupt.recv() => break "SIGINT",
                 _ = self.hangup.recv() => running.reload().await,
+                error = running.store_failed() => {
+                    running.stop("the store failed").await;
+                    return Err(Failure(format!("store.folder: {error}")));
+                }
             }
         };
         running.stop(why).await;
+        Ok(())
     }
 }
 
