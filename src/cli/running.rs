@@ -143,11 +143,10 @@ impl Running {
         })
     }
 
-    /// Loads configuration, policies and certificates again; says in the log how it went.
-    pub(super) async fn reload(&self) {
-        if let Err(Failure(why)) = self.reloader.reload().await {
-            warn!("reload refused, everything stays as it was: {why}");
-        }
+    /// Begins to load configuration, policies and certificates again; the log says how it went.
+    pub(super) fn begin_reload(&self) {
+        let reloader = Arc::clone(&self.reloader);
+        tokio::spawn(async move { drop(reloader.reload_and_say().await) });
     }
 
     /// Accepts nothing more, tells every client to go, and waits for them within the configured
@@ -227,6 +226,15 @@ impl Reloader {
         }))
     }
 
+    /// As [`Self::reload`]; says in the log when it failed.
+    async fn reload_and_say(&self) -> Result<serde_json::Value, Failure> {
+        let reloaded = self.reload().await;
+        if let Err(Failure(why)) = &reloaded {
+            warn!("reload refused, everything stays as it was: {why}");
+        }
+        reloaded
+    }
+
     /// Loads the policies alone and puts them in force, if the folder is `still` the one that
     /// was to be loaded when that is done.
     pub(super) async fn reload_policies(&self, still: impl Fn() -> bool) -> Result<(), Failure> {
@@ -255,7 +263,8 @@ impl Reloader {
         let old = version(&self.broker.policies());
         let new = version(bundle);
         self.broker.set_policies(Arc::clone(bundle));
-        info!(policies = bundle.policies(), hash = bundle.hash(), "reloaded");
+        let (policies, epoch, hash) = (bundle.policies(), new.epoch, bundle.hash());
+        info!(policies, epoch, hash, "reloaded");
         let put = (new.clone(), new.hash != old.hash);
         self.broker.metrics.policy_reloads.of(audit::Outcome::Done).inc();
         self.broker.audit.record(Event::broker(Kind::PolicyReloaded { old, new }));
@@ -344,7 +353,7 @@ fn control_handle(reloader: &Arc<Reloader>) -> ControlHandle {
         async move {
             match command {
                 Command::Status => Response::Done(reloader.status()),
-                Command::Reload => match reloader.reload().await {
+                Command::Reload => match reloader.reload_and_say().await {
                     Ok(told) => Response::Done(told),
                     Err(Failure(why)) => Response::Failed(why),
                 },

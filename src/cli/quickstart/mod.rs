@@ -55,7 +55,7 @@ impl QuickstartArgs {
             audit: config.audit.path.clone(),
         };
         let source = Source { path, overrides: self.set };
-        serve::runtime()?.block_on(async {
+        serve::to_its_end(async {
             let signals = serve::Signals::hear()?;
             let running = Running::start(config, source).await?;
             let address = running
