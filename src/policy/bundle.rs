@@ -18,7 +18,7 @@ use super::polarity::Reads;
 use super::principals::{IgnoredClaim, Principals, Resolved};
 use super::problem::{LoadError, Problem, Problems};
 use super::schema::{Action, SCHEMA, Vocabulary, uid};
-use super::source::{self, Source};
+use super::source::{PolicyFolder, Source};
 use super::trie::PolicyFilter;
 use crate::identity::{Identity, PrincipalKind};
 
@@ -64,8 +64,8 @@ impl Bundle {
     /// # Errors
     /// Everything that is wrong with the files or the policies in them; cases that fail.
     pub fn load_dir(dir: &Path, epoch: PolicyEpoch) -> Result<Arc<Self>, LoadError> {
-        let bundle = Self::load_dir_untested(dir, epoch)?;
-        CaseTables::read_dir(dir)?.check(&bundle)?;
+        let (bundle, tables) = Self::load_dir_with_tables(dir, epoch)?;
+        tables.check(&bundle)?;
         Ok(bundle)
     }
 
@@ -74,10 +74,23 @@ impl Bundle {
     /// # Errors
     /// Everything that is wrong with the files or the policies in them.
     pub fn load_dir_untested(dir: &Path, epoch: PolicyEpoch) -> Result<Arc<Self>, LoadError> {
-        let sources = source::read_dir(dir)?;
-        let principals = source::read_principals(dir)?;
-        let principals = principals.as_ref().map(Principals::read).transpose()?.unwrap_or_default();
-        Ok(Arc::new(Self::load(&sources, Some(principals), epoch)?))
+        Self::load_dir_with_tables(dir, epoch).map(|(bundle, _)| bundle)
+    }
+
+    /// As [`Self::load_dir_untested`], with the cases of the folder.
+    ///
+    /// # Errors
+    /// Everything that is wrong with the files, or with the policies in them.
+    pub fn load_dir_with_tables(
+        dir: &Path,
+        epoch: PolicyEpoch,
+    ) -> Result<(Arc<Self>, CaseTables), LoadError> {
+        let folder = PolicyFolder::read(dir)?;
+        let tables = CaseTables::new(dir, folder.tables)?;
+        let principals = folder.principals.as_ref().map(Principals::read).transpose()?;
+        let mut bundle = Self::load(&folder.policies, Some(principals.unwrap_or_default()), epoch)?;
+        bundle.warnings.put_first(folder.left_out);
+        Ok((Arc::new(bundle), tables))
     }
 
     /// Loads policies from text; problems are shown under the given name. Without principals

@@ -14,7 +14,7 @@ use super::examiner::Examiner;
 use super::permit::Denial;
 use super::problem::{LoadError, PROBLEMS_MAX, Problem};
 use super::question::{Answer, Part, Question, Words};
-use super::source::{self, Source};
+use super::source::Source;
 use crate::suggest::nearest;
 
 /// Lines of all tables of a folder, since each may cost an evaluation at every load.
@@ -30,12 +30,11 @@ const BY: usize = 6;
 pub struct CaseTables(Vec<Source>);
 
 impl CaseTables {
-    /// Reads every `*.tsv` file of a policy folder; there may be none.
+    /// The tables of a folder; there may be none.
     ///
     /// # Errors
-    /// A folder or file that cannot be read, is empty, too large, or no UTF-8; too many lines.
-    pub fn read_dir(dir: &Path) -> Result<Self, LoadError> {
-        let tables = source::read_files(dir, "tsv")?;
+    /// Too many lines.
+    pub(super) fn new(dir: &Path, tables: Vec<Source>) -> Result<Self, LoadError> {
         let lines: usize = tables.iter().map(|table| table.text.matches('\n').count()).sum();
         if lines > LINES_MAX {
             let many = format!(

@@ -65,7 +65,7 @@ pub use facts::{
     ConnectFacts, Publication, PublishFacts, ReceiveFacts, SessionFacts, SubscribeFacts,
 };
 pub use filters::Normalised;
-pub use folder::{FolderChange, FolderState, MANIFEST};
+pub use folder::{Doubt, FolderChange, FolderState, MANIFEST, Way, is_policy_file};
 pub use format::Formatted;
 pub use groups::{DeclaredGroups, GroupProblem};
 pub use permit::{Denial, Denied, Permitted};
@@ -73,7 +73,7 @@ pub use principals::{IgnoredClaim, Principals};
 pub use problem::{LoadError, Problem, Problems};
 pub use question::{Answer, Asked, FACTS, Question, QuestionError, Sample, TIME, Words};
 pub use schema::{Action, SCHEMA, json as schema_json};
-pub use source::policy_files;
+pub use source::{policy_files, policy_folders};
 pub use subject::{Subject, UNJUDGED};
 
 /// The generation of a bundle: every reload has a higher one.

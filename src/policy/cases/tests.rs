@@ -4,6 +4,7 @@ use std::fs;
 
 use super::*;
 use crate::policy::PolicyEpoch;
+use crate::policy::source::{FILE_BYTES_MAX, PolicyFolder};
 use crate::policy::tests::world::{bundle, nested};
 
 const POLICIES: &str = r#"
@@ -225,7 +226,6 @@ fn a_folder_is_loaded_if_and_only_if_its_cases_pass() {
     write("principals.toml", "[group.sensors]\n");
     let hash = load().unwrap().hash().to_owned();
     write("b.tsv", "Device::d|-|publish|devices/d/x|-|allow|own\n");
-    write(".hidden.tsv", "oops");
     write("notes.txt", "oops");
     assert_eq!(load().unwrap().hash(), hash, "cases are no part of what decides");
     write("a.tsv", "Device::d|-|publish|a|-|allow|*\noops\n");
@@ -250,7 +250,7 @@ fn a_folder_is_loaded_if_and_only_if_its_cases_pass() {
     assert!(lines().contains("is no UTF-8"));
     write("a.tsv", &"#\n".repeat(LINES_MAX));
     assert!(lines().contains("more than 100000 lines together"));
-    write("a.tsv", &" ".repeat(source::FILE_BYTES_MAX + 1));
+    write("a.tsv", &" ".repeat(FILE_BYTES_MAX + 1));
     assert!(lines().contains("larger than"));
 }
 
@@ -286,15 +286,16 @@ fn no_table_is_too_odd_to_be_read() {
 /// The policies of a folder that comes with the broker, one text each.
 fn shipped(name: &str) -> (CaseTables, Vec<String>) {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("policies").join(name);
-    let sources = source::read_dir(&dir).unwrap();
-    let policies = sources.iter().flat_map(|source| {
+    let folder = PolicyFolder::read(&dir).unwrap();
+    let policies = folder.policies.iter().flat_map(|source| {
         let ranges = crate::policy::scan::scan(source).unwrap();
         ranges
             .into_iter()
             .map(|range| source.text.get(range).unwrap().to_owned())
             .collect::<Vec<_>>()
     });
-    (CaseTables::read_dir(&dir).unwrap(), policies.collect())
+    let policies = policies.collect();
+    (CaseTables::new(&dir, folder.tables).unwrap(), policies)
 }
 
 #[test]

@@ -264,7 +264,6 @@ fn a_directory_is_loaded_whole_in_any_order_or_not_at_all() {
     assert!(lines(&load().unwrap_err()).contains("no *.cedar file"));
     fs::write(dir.path().join("b.cedar"), permit("one")).unwrap();
     fs::write(dir.path().join("a.cedar"), format!("// why\n{}", permit("two"))).unwrap();
-    fs::write(dir.path().join(".hidden.cedar"), "oops").unwrap();
     fs::write(dir.path().join("notes.txt"), "oops").unwrap();
     fs::create_dir(dir.path().join("more")).unwrap();
     let first = load().unwrap();
@@ -292,6 +291,96 @@ fn a_directory_is_loaded_whole_in_any_order_or_not_at_all() {
     fs::create_dir(dir.path().join("c.cedar")).unwrap();
     assert!(lines(&load().unwrap_err()).contains("cannot be read"));
     assert!(Bundle::load_dir(&dir.path().join("absent"), PolicyEpoch(1)).is_err());
+}
+
+#[test]
+fn only_regular_files_inside_the_folder_are_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let (folder, outside) = (dir.path().join("policies"), dir.path().join("outside"));
+    fs::create_dir(&folder).unwrap();
+    fs::write(&outside, "secret").unwrap();
+    let load = || Bundle::load_dir(&folder, PolicyEpoch(1));
+    fs::write(folder.join("a.cedar"), "@id(\"a\") permit (principal, action, resource);").unwrap();
+    for name in ["b.cedar", "b.tsv", "principals.toml", "policies.sha256"] {
+        let path = folder.join(name);
+        // Nobody writes there: whoever waits for it waits for ever.
+        let mode = rustix::fs::Mode::RWXU;
+        rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+        let error = lines(&load().unwrap_err());
+        assert!(
+            error.contains(&format!("{name} cannot be read: it is not a regular file")),
+            "{error}"
+        );
+        fs::remove_file(&path).unwrap();
+        if name == "policies.sha256" {
+            continue;
+        }
+        std::os::unix::fs::symlink("../outside", &path).unwrap();
+        let error = lines(&load().unwrap_err());
+        assert!(
+            error.contains(&format!("{name} is a link that leads out of the folder")),
+            "{error}"
+        );
+        assert!(!error.contains("secret"), "{error}");
+        fs::remove_file(&path).unwrap();
+    }
+    fs::create_dir(folder.join("..data")).unwrap();
+    fs::rename(folder.join("a.cedar"), folder.join("..data/a.cedar")).unwrap();
+    std::os::unix::fs::symlink("..data/a.cedar", folder.join("a.cedar")).unwrap();
+    assert_eq!(load().unwrap().policies(), 1, "a link that stays inside");
+}
+
+#[test]
+fn policy_text_that_would_not_be_read_is_refused_or_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let load = || Bundle::load_dir(dir.path(), PolicyEpoch(1));
+    let policy = "@id(\"a\") permit (principal in Group::\"g\", action, resource);";
+    fs::write(dir.path().join("a.cedar"), policy).unwrap();
+    fs::write(dir.path().join("principals.toml"), "[group.g]").unwrap();
+    for (name, problem) in [
+        ("G.Cedar", "G.Cedar is not read; policies are in *.cedar"),
+        (".f.cedar", ".f.cedar is not read; "),
+        ("Cases.TSV", "Cases.TSV is not read; "),
+        ("Principals.toml", "Principals.toml is not read; "),
+        ("sub/forbids/f.cedar", "sub are not read; move them into "),
+        ("sub/F.CEDAR", "sub are not read; move them into "),
+    ] {
+        let path = dir.path().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, "x").unwrap();
+        let error = lines(&load().unwrap_err());
+        assert!(error.contains(problem), "{name}: {error}");
+        fs::remove_file(&path).unwrap();
+    }
+    for name in ["notes.txt", ".a.cedar.swp", ".git/x.cedar", "sub/notes.md"] {
+        let path = dir.path().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, "x").unwrap();
+    }
+    assert_eq!(load().unwrap().warnings().count(), 0);
+    fs::write(dir.path().join("f.cedar.txt"), "x").unwrap();
+    let warned: Vec<String> = load().unwrap().warnings().lines().collect();
+    assert_eq!(warned.len(), 1);
+    assert!(warned[0].contains("f.cedar.txt is not read: its name does not end in .cedar"));
+}
+
+#[test]
+fn a_manifest_that_does_not_fit_is_an_error_for_every_load() {
+    let dir = tempfile::tempdir().unwrap();
+    let policy = "@id(\"a\") permit (principal, action, resource);";
+    let hash = crate::pki::sha256_hex(policy.as_bytes());
+    fs::write(dir.path().join("a.cedar"), policy).unwrap();
+    let load = |manifest: String| {
+        fs::write(dir.path().join("policies.sha256"), manifest).unwrap();
+        Bundle::load_dir_untested(dir.path(), PolicyEpoch(1))
+    };
+    assert!(load(format!("{hash}  a.cedar\n")).is_ok());
+    let error = lines(&load(format!("{hash}  a.cedar\n{hash}  commands.cedar\n")).unwrap_err());
+    assert!(
+        error.contains("policies.sha256: it names commands.cedar, which is not there"),
+        "{error}"
+    );
+    assert!(error.contains("is the folder copied only in part?"), "{error}");
 }
 
 #[test]
