@@ -21,6 +21,7 @@ use super::schema::{Action, SCHEMA, Vocabulary, uid};
 use super::source::{PolicyFolder, Source};
 use super::trie::PolicyFilter;
 use crate::identity::{Identity, PrincipalKind};
+use crate::suggest::nearest;
 
 /// The number of a rule within its bundle.
 type RuleIndex = u32;
@@ -117,7 +118,7 @@ impl Bundle {
         Ok(Self {
             epoch,
             hash: content_hash(&rules, principals.as_ref()),
-            warnings: lints::warnings(&rules),
+            warnings: lints::warnings(&rules, principals.as_ref().map(Principals::groups)),
             rules,
             index,
             principals,
@@ -190,6 +191,29 @@ impl Bundle {
                 || rule.filters.iter().any(PolicyFilter::names_client_id)
         };
         self.rules.iter().find(reads).map(|rule| &rule.id)
+    }
+
+    /// Refuses policies that name a listener that is none of these: they would never apply.
+    ///
+    /// # Errors
+    /// Every such name.
+    pub fn check_listeners(&self, known: &[Arc<str>]) -> Result<(), LoadError> {
+        let is_known = |name: &str| known.iter().any(|listener| **listener == *name);
+        let unknown = |rule: &'_ Rule| -> Vec<Problem> {
+            let names = rule.listeners.iter().filter(|name| !is_known(name));
+            names
+                .map(|name| {
+                    let message = format!("no listener of the configuration is called {name:?}");
+                    let remedy = nearest(name, known.iter().map(|known| &**known)).map_or_else(
+                        || format!("there are {}", known.join(", ")),
+                        |known| format!("did you mean {known:?}?"),
+                    );
+                    rule.place.word_problem(message, name).remedy(remedy)
+                })
+                .collect()
+        };
+        let problems: Vec<Problem> = self.rules.iter().flat_map(unknown).collect();
+        if problems.is_empty() { Ok(()) } else { Err(LoadError::new(problems)) }
     }
 
     /// The entity that an identity is.

@@ -21,6 +21,7 @@ mod anatomy;
 mod bundle;
 mod cache;
 mod cases;
+mod conditions;
 mod diff;
 mod drawing;
 mod examiner;

@@ -244,7 +244,7 @@ pub struct Words<'a> {
     pub action: &'a str,
     /// The listener of a connect, the filter of a subscribe, otherwise the topic.
     pub resource: &'a str,
-    /// Names and values, see [`FACTS`]; of those that may stand once the last one counts.
+    /// Names and values, see [`FACTS`].
     pub facts: Vec<(&'a str, &'a str)>,
 }
 
@@ -299,6 +299,19 @@ impl Question {
             name,
         };
         Ok(Self { identity: Arc::new(identity), session: Arc::new(session), asked })
+    }
+
+    /// A group of the question that the policies do not declare, and in which nobody is then.
+    #[must_use]
+    pub fn undeclared_group(&self, bundle: &Bundle) -> Option<QuestionError> {
+        let declared = bundle.declared_groups()?;
+        let group = self.identity.groups.iter().find(|group| !declared.contains(group))?;
+        let known = nearest(group, declared.iter().map(|(known, _)| &**known));
+        let remedy = known.map_or_else(
+            || "declare it among the groups of the principals, or correct it".to_owned(),
+            |known| format!("did you mean {known}?"),
+        );
+        Some(QuestionError::new(format!("group {group:?} is not declared"), remedy))
     }
 
     /// What these policies say, asked past every cache.
@@ -397,7 +410,17 @@ struct Facts<'a>(Vec<(&'a str, &'a str)>);
 
 impl<'a> Facts<'a> {
     fn read(typed: &[(&'a str, &'a str)]) -> Result<Self, QuestionError> {
-        for (name, _) in typed {
+        for (index, (name, _)) in typed.iter().enumerate() {
+            if *name == "share_group" {
+                return Err(QuestionError::new(
+                    "share_group is a part of the filter",
+                    "write $share/GROUP/… as the resource",
+                ));
+            }
+            let several = matches!(*name, "user_property" | "dns_name" | "organizational_unit");
+            if !several && typed.iter().take(index).any(|(before, _)| before == name) {
+                return Err(QuestionError::new(format!("{name} stands twice"), "write it once"));
+            }
             let known = FACTS.iter().any(|(known, _)| known == name)
                 || name.strip_prefix("tag:").is_some_and(|tag| !tag.is_empty());
             if !known {
@@ -438,7 +461,7 @@ impl<'a> Facts<'a> {
     }
 
     fn find(&self, name: &str) -> Option<&'a str> {
-        self.0.iter().rev().find(|(known, _)| *known == name).map(|(_, value)| *value)
+        self.0.iter().find(|(known, _)| *known == name).map(|(_, value)| *value)
     }
 
     fn all<'b>(&'b self, name: &'b str) -> impl Iterator<Item = &'a str> + 'b {
@@ -659,6 +682,11 @@ mod tests {
             ),
             ("Device::d - publish a qoos=1", "\"qoos\" is no fact; did you mean qos?"),
             ("Device::d - publish a qos=3", "qos=3 cannot be read; write it like qos=1"),
+            ("Device::d - publish a qos=1 qos=0", "qos stands twice; write it once"),
+            (
+                "Device::d - subscribe a share_group=g",
+                "share_group is a part of the filter; write $share/GROUP/… as the resource",
+            ),
             (
                 "Device::d - publish a keep_alive=3",
                 "keep_alive is no fact of publish; remove it; it belongs to connect",

@@ -12,7 +12,7 @@ use miette::Diagnostic;
 
 use super::folder::{MANIFEST, Manifest};
 use super::problem::{LoadError, Problem};
-use super::scan::locate;
+use super::scan::{locate, locate_word};
 use crate::pki::files::open_regular;
 use crate::pki::sha256_hex;
 
@@ -87,6 +87,14 @@ impl Place {
         id: &str,
     ) -> Problem {
         match locate(self.text(), kind, id) {
+            Some(bytes) => self.problem_within(message, bytes),
+            None => self.problem(message),
+        }
+    }
+
+    /// A problem with a word, or with an operator.
+    pub(super) fn word_problem(&self, message: impl Into<String>, word: &str) -> Problem {
+        match locate_word(self.text(), word) {
             Some(bytes) => self.problem_within(message, bytes),
             None => self.problem(message),
         }
