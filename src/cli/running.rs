@@ -68,8 +68,8 @@ impl Running {
             mode => Some((FolderWatch::begin(&config.policies)?, mode)),
         };
         let policies = load_policies(config.policies.clone(), PolicyEpoch(1)).await?;
-        let unbound = unbound_listener(&config);
-        refuse_unbound(unbound.as_ref(), &policies)?;
+        let listeners = Listeners::of(&config);
+        listeners.check(&policies)?;
         let policy = version(&policies);
         let settings = broker::Settings {
             sessions_max: config.broker.sessions_max,
@@ -91,7 +91,7 @@ impl Running {
             reloading: tokio::sync::Mutex::new(()),
             config: Mutex::new(Version { hash: config_hash(&config.origins), epoch: 1 }),
             origins: config.origins,
-            unbound,
+            listeners,
             source,
             last_epoch: AtomicU64::new(1),
             started: Instant::now(),
@@ -191,7 +191,7 @@ pub(super) struct Reloader {
     /// The one that was taken last.
     config: Mutex<Version>,
     reloading: tokio::sync::Mutex<()>,
-    unbound: Option<Arc<str>>,
+    listeners: Listeners,
     source: Source,
     last_epoch: AtomicU64,
     started: Instant,
@@ -252,7 +252,7 @@ impl Reloader {
     async fn load(&self, path: &Path) -> Result<Arc<Bundle>, Failure> {
         let epoch = PolicyEpoch(self.last_epoch.fetch_add(1, Ordering::Relaxed) + 1);
         let loaded = load_policies(path.to_owned(), epoch).await.and_then(|bundle| {
-            refuse_unbound(self.unbound.as_ref(), &bundle)?;
+            self.listeners.check(&bundle)?;
             Ok(bundle)
         });
         loaded.map_err(|Failure(why)| self.policies_refused(why))
@@ -411,8 +411,40 @@ fn refuse_unjudged(config: &Config) -> Result<(), Failure> {
     }
 }
 
-/// A listener whose clients choose their client ids freely.
-pub(super) fn unbound_listener(config: &Config) -> Option<Arc<str>> {
+/// What policies have to fit in the configuration.
+pub(super) struct Listeners {
+    pub(super) names: Vec<Arc<str>>,
+    /// One where clients choose their client ids freely.
+    unbound: Option<Arc<str>>,
+}
+
+impl Listeners {
+    pub(super) fn of(config: &Config) -> Self {
+        let names = config.listeners.iter().map(|listener| Arc::clone(&listener.name));
+        Self { names: names.collect(), unbound: unbound_listener(config) }
+    }
+
+    /// Refuses policies that do not fit.
+    fn check(&self, policies: &Bundle) -> Result<(), Failure> {
+        policies.check_listeners(&self.names).map_err(|error| Failure::policies(&error))?;
+        self.refuse_unbound(policies)
+    }
+
+    /// Where clients choose their client ids freely, a policy must not depend on them.
+    pub(super) fn refuse_unbound(&self, policies: &Bundle) -> Result<(), Failure> {
+        let (Some(listener), Some(policy)) = (&self.unbound, policies.reads_client_id()) else {
+            return Ok(());
+        };
+        Err(Failure(format!(
+            "policy `{policy}` reads the client id, which clients of listener `{listener}` choose \
+             freely; write client_id = \"exact\" or \"prefix\" there, or use ${{cn}} or \
+             ${{principal}} in the policy"
+        )))
+    }
+}
+
+/// A listener where clients choose their client ids freely.
+fn unbound_listener(config: &Config) -> Option<Arc<str>> {
     let unbound = config.listeners.iter().find(|one| one.identity.binding == Binding::Unbound)?;
     Some(Arc::clone(&unbound.name))
 }
@@ -426,21 +458,6 @@ pub(super) fn mixed_bindings(config: &Config) -> Option<String> {
          listener `{}`, whose own clients are refused then",
         bound.name
     ))
-}
-
-/// Where clients choose their client ids freely, a policy must not depend on them.
-pub(super) fn refuse_unbound(
-    listener: Option<&Arc<str>>,
-    policies: &Bundle,
-) -> Result<(), Failure> {
-    let (Some(listener), Some(policy)) = (listener, policies.reads_client_id()) else {
-        return Ok(());
-    };
-    Err(Failure(format!(
-        "policy `{policy}` reads the client id, which clients of listener `{listener}` choose \
-         freely; write client_id = \"exact\" or \"prefix\" there, or use ${{cn}} or \
-         ${{principal}} in the policy"
-    )))
 }
 
 /// SHA-256 of every effective value.

@@ -80,7 +80,7 @@ fn print_ready(running: &Running) {
         .map(|(name, address)| (name.to_string(), json!(address)))
         .collect();
     let metrics = running.metrics_address.map(|address| address.to_string());
-    println!("{}", json!({ "ready": true, "listeners": listeners, "metrics": metrics }));
+    say!("{}", json!({ "ready": true, "listeners": listeners, "metrics": metrics }));
 }
 
 /// Runs a broker from its start to its end. What still reads files then does not hold it up.

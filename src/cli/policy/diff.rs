@@ -85,7 +85,7 @@ impl DiffArgs {
                 "unlike_recorded": asked.unlike_recorded,
                 "changes": asked.changed.iter().map(Changed::json).collect::<Vec<_>>(),
             });
-            println!("{told}");
+            say!("{told}");
         } else {
             print_rules(&rules);
             for changed in &asked.changed {
@@ -205,7 +205,7 @@ impl Changed {
         let _ = writeln!(text, "    old: {}", answers.old);
         let _ = writeln!(text, "    new: {}", answers.new);
         let _ = write!(text, "    {origin}");
-        println!("{}", harmless(&text));
+        say!("{}", harmless(&text));
     }
 
     fn json(&self) -> Value {
@@ -235,7 +235,7 @@ fn print_rules(rules: &RuleChanges) {
         [("added", &rules.added), ("removed", &rules.removed), ("changed", &rules.changed)]
     {
         for id in ids {
-            println!("{mark}: {}", harmless(id));
+            say!("{mark}: {}", harmless(id));
         }
     }
 }

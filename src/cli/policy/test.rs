@@ -77,7 +77,7 @@ impl TestArgs {
             }
         }
         if self.json {
-            println!("{}", json!({ "passed": passed, "failed": failed, "folders": told }));
+            say!("{}", json!({ "passed": passed, "failed": failed, "folders": told }));
         }
         if refused > 0 {
             let plural = if refused == 1 { "folder does" } else { "folders do" };
@@ -141,17 +141,14 @@ impl Tested {
 
     fn print(&self, verbose: bool) {
         for problem in &self.problems {
-            println!("failed  {}", harmless(&problem.line()));
+            say!("failed  {}", harmless(&problem.line()));
         }
         for case in &self.cases {
             let CaseTold { file, line, question, answer, failure, .. } = case;
             match failure {
-                Some(problem) => println!("failed  {}", harmless(&problem.line())),
+                Some(problem) => say!("failed  {}", harmless(&problem.line())),
                 None if verbose => {
-                    println!(
-                        "passed  {}",
-                        harmless(&format!("{file}:{line}: {question}: {answer}"))
-                    );
+                    say!("passed  {}", harmless(&format!("{file}:{line}: {question}: {answer}")));
                 }
                 None => {}
             }
@@ -160,7 +157,7 @@ impl Tested {
             return;
         }
         let folder = self.folder.display();
-        println!("{folder}: {} passed, {} failed", self.passed(), self.failed());
+        say!("{folder}: {} passed, {} failed", self.passed(), self.failed());
         if !self.untested.is_empty() {
             let named: Vec<&str> =
                 self.untested.iter().take(UNTESTED_NAMED_MAX).map(|id| &**id).collect();
