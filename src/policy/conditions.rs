@@ -8,9 +8,14 @@
 use std::collections::BTreeSet;
 
 use cedar_policy::pst;
-use pst::{BinaryOp, Clause, Expr, Literal, PatternElem, UnaryOp};
+use pst::{BinaryOp, Clause, Expr, Literal, PatternElem, UnaryOp, Var};
 
+use super::polarity::{Misuse, MisusedPart, TOPIC_FILTER, is_filter};
 use super::ranks::{Comparison, Measured};
+use super::trie::PolicyFilter;
+
+/// Filters of one policy that are compared with each other.
+const NEEDED_MAX: usize = 16;
 
 /// What is known of all the conditions of a policy together.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -79,12 +84,30 @@ impl Conditions {
         }
     }
 
-    /// The comparisons that no value can fulfil.
-    pub(super) fn never_true(&self) -> impl Iterator<Item = &Comparison> {
-        self.comparisons.iter().filter(|comparison| {
+    /// What can never be true: single comparisons, otherwise all of them together.
+    pub(super) fn impossible(&self) -> Vec<Misuse> {
+        let never = self.comparisons.iter().filter(|comparison| {
             let mut values = self.values(comparison.measured).into_iter();
             !values.any(|value| comparison.holds(value))
-        })
+        });
+        let never: BTreeSet<Measured> = never.map(|comparison| comparison.measured).collect();
+        let misuse = |measured: Measured, message, remedy| {
+            let part = MisusedPart::Word(measured.described().0);
+            Misuse { part, message, remedy }
+        };
+        if let (true, Outlook::Never(measured)) = (never.is_empty(), self.outlook()) {
+            let (attribute, _) = measured.described();
+            let message =
+                format!("the policy never applies: no `{attribute}` fulfils all of its conditions");
+            let remedy = "correct the conditions, or remove the policy";
+            return vec![misuse(measured, message, remedy)];
+        }
+        let told = never.into_iter().map(|measured| {
+            let (attribute, values) = measured.described();
+            let message = format!("this comparison is never true: `{attribute}` is {values}");
+            misuse(measured, message, "correct the number")
+        });
+        told.collect()
     }
 
     pub(super) fn outlook(&self) -> Outlook {
@@ -139,6 +162,49 @@ impl Condition {
             }
             Self::Unknown => None,
         }
+    }
+}
+
+/// Finds two filters without which the policy cannot apply, and that have no topic in common.
+pub(super) fn disjoint(scope: Option<&str>, clauses: &[Clause]) -> Option<Misuse> {
+    let mut needed: Vec<&str> = scope.into_iter().collect();
+    for clause in clauses {
+        if let Clause::When(condition) = clause {
+            needed_filters(condition, &mut needed);
+        }
+    }
+    let parsed = needed.iter().filter_map(|text| PolicyFilter::parse(text).ok()).take(NEEDED_MAX);
+    let parsed: Vec<PolicyFilter> = parsed.collect();
+    parsed.iter().enumerate().find_map(|(index, filter)| {
+        let other = parsed.iter().take(index).find(|other| !other.may_meet(filter))?;
+        let (other, filter) = (other.text(), filter.text());
+        Some(Misuse {
+            part: MisusedPart::Literal(TOPIC_FILTER.into(), filter.as_ref().into()),
+            message: format!(
+                "the policy never applies: no topic is in both {other:?} and {filter:?}"
+            ),
+            remedy: "correct one of the filters; || stands between alternatives",
+        })
+    })
+}
+
+/// The filters without which a condition cannot hold.
+fn needed_filters<'a>(condition: &'a Expr, needed: &mut Vec<&'a str>) {
+    match condition {
+        Expr::BinaryOp { op: BinaryOp::And, left, right } => {
+            needed_filters(left, needed);
+            needed_filters(right, needed);
+        }
+        Expr::BinaryOp { op: BinaryOp::In, left, right }
+        | Expr::Is { expr: left, in_expr: Some(right), .. } => {
+            if let (Expr::Var(Var::Resource), Expr::Literal(Literal::EntityUID(entity))) =
+                (&**left, &**right)
+                && is_filter(entity)
+            {
+                needed.push(entity.eid.as_str());
+            }
+        }
+        _ => {}
     }
 }
 

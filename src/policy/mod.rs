@@ -1,7 +1,7 @@
 //! Cedar policies on topics: what they mean, and how they are decided at wire speed.
 //!
 //! Text becomes rules once (`scan` bounds it, `load` parses and validates it,
-//! `polarity` reads its syntax tree), and rules become a [`Bundle`] that never changes. A
+//! `polarity` and `conditions` read its syntax tree), and rules become a [`Bundle`] that never changes. A
 //! [`Subject`] is one principal on one connection under one bundle. It finds the filters that
 //! match a topic in a `trie`, and what it has decided for that class of topics in a
 //! `cache`; only a class never met before goes to Cedar, in `judge`, the one place where an

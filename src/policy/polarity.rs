@@ -8,15 +8,13 @@
 //! sign of the place. Then one run of Cedar decides, and what it allows is allowed for every
 //! topic of the subscription.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use cedar_policy::{Policy, pst};
 use pst::{BinaryOp, Clause, EntityOrSlot, Expr, Literal, ResourceConstraint, UnaryOp, Var};
 
-use super::conditions::{Conditions, Outlook};
-use super::ranks::{Bounds, Measured, duration_ms, is_session};
-use super::trie::PolicyFilter;
+use super::conditions::{Conditions, Outlook, disjoint};
+use super::ranks::{Bounds, duration_ms, is_session};
 use crate::mqtt::TopicName;
 
 /// The prefix of a literal that has to cover the subscription.
@@ -127,9 +125,7 @@ impl Sign {
     }
 }
 
-const TOPIC_FILTER: &str = "TopicFilter";
-/// Filters of one policy that are compared with each other.
-const NEEDED_MAX: usize = 16;
+pub(super) const TOPIC_FILTER: &str = "TopicFilter";
 /// A thousand years.
 const SHORT_MS_MAX: u64 = 1000 * 366 * 24 * 60 * 60 * 1000;
 const WRITE_IN: &str = "write `resource in TopicFilter::\"…\"`, joined by && || ! and `unless`";
@@ -145,7 +141,10 @@ pub(super) fn analyse(policy: &Policy) -> Result<Analysis, pst::PstConstructionE
         Analysis { forbids: body.effect == pst::Effect::Forbid, ..Analysis::default() };
     analysis.principal(&body.principal);
     analysis.resource(&body.resource);
-    analysis.conditions(body.clauses());
+    let conditions = Conditions::of(body.clauses());
+    analysis.conditional = conditions.outlook() != Outlook::Always;
+    analysis.misuses.extend(conditions.impossible());
+    analysis.misuses.extend(disjoint(analysis.scope.as_deref(), body.clauses()));
     for clause in body.clauses() {
         match clause {
             Clause::When(condition) => analysis.expression(condition, Sign::Positive),
@@ -156,60 +155,6 @@ pub(super) fn analyse(policy: &Policy) -> Result<Analysis, pst::PstConstructionE
 }
 
 impl Analysis {
-    /// What is known of the conditions before anybody asks.
-    fn conditions(&mut self, clauses: &[Clause]) {
-        let conditions = Conditions::of(clauses);
-        let impossible: BTreeSet<Measured> =
-            conditions.never_true().map(|comparison| comparison.measured).collect();
-        let outlook = conditions.outlook();
-        self.conditional = outlook != Outlook::Always;
-        for measured in &impossible {
-            let (attribute, values) = measured.described();
-            self.misuses.push(Misuse {
-                part: MisusedPart::Word(attribute),
-                message: format!("this comparison is never true: `{attribute}` is {values}"),
-                remedy: "correct the number",
-            });
-        }
-        if let Outlook::Never(measured) = outlook
-            && impossible.is_empty()
-        {
-            let (attribute, _) = measured.described();
-            self.misuses.push(Misuse {
-                part: MisusedPart::Word(attribute),
-                message: format!(
-                    "the policy never applies: no `{attribute}` fulfils all of its conditions"
-                ),
-                remedy: "correct the conditions, or remove the policy",
-            });
-        }
-        let mut needed: Vec<&str> = self.scope.as_deref().into_iter().collect();
-        for clause in clauses {
-            if let Clause::When(condition) = clause {
-                needed_filters(condition, &mut needed);
-            }
-        }
-        let parsed: Vec<PolicyFilter> = needed
-            .iter()
-            .filter_map(|text| PolicyFilter::parse(text).ok())
-            .take(NEEDED_MAX)
-            .collect();
-        for (index, filter) in parsed.iter().enumerate() {
-            if let Some(before) = parsed.iter().take(index).find(|other| !other.may_meet(filter)) {
-                self.misuses.push(Misuse {
-                    part: MisusedPart::Literal(TOPIC_FILTER.into(), filter.text().as_ref().into()),
-                    message: format!(
-                        "the policy never applies: no topic is in both {:?} and {:?}",
-                        before.text(),
-                        filter.text()
-                    ),
-                    remedy: "correct one of the filters; || stands between alternatives",
-                });
-                return;
-            }
-        }
-    }
-
     fn principal(&mut self, constraint: &pst::PrincipalConstraint) {
         use pst::PrincipalConstraint as Constraint;
         if let Constraint::Eq(EntityOrSlot::Entity(entity))
@@ -453,26 +398,6 @@ impl Analysis {
     }
 }
 
-/// The filters without which a condition cannot hold.
-fn needed_filters<'a>(condition: &'a Expr, needed: &mut Vec<&'a str>) {
-    match condition {
-        Expr::BinaryOp { op: BinaryOp::And, left, right } => {
-            needed_filters(left, needed);
-            needed_filters(right, needed);
-        }
-        Expr::BinaryOp { op: BinaryOp::In, left, right }
-        | Expr::Is { expr: left, in_expr: Some(right), .. } => {
-            if let (Expr::Var(Var::Resource), Expr::Literal(Literal::EntityUID(entity))) =
-                (&**left, &**right)
-                && is_filter(entity)
-            {
-                needed.push(entity.eid.as_str());
-            }
-        }
-        _ => {}
-    }
-}
-
 /// A duration that can be added to any time that exists, as often as a policy has operators.
 fn is_short(duration: &Expr) -> bool {
     duration_ms(duration).is_some_and(|ms| ms.unsigned_abs() <= SHORT_MS_MAX)
@@ -557,7 +482,7 @@ impl Rewrite {
     }
 }
 
-fn is_filter(entity: &pst::EntityUID) -> bool {
+pub(super) fn is_filter(entity: &pst::EntityUID) -> bool {
     is_type(entity, TOPIC_FILTER)
 }
 

@@ -542,6 +542,17 @@ fn a_manifest_that_does_not_fit_is_an_error_for_every_load() {
 }
 
 #[test]
+fn a_file_of_principals_that_is_too_large_is_not_to_be_divided() {
+    let dir = tempfile::tempdir().unwrap();
+    let policy = "@id(\"a\") permit (principal, action, resource);";
+    fs::write(dir.path().join("a.cedar"), policy).unwrap();
+    fs::write(dir.path().join("principals.toml"), "#".repeat(FILE_BYTES_MAX + 1)).unwrap();
+    let error = lines(&Bundle::load_dir(dir.path(), PolicyEpoch(1)).unwrap_err());
+    assert!(error.contains("principals.toml is larger than"), "{error}");
+    assert!(error.contains("granted_by, not members") && !error.contains("divide"), "{error}");
+}
+
+#[test]
 fn without_principals_no_group_exists() {
     let dir = tempfile::tempdir().unwrap();
     let load = || Bundle::load_dir(dir.path(), PolicyEpoch(1));
