@@ -51,4 +51,5 @@ pub mod policy;
 pub mod router;
 pub mod server;
 pub mod session;
+pub mod store;
 mod suggest;

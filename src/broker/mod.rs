@@ -4,6 +4,7 @@
 //! connection happens here too: a session that expires, a will whose delay is over, a new
 //! policy set.
 
+mod restore;
 mod sessions;
 mod wills;
 
@@ -21,11 +22,13 @@ use crate::metrics::Metrics;
 use crate::mqtt::packet::{Qos, Will};
 use crate::mqtt::{ClientId, ReasonCode};
 use crate::policy::{Bundle, PolicyEpoch, Subject};
+use crate::router::mailbox::Overflow;
 use crate::router::{
     Cursor, Mailbox, Peer, Publisher, RetainedFull, RetainedSettings, RouteCache, Routed, Router,
     Signal, Standing, Unrouted, Wakes,
 };
-use crate::session::{Link, Message, Session};
+use crate::session::{Link, Message, Seq, Session};
+use crate::store::{Change, Commit, QueueBounds, SessionRecord, Store, StoredWill};
 
 use sessions::{Claim, Claimed, Due, Ended, Parked, Sessions};
 use wills::PendingWill;
@@ -67,6 +70,8 @@ pub struct Broker {
     pub metrics: Arc<Metrics>,
     /// The audit log.
     pub audit: AuditLog,
+    /// Where durable sessions and retained messages are kept; without one, nothing is durable.
+    pub store: Option<Arc<Store>>,
     policies: ArcSwap<Bundle>,
     sessions: Sessions,
     tasks: Arc<()>,
@@ -89,6 +94,8 @@ pub struct Opened {
     pub term: Term,
     /// True when a session was there to resume.
     pub resumed: bool,
+    /// What CONNACK says of the session is on disk once this is done.
+    pub commit: Option<Commit>,
 }
 
 /// What a new connection asks for.
@@ -110,6 +117,12 @@ pub struct Opening {
     pub sessions_max: u32,
     /// Where the connection comes from; `None` for a Unix socket.
     pub address: Option<IpAddr>,
+    /// Seconds the session outlives the connection; `u32::MAX` for ever.
+    pub expiry_s: u32,
+    /// The will of the connection.
+    pub will: Option<Box<Will>>,
+    /// A new session that outlives its connection is kept in the store.
+    pub durable: bool,
 }
 
 /// A session that its connection gives back.
@@ -135,12 +148,15 @@ impl Broker {
         policies: Arc<Bundle>,
         metrics: Arc<Metrics>,
         audit: AuditLog,
+        store: Option<Arc<Store>>,
     ) -> Self {
         let epoch = policies.epoch();
+        let Settings { retained, queued_bytes_max, .. } = settings.clone();
         Self {
-            router: Router::new(settings.retained.clone(), settings.queued_bytes_max, epoch),
+            router: Router::new(retained, queued_bytes_max, epoch, store.clone()),
             metrics,
             audit,
+            store,
             policies: ArcSwap::new(policies),
             sessions: Sessions::new(settings.sessions_max),
             tasks: Arc::default(),
@@ -205,9 +221,9 @@ impl Broker {
     /// [`NoSession`].
     pub async fn open(&self, opening: Opening, now: Now) -> Result<Opened, NoSession> {
         let Opening { client_id, standing, clean_start, link, settings, .. } = opening;
-        let Opening { mailbox, sessions_max, address, .. } = opening;
+        let Opening { mailbox, sessions_max, address, expiry_s, will, durable, .. } = opening;
         let budget = Arc::clone(self.router.budget());
-        let new_mailbox = Mailbox::new(mailbox, budget);
+        let new_mailbox = Mailbox::new(Arc::clone(&mailbox), budget);
         let new_peer = Arc::new(Peer::new(client_id, new_mailbox, standing.clone()));
         let claim = Claim {
             owner: Owner::of(&standing.identity),
@@ -220,13 +236,19 @@ impl Broker {
         let claimed = self.sessions.claim(&claim, now.instant).await?;
         // A takeover may have taken its time.
         let now = Now::read();
-        Ok(match claimed {
+        let mut commit = None;
+        let mut opened = match claimed {
             Claimed::New { term, ended } => {
                 if let Some(ended) = ended {
-                    self.finish(*ended, now);
+                    commit = self.finish(*ended, now);
                 }
-                let session = Session::new(settings, link, now.instant);
-                Opened { peer: new_peer, session, term, resumed: false }
+                let mut session = Session::new(settings, link, now.instant);
+                if let Some(store) = self.store.as_ref().filter(|_| durable && expiry_s > 0) {
+                    let number = store.next_session();
+                    new_peer.make_durable(Arc::clone(store), number, &[], Seq::FIRST);
+                    session.make_durable();
+                }
+                Opened { peer: new_peer, session, term, resumed: false, commit: None }
             }
             Claimed::Resumed { peer, mut session, term, due } => {
                 if let Some(will) = due {
@@ -234,9 +256,20 @@ impl Broker {
                 }
                 session.connect(settings, link, now.instant);
                 peer.set_standing(standing);
-                Opened { peer, session: *session, term, resumed: true }
+                Opened { peer, session: *session, term, resumed: true, commit: None }
             }
-        })
+        };
+        if let Some(durable) = opened.peer.durable() {
+            let will = will.map(|will| StoredWill { will: *will, due_at: None });
+            let record = record(&opened.peer, expiry_s, None, will);
+            let begun = durable.change(|number| Change::Session(number, Box::new(record)));
+            commit = commit.max(Some(begun).filter(|_| !opened.resumed));
+        }
+        if commit.is_some() {
+            self.write_soon();
+        }
+        opened.commit = commit;
+        Ok(opened)
     }
 
     /// Where the connection comes from that takes a session over from the one of this term.
@@ -262,7 +295,8 @@ impl Broker {
         if expiry_s == 0 {
             // Out of the router first: a new session of this name must not meet the old one.
             let parked = Parked { session, expires_at: None, will };
-            return self.finish(Ended { peer, parked }, now);
+            self.finish(Ended { peer, parked }, now);
+            return;
         }
         let (due, will) = match will {
             Some(will) if will.due_at <= now.instant => (Some(will), None),
@@ -272,18 +306,28 @@ impl Broker {
             self.send_will(due, now);
         }
         let expires_at = if expiry_s == u32::MAX { None } else { later(expiry_s) };
+        if let Some(durable) = peer.durable() {
+            let will = will.as_ref().map(|will| StoredWill {
+                will: (*will.will).clone(),
+                due_at: Some(now.wall + will.due_at.saturating_duration_since(now.instant)),
+            });
+            let record = record(&peer, expiry_s, Some(now.wall), will);
+            durable.change(|number| Change::Session(number, Box::new(record)));
+            self.write_soon();
+        }
         leaving.park(Parked { session, expires_at, will });
     }
 
     /// Ends a session: its subscriptions go, its share groups get what it did not acknowledge,
-    /// its will is sent.
-    fn finish(&self, ended: Ended, now: Now) {
+    /// its will is sent. A durable one is gone from the disk once the commit is done.
+    fn finish(&self, ended: Ended, now: Now) -> Option<Commit> {
         let Ended { peer, parked: Parked { mut session, will, .. } } = ended;
         let mut waiting = Vec::new();
         for subscription in session.subscriptions_mut().drain() {
             waiting.extend(self.router.unsubscribe(&peer, &subscription));
         }
         peer.mailbox.end();
+        let commit = peer.durable().map(|durable| durable.change(Change::End));
         // A QoS 2 delivery that began belongs to this client alone [MQTT-4.8.2-5].
         let mut unfinished = session.take_unacknowledged();
         unfinished.retain(|delivery| delivery.qos != Qos::ExactlyOnce);
@@ -291,6 +335,15 @@ impl Broker {
         self.redeliver(unfinished, now);
         if let Some(will) = will {
             self.send_will(will, now);
+        }
+        self.write_soon();
+        commit
+    }
+
+    /// What was handed to the store goes to the disk.
+    fn write_soon(&self) {
+        if let Some(store) = &self.store {
+            store.flush();
         }
     }
 
@@ -301,6 +354,7 @@ impl Broker {
         }
         let mut wakes = Wakes::default();
         self.router.redeliver(deliveries, &mut wakes, &self.judge(now));
+        self.write_soon();
     }
 
     /// Whether a session may receive a message, judged with the facts of its present or last
@@ -320,6 +374,7 @@ impl Broker {
         let mut subject =
             Subject::new(self.policies(), Arc::clone(&standing.identity), standing.facts.clone());
         let routed = self.publish_will(&mut subject, *will, &standing, now);
+        self.write_soon();
         let Err(refusal) = routed else { return };
         let policies = match &refusal {
             Refusal::Denied(denial) => denial.policies.iter().cloned().collect(),
@@ -407,7 +462,9 @@ impl Broker {
             let busy = due.len() == AGENDA_STEP;
             for client_id in due {
                 match self.sessions.due(&client_id, now.instant) {
-                    Some(Due::Ended(ended)) => self.finish(*ended, now),
+                    Some(Due::Ended(ended)) => {
+                        self.finish(*ended, now);
+                    }
                     Some(Due::Will(will)) => self.send_will(will, now),
                     None => {}
                 }
@@ -423,6 +480,31 @@ impl Broker {
             });
             let _ = tokio::time::timeout(until, self.sessions.agenda().sooner()).await;
         }
+    }
+}
+
+/// A session as the store keeps it.
+fn record(
+    peer: &Peer,
+    expiry_s: u32,
+    parked_at: Option<SystemTime>,
+    will: Option<StoredWill>,
+) -> SessionRecord {
+    let Standing { identity, facts, keeper } = peer.standing();
+    let queue = peer.mailbox.settings();
+    SessionRecord {
+        identity,
+        facts,
+        account: keeper.account,
+        retained: QueueBounds {
+            messages_max: keeper.bounds.messages_max,
+            bytes_max: keeper.bounds.bytes_max,
+        },
+        queue: QueueBounds { messages_max: queue.messages_max, bytes_max: queue.bytes_max },
+        drop_oldest: queue.overflow == Overflow::DropOldest,
+        expiry_s,
+        parked_at,
+        will,
     }
 }
 

@@ -261,6 +261,33 @@ impl Sessions {
         }
     }
 
+    /// Enters a session that the store held. It was counted when it began: the bounds do not
+    /// matter.
+    pub(super) fn restore(
+        &self,
+        owner: Owner,
+        account: Arc<Account>,
+        peer: Arc<Peer>,
+        parked: Parked,
+    ) {
+        let client_id = peer.client_id.clone();
+        self.count.fetch_add(1, Relaxed);
+        *self.held.lock().entry(Arc::clone(&account)).or_default() += 1;
+        if let Some(at) = parked.due_at() {
+            self.agenda.add(at, client_id.clone());
+        }
+        let entry = Entry {
+            owner,
+            account,
+            peer,
+            term: self.next_term(),
+            claimed_from: None,
+            departed: Arc::new(Notify::new()),
+            state: State::Parked(Box::new(parked)),
+        };
+        self.shard(&client_id).insert(client_id, entry);
+    }
+
     /// Where the connection comes from that the one of `term` has to make room for.
     pub(super) fn claimed_from(&self, client_id: &ClientId, term: Term) -> Option<IpAddr> {
         let shard = self.shard(client_id);

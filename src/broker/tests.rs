@@ -8,6 +8,7 @@ use tokio::time::sleep;
 use super::*;
 use crate::mqtt::packet::PacketId;
 use crate::mqtt::{ProtocolVersion, TopicName};
+use crate::router::Most;
 use crate::router::tests::{
     mailbox_settings, message, open_policies, options, payloads, publish, standing, subscribe,
     waiting,
@@ -23,7 +24,7 @@ fn broker(sessions_max: u32) -> Arc<Broker> {
         retained: RetainedSettings { messages_max: 10, bytes_max: 1 << 20 },
     };
     let audit = AuditLog::to_writer(std::io::sink()).unwrap();
-    Arc::new(Broker::new(&settings, open_policies(), Arc::new(Metrics::new()), audit))
+    Arc::new(Broker::new(&settings, open_policies(), Arc::new(Metrics::new()), audit, None))
 }
 
 /// The same, with somebody who looks after what is due.
@@ -56,6 +57,9 @@ fn opening(client_id: &str, name: &str, clean_start: bool) -> Opening {
         mailbox: mailbox_settings(),
         sessions_max: 1000,
         address: None,
+        expiry_s: 0,
+        will: None,
+        durable: false,
     }
 }
 
@@ -114,7 +118,7 @@ fn subscribe_to(broker: &Broker, opened: &mut Opened, filter: &str) {
 }
 
 fn signal(opened: &Opened) -> Option<Signal> {
-    opened.peer.mailbox.take(0, 0, 0, std::task::Waker::noop(), &mut Vec::new())
+    opened.peer.mailbox.take(Most::NONE, std::task::Waker::noop(), &mut Vec::new())
 }
 
 /// Lets the other tasks do all that they can do now.

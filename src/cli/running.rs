@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use serde_json::json;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use super::Failure;
 use super::watch::{FolderWatch, keep_watch};
@@ -20,7 +20,7 @@ use crate::admin::control::{
 };
 use crate::admin::http::Http;
 use crate::audit::{self, AuditLog, Event, Kind, Version};
-use crate::broker::{self, Broker};
+use crate::broker::{self, Broker, Now};
 use crate::config::{Config, Origin, WatchPolicies};
 use crate::identity::Binding;
 use crate::metrics::Metrics;
@@ -29,6 +29,7 @@ use crate::pki::sha256_hex;
 use crate::policy::{Bundle, PolicyEpoch, Question, UNJUDGED, Words};
 use crate::router::{RetainedSettings, Standing};
 use crate::server::{Server, TlsReload, listener};
+use crate::store::{self, Recovered, Store, StoreError};
 
 /// How often it is looked whether all clients have left.
 const DRAIN_LOOK: Duration = Duration::from_millis(20);
@@ -79,8 +80,12 @@ impl Running {
                 bytes_max: config.broker.retained_bytes_max,
             },
         };
-        let broker =
-            Arc::new(Broker::new(&settings, policies, Arc::clone(&metrics), audit.clone()));
+        let (store, recovered) = open_store(config.store.clone()).await?;
+        let broker = Broker::new(&settings, policies, Arc::clone(&metrics), audit.clone(), store);
+        let broker = Arc::new(broker);
+        if let Some(recovered) = recovered {
+            broker.restore(recovered, Now::read());
+        }
         let server =
             Server::bind(config.listeners, &broker, config.broker.unauthenticated_bytes_max)?;
         let addresses = server.addresses();
@@ -149,6 +154,14 @@ impl Running {
         tokio::spawn(async move { drop(reloader.reload_and_say().await) });
     }
 
+    /// Waits until the store fails; for ever, where there is none.
+    pub(super) async fn store_failed(&self) -> StoreError {
+        match &self.broker.store {
+            Some(store) => store.failed().await,
+            None => std::future::pending().await,
+        }
+    }
+
     /// Accepts nothing more, tells every client to go, and waits for them within the configured
     /// time. Then the audit log is closed.
     pub(super) async fn stop(self, why: &'static str) {
@@ -163,6 +176,14 @@ impl Running {
                 break;
             }
             tokio::time::sleep(DRAIN_LOOK).await;
+        }
+        if let Some(store) = self.broker.store.clone() {
+            let closed = tokio::task::spawn_blocking(move || store.close()).await;
+            match closed {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => error!("the store could not be written to its end: {error}"),
+                Err(error) => error!("the store could not be closed: {error}"),
+            }
         }
         let audit = self.broker.audit.clone();
         audit.record(Event::broker(Kind::BrokerStopped { why: why.into() }));
@@ -396,6 +417,20 @@ async fn explain(broker: &Broker, asked: SessionQuestion) -> Result<SessionAnswe
         tls_version: session.tls_version,
         explanation: explained?,
     })
+}
+
+/// Opens the store, where there is to be one, and reads what it holds.
+async fn open_store(
+    settings: Option<store::Settings>,
+) -> Result<(Option<Arc<Store>>, Option<Recovered>), Failure> {
+    let Some(settings) = settings else { return Ok((None, None)) };
+    let opened = tokio::task::spawn_blocking(move || {
+        let now = Now::read();
+        Store::open(&settings, (now.instant, now.wall))
+    });
+    let (store, recovered) =
+        opened.await?.map_err(|error| Failure(format!("store.folder: {error}")))?;
+    Ok((Some(store), Some(recovered)))
 }
 
 /// A program that judges no message is for measuring on one machine.

@@ -1,6 +1,7 @@
 //! `portcullis serve`: the broker, until a signal ends it.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde_json::json;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -9,6 +10,9 @@ use tracing_subscriber::EnvFilter;
 use super::running::{Running, Source};
 use super::{Failure, coloured};
 use crate::config::{Config, LogSettings};
+
+/// What still runs after the end of the broker has so long: a file system may not answer at all.
+const END: Duration = Duration::from_secs(1);
 
 /// Runs the broker.
 #[derive(Debug, clap::Args)]
@@ -36,8 +40,7 @@ impl ServeArgs {
             if self.ready_json {
                 print_ready(&running);
             }
-            signals.obey(running).await;
-            Ok(())
+            signals.obey(running).await
         })
     }
 }
@@ -61,15 +64,23 @@ impl Signals {
     }
 
     /// Serves until SIGTERM or SIGINT; SIGHUP reloads.
-    pub(super) async fn obey(mut self, running: Running) {
+    ///
+    /// # Errors
+    /// When the store fails: nothing can be acknowledged any more.
+    pub(super) async fn obey(mut self, running: Running) -> Result<(), Failure> {
         let why = loop {
             tokio::select! {
                 _ = self.terminate.recv() => break "SIGTERM",
                 _ = self.interrupt.recv() => break "SIGINT",
                 _ = self.hangup.recv() => running.begin_reload(),
+                error = running.store_failed() => {
+                    running.stop("the store failed").await;
+                    return Err(Failure(format!("store.folder: {error}")));
+                }
             }
         };
         running.stop(why).await;
+        Ok(())
     }
 }
 
@@ -91,7 +102,7 @@ pub(super) fn to_its_end<T>(
     let runtime =
         runtime.map_err(|error| Failure(format!("cannot start the worker threads: {error}")))?;
     let ended = runtime.block_on(broker);
-    runtime.shutdown_background();
+    runtime.shutdown_timeout(END);
     ended
 }
 

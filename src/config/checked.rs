@@ -18,6 +18,7 @@ use super::section::{Origin, Report, Section};
 use super::{listener, profile};
 use crate::gates::Profile;
 use crate::server::listener::{Endpoint, Settings as Listener};
+use crate::store::{self, Durability};
 
 /// A whole configuration that contradicts neither itself nor the rules of safety.
 #[derive(Clone, Debug)]
@@ -30,6 +31,8 @@ pub struct Config {
     pub watch_policies: WatchPolicies,
     /// The audit log.
     pub audit: AuditSettings,
+    /// The durable state; `None`: everything is in memory, and gone with the process.
+    pub store: Option<store::Settings>,
     /// The listener of `/metrics`, `/healthz` and `/readyz`.
     pub metrics: Option<SocketAddr>,
     /// The socket of `portcullis ctl`.
@@ -134,6 +137,9 @@ const WATCH_POLICIES: Word<WatchPolicies> = Word(&[
     ("reload", WatchPolicies::Reload),
 ]);
 
+const DURABILITY: Word<Option<Durability>> =
+    Word(&[("fsync", Some(Durability::Fsync)), ("os", Some(Durability::Os)), ("memory", None)]);
+
 const LOG_LEVEL: Word<LogLevel> = Word(&[
     (LogLevel::Error.as_str(), LogLevel::Error),
     (LogLevel::Warn.as_str(), LogLevel::Warn),
@@ -224,6 +230,7 @@ fn read(root: &mut Section<'_>, folder: &Path) -> Config {
         policies: root.take("policies", &path, folder.join("policies")),
         watch_policies: root.take("watch_policies", &WATCH_POLICIES, WatchPolicies::Tell),
         audit: read_audit(&mut root.section("audit"), &path),
+        store: read_store(&mut root.section("store"), &path),
         metrics: read_metrics(&mut root.section("metrics")),
         control: read_control(&mut root.section("control"), &path),
         broker: read_broker(&mut root.section("broker")),
@@ -284,6 +291,21 @@ fn read_audit(section: &mut Section<'_>, path: &Location) -> AuditSettings {
         path: section.take("path", path, path.folder.join("audit/audit.jsonl")),
         queue_max: section.take("queue_max", &count(16, 1_000_000), 8192),
     }
+}
+
+fn read_store(section: &mut Section<'_>, path: &Location) -> Option<store::Settings> {
+    let folder = section.take("folder", path, path.folder.join("store"));
+    let durability = section.take("durability", &DURABILITY, Some(Durability::Fsync));
+    match durability {
+        Some(Durability::Fsync) => {}
+        Some(Durability::Os) => section
+            .warn("durability", "is \"os\": what was acknowledged just before a power cut is lost"),
+        None => section.warn(
+            "durability",
+            "is \"memory\": sessions, queues and retained messages are gone with the process",
+        ),
+    }
+    durability.map(|durability| store::Settings { folder, durability })
 }
 
 fn read_metrics(section: &mut Section<'_>) -> Option<SocketAddr> {

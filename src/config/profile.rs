@@ -94,6 +94,7 @@ pub(super) fn built_in() -> Profile {
             overflow: Overflow::DropNewest,
         },
         sessions_max: 100,
+        durable: true,
         retained: RetainedSettings { messages_max: 10_000, bytes_max: 8 << 20 },
     }
 }
@@ -115,6 +116,7 @@ pub(super) fn read(name: &str, section: &mut Section<'_>, base: &Profile) -> Arc
         session: read_session(&mut session, &base.session),
         mailbox: read_mailbox(&mut mailbox, &base.mailbox),
         sessions_max: session.take("sessions_max", &count(1, 100_000_000), base.sessions_max),
+        durable: session.take("durable", &Flag, base.durable),
         retained: read_retained(&mut retained, &base.retained),
     };
     check(&profile, &rate, &size, &features, &mailbox);

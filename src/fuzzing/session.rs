@@ -249,6 +249,7 @@ impl Conversation {
             qos,
             retain: how & 0b100 != 0,
             wide: how & 0b1000 != 0,
+            seq: None,
         };
         let mut out = Vec::new();
         let sent = self.session.send(delivery, self.now, &mut out);

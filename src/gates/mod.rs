@@ -31,6 +31,8 @@ pub struct Profile {
     pub mailbox: crate::router::mailbox::Settings,
     /// Sessions of one principal, with and without connection.
     pub sessions_max: u32,
+    /// Sessions that outlive their connection are kept in the store.
+    pub durable: bool,
     /// Bounds of the retained messages that one principal has set.
     pub retained: crate::router::RetainedSettings,
 }

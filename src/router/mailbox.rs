@@ -3,6 +3,11 @@
 //!
 //! A publisher handles its whole read buffer, posts to each mailbox, and wakes each connection
 //! once at the end, through [`Wakes`]; a connection that is scheduled already is not woken.
+//!
+//! What waits with QoS 1 or 2 for a durable session is in the store as well, and without a
+//! connection only there: see [`backlog`].
+
+mod backlog;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -14,7 +19,11 @@ use parking_lot::Mutex;
 use super::Peer;
 use crate::mqtt::ReasonCode;
 use crate::mqtt::packet::Qos;
-use crate::session::Delivery;
+use crate::session::{Delivery, Seq};
+use crate::store::{Commit, Page, StoreError};
+
+use backlog::Backlog;
+pub use backlog::Durable;
 
 /// Bounds of a mailbox.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,6 +84,12 @@ impl Budget {
         true
     }
 
+    /// Counts one more message, whether there is room for it or not.
+    fn add(&self, bytes: u64) {
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.messages.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// True when there is room for `bytes` once `freed` of those that wait are gone.
     fn would_have_room(&self, bytes: u64, freed: u64) -> bool {
         self.bytes().saturating_sub(freed).saturating_add(bytes) <= self.bytes_max
@@ -85,6 +100,9 @@ impl Budget {
         self.messages.fetch_sub(messages, Ordering::Relaxed);
     }
 }
+
+/// Bytes of a durable session's queue that are kept in memory as well while it is connected.
+const MEMORY_BYTES: u64 = 256 * 1024;
 
 /// A message to a connection from outside of its own traffic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,6 +128,40 @@ pub enum Posted {
     Ended,
 }
 
+/// What a post leads to.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Receipt {
+    pub(super) posted: Posted,
+    /// The caller has to wake the connection.
+    wake: bool,
+    /// The delivery is on disk once this is done.
+    pub(super) commit: Option<Commit>,
+}
+
+impl Receipt {
+    pub(super) const fn without(posted: Posted) -> Self {
+        Self { posted, wake: false, commit: None }
+    }
+}
+
+/// How much a connection takes at a time.
+#[derive(Clone, Copy, Debug)]
+pub struct Most {
+    /// QoS 1 and 2 messages.
+    pub room: u16,
+    /// Of a durable session's queue nothing from here on.
+    pub before: Option<Seq>,
+    /// Messages.
+    pub messages: usize,
+    /// About so many bytes.
+    pub bytes: u64,
+}
+
+impl Most {
+    /// Nothing: for the signal alone.
+    pub const NONE: Self = Self { room: 0, before: None, messages: 0, bytes: 0 };
+}
+
 /// The mailbox of one session.
 #[derive(Debug)]
 pub struct Mailbox {
@@ -131,12 +183,22 @@ struct Inner {
     /// The session is over: nothing is put in any more.
     ended: bool,
     signal: Option<Signal>,
+    /// What waits in the store alone, behind the queue.
+    backlog: Option<Box<Backlog>>,
 }
 
 impl Inner {
     fn has_room(&self, bytes: u64) -> bool {
-        self.queue.len() < self.settings.messages_max as usize
-            && self.bytes.saturating_add(bytes) <= self.settings.bytes_max
+        let (messages, stored) = self.backlog.as_ref().map_or((0, 0), |backlog| backlog.size());
+        self.queue.len() + messages < self.settings.messages_max as usize
+            && self.bytes.saturating_add(stored).saturating_add(bytes) <= self.settings.bytes_max
+    }
+
+    /// Undertakes to wake the connection, if it has to be.
+    fn schedule(&mut self) -> bool {
+        let wake = self.attached && !self.scheduled;
+        self.scheduled |= self.attached;
+        wake
     }
 }
 
@@ -153,8 +215,15 @@ impl Mailbox {
             scheduled: false,
             ended: false,
             signal: None,
+            backlog: None,
         };
         Self { inner: Mutex::new(inner), budget }
+    }
+
+    /// From now on what waits is kept in the store; `waiting` is there already.
+    pub(super) fn make_durable(&self, durable: Durable, waiting: &[(Seq, u32)], next: Seq) {
+        let backlog = Backlog::new(durable, waiting, next);
+        self.inner.lock().backlog = Some(Box::new(backlog));
     }
 
     /// The bounds in force.
@@ -173,14 +242,19 @@ impl Mailbox {
         inner.signal = None;
     }
 
-    /// The connection is gone. What waits with QoS 0 goes with it [MQTT-3.1.2-5].
+    /// The connection is gone. What waits with QoS 0 goes with it [MQTT-3.1.2-5], what is in the
+    /// store is only there.
     pub fn detach(&self) {
         let mut inner = self.inner.lock();
+        let Inner { queue, backlog, .. } = &mut *inner;
+        if let Some(backlog) = backlog {
+            backlog.take_back(queue);
+        }
         inner.attached = false;
         inner.scheduled = false;
         inner.waker = None;
         let before = (inner.queue.len(), inner.bytes);
-        inner.queue.retain(|delivery| delivery.qos != Qos::AtMostOnce);
+        inner.queue.retain(|delivery| delivery.qos != Qos::AtMostOnce && delivery.seq.is_none());
         inner.bytes = inner.queue.iter().map(|delivery| delivery.message.bytes()).sum();
         self.budget.give_back((before.0 - inner.queue.len()) as u64, before.1 - inner.bytes);
         inner.queue.shrink_to_fit();
@@ -191,6 +265,7 @@ impl Mailbox {
     pub fn end(&self) {
         let mut inner = self.inner.lock();
         inner.ended = true;
+        inner.backlog = None;
         let (messages, bytes) = (inner.queue.len() as u64, inner.bytes);
         inner.queue = VecDeque::new();
         inner.bytes = 0;
@@ -203,51 +278,74 @@ impl Mailbox {
         self.inner.lock().attached
     }
 
-    /// Puts a delivery in. `true` beside it: the caller has to wake the connection.
-    fn post(&self, delivery: Delivery) -> (Posted, bool) {
+    /// Puts a delivery in.
+    fn post(&self, mut delivery: Delivery) -> Receipt {
         let bytes = delivery.message.bytes();
         let mut inner = self.inner.lock();
         if inner.ended {
-            return (Posted::Ended, false);
+            return Receipt::without(Posted::Ended);
         }
         if !inner.attached && delivery.qos == Qos::AtMostOnce {
-            return (Posted::Absent, false);
+            return Receipt::without(Posted::Absent);
         }
+        let durable = delivery.qos != Qos::AtMostOnce && inner.backlog.is_some();
         let mut posted = Posted::Queued;
-        if !(inner.has_room(bytes) && self.budget.take(bytes)) {
+        // Of the budget a durable one takes only where it is kept in memory as well.
+        let fits = inner.has_room(bytes) && (durable || self.budget.take(bytes));
+        if !fits {
             if delivery.qos == Qos::AtMostOnce || inner.settings.overflow == Overflow::DropNewest {
-                return (Posted::Dropped, false);
+                return Receipt::without(Posted::Dropped);
             }
-            match self.drop_oldest(&mut inner, bytes) {
+            match self.drop_oldest(&mut inner, bytes, durable) {
                 Some(dropped) => posted = Posted::DroppedOldest(dropped),
-                None => return (Posted::Dropped, false),
+                None => return Receipt::without(Posted::Dropped),
+            }
+        }
+        let mut commit = None;
+        let inner = &mut *inner;
+        if let Some(backlog) = inner.backlog.as_mut().filter(|_| durable) {
+            // In memory too where it can be sent at once; QoS 2 not before it is on disk: sent
+            // and forgotten, its publisher would send it again.
+            let at_once = inner.attached
+                && delivery.qos == Qos::AtLeastOnce
+                && backlog.is_empty()
+                && inner.bytes < MEMORY_BYTES
+                && self.budget.take(bytes);
+            commit = Some(backlog.enqueue(&mut delivery, at_once));
+            if !at_once {
+                return Receipt { posted, wake: inner.schedule(), commit };
             }
         }
         inner.bytes += bytes;
         inner.queue.push_back(delivery);
-        let wake = inner.attached && !inner.scheduled;
-        inner.scheduled |= inner.attached;
-        (posted, wake)
+        Receipt { posted, wake: inner.schedule(), commit }
     }
 
     /// Drops the oldest messages until there is room for `bytes` more, and takes that from the
-    /// budget: how many went. `None`: there is no room.
-    fn drop_oldest(&self, inner: &mut Inner, bytes: u64) -> Option<usize> {
+    /// budget unless it is for the store: how many went. `None`: there is no room.
+    fn drop_oldest(&self, inner: &mut Inner, bytes: u64, durable: bool) -> Option<usize> {
         // What would not fit into the empty mailbox does not drive the others out.
-        if bytes > inner.settings.bytes_max || !self.budget.would_have_room(bytes, inner.bytes) {
+        let fits = durable || self.budget.would_have_room(bytes, inner.bytes);
+        if bytes > inner.settings.bytes_max || !fits {
             return None;
         }
         let mut dropped = 0;
-        while let Some(oldest) = inner.queue.pop_front() {
-            let freed = oldest.message.bytes();
-            inner.bytes -= freed;
-            self.budget.give_back(1, freed);
+        loop {
+            if let Some(oldest) = inner.queue.pop_front() {
+                let freed = oldest.message.bytes();
+                inner.bytes -= freed;
+                self.budget.give_back(1, freed);
+                if let (Some(backlog), Some(seq)) = (&mut inner.backlog, oldest.seq) {
+                    backlog.dropped(seq);
+                }
+            } else {
+                inner.backlog.as_mut()?.drop_oldest()?;
+            }
             dropped += 1;
-            if inner.has_room(bytes) && self.budget.take(bytes) {
+            if inner.has_room(bytes) && (durable || self.budget.take(bytes)) {
                 return Some(dropped);
             }
         }
-        None
     }
 
     /// Sends the connection a signal. A close is not overwritten by anything later.
@@ -266,24 +364,18 @@ impl Mailbox {
         }
     }
 
-    /// Takes what may be sent now, in order, into `into`: at most `count_max` messages, about
-    /// `bytes_max` bytes, and no more QoS 1 and 2 messages than `room`. When that is none,
-    /// `waker` is kept for the next post or signal; else it is for the caller to come again.
-    /// Returns the signal, once.
-    pub fn take(
-        &self,
-        mut room: u16,
-        count_max: usize,
-        bytes_max: u64,
-        waker: &Waker,
-        into: &mut Vec<Delivery>,
-    ) -> Option<Signal> {
+    /// Takes what may be sent now, in order, into `into`, as much as `most` says. When that is
+    /// nothing, `waker` is kept for the next post or signal; else it is for the caller to come
+    /// again. Returns the signal, once.
+    pub fn take(&self, most: Most, waker: &Waker, into: &mut Vec<Delivery>) -> Option<Signal> {
         let mut inner = self.inner.lock();
         let (mut count, mut bytes) = (0, 0);
-        while count < count_max && bytes < bytes_max {
+        let mut room = most.room;
+        while count < most.messages && bytes < most.bytes {
             let Some(front) = inner.queue.front() else { break };
             if front.qos != Qos::AtMostOnce {
-                if room == 0 {
+                let too_far = most.before.is_some_and(|end| front.seq >= Some(end));
+                if room == 0 || too_far {
                     break;
                 }
                 room -= 1;
@@ -294,6 +386,10 @@ impl Mailbox {
         }
         inner.bytes -= bytes;
         self.budget.give_back(count as u64, bytes);
+        let waiting = inner.queue.len();
+        if let Some(backlog) = inner.backlog.as_mut().filter(|_| most.messages > 0) {
+            backlog.read_ahead(waiting);
+        }
         if count == 0 {
             inner.scheduled = false;
             if inner.queue.is_empty() && inner.queue.capacity() > 64 {
@@ -307,10 +403,32 @@ impl Mailbox {
         inner.signal.take()
     }
 
+    /// A part of the backlog is in memory again, for the connection to take.
+    pub(super) fn put_back(&self, from: Seq, page: Result<Page, StoreError>) {
+        let waker = {
+            let mut inner = self.inner.lock();
+            let Inner { queue, bytes, backlog, attached, .. } = &mut *inner;
+            let Some(backlog) = backlog else { return };
+            let Some(page) = backlog.came(from, page).filter(|_| *attached) else { return };
+            for delivery in backlog.advance(page) {
+                let more = delivery.message.bytes();
+                self.budget.add(more);
+                *bytes += more;
+                queue.push_back(delivery);
+            }
+            inner.scheduled = true;
+            inner.waker.take()
+        };
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
     /// Messages waiting.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.inner.lock().queue.len()
+        let inner = self.inner.lock();
+        inner.queue.len() + inner.backlog.as_ref().map_or(0, |backlog| backlog.size().0)
     }
 
     /// True when nothing waits.
@@ -353,12 +471,12 @@ pub struct Wakes(Vec<Arc<Peer>>);
 
 impl Wakes {
     /// Posts a delivery to a peer and remembers to wake it.
-    pub(super) fn post(&mut self, peer: &Arc<Peer>, delivery: Delivery) -> Posted {
-        let (posted, wake) = peer.mailbox.post(delivery);
-        if wake {
+    pub(super) fn post(&mut self, peer: &Arc<Peer>, delivery: Delivery) -> Receipt {
+        let receipt = peer.mailbox.post(delivery);
+        if receipt.wake {
             self.0.push(Arc::clone(peer));
         }
-        posted
+        receipt
     }
 
     /// Wakes them.

@@ -12,12 +12,12 @@ mod retained;
 mod route;
 mod shared;
 
-pub use mailbox::{Budget, Mailbox, Posted, Signal, Wakes};
+pub use mailbox::{Budget, Durable, Mailbox, Most, Posted, Signal, Wakes};
 pub use retained::{Cursor, Keeper, RetainedFull, Settings as RetainedSettings};
 pub use route::RouteCache;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use parking_lot::{Mutex, RwLock};
@@ -25,10 +25,14 @@ use parking_lot::{Mutex, RwLock};
 use crate::identity::Identity;
 use crate::mqtt::{ClientId, SubscriptionFilter};
 use crate::policy::{Permitted, PolicyEpoch, SessionFacts};
-use crate::session::{Delivery, Message, MessageId, Stamp, Subscription, SubscriptionOptions, Via};
+use crate::session::{
+    Delivery, Message, MessageId, Seq, Stamp, Subscription, SubscriptionOptions, Via,
+};
+use crate::store::{Change, Commit, SessionNo, Store};
 
 use entries::Entry;
 use filters::Filters;
+use mailbox::Receipt;
 use retained::Retained;
 use route::{Epochs, Route, RouteEpoch};
 use shared::Group;
@@ -45,6 +49,7 @@ pub struct Peer {
     pub mailbox: Mailbox,
     stamp: AtomicU64,
     standing: Mutex<Standing>,
+    durable: OnceLock<Durable>,
 }
 
 /// Who a session is judged as: the facts of its present or last connection.
@@ -62,13 +67,34 @@ impl Peer {
     /// A peer that is not connected yet.
     #[must_use]
     pub fn new(client_id: ClientId, mailbox: Mailbox, standing: Standing) -> Self {
-        Self { client_id, mailbox, stamp: AtomicU64::new(0), standing: Mutex::new(standing) }
+        let (stamp, standing) = (AtomicU64::new(0), Mutex::new(standing));
+        Self { client_id, mailbox, stamp, standing, durable: OnceLock::new() }
     }
 
-    /// The stamp of the present connection and policy epoch; 0 without a connection.
+    /// From now on the session is in the store; `waiting` is there already, and `next` the
+    /// number of its next delivery. Only before its first delivery.
+    pub fn make_durable(
+        self: &Arc<Self>,
+        store: Arc<Store>,
+        session: SessionNo,
+        waiting: &[(Seq, u32)],
+        next: Seq,
+    ) {
+        let durable = Durable::new(store, session, Arc::downgrade(self));
+        self.mailbox.make_durable(durable.clone(), waiting, next);
+        let _ = self.durable.set(durable);
+    }
+
+    /// Its part of the store, if it is in the store.
     #[must_use]
-    pub fn stamp(&self) -> u64 {
-        self.stamp.load(Ordering::Acquire)
+    pub fn durable(&self) -> Option<&Durable> {
+        self.durable.get()
+    }
+
+    /// The stamp of the present connection and policy epoch; `None` without a connection.
+    #[must_use]
+    pub fn stamp(&self) -> Option<Stamp> {
+        Stamp::from_u64(self.stamp.load(Ordering::Acquire))
     }
 
     /// A connection, or a policy reload, brings a new stamp; `None` when the connection ends.
@@ -135,6 +161,8 @@ pub struct Routed {
     pub dropped: usize,
     /// True when at least one subscription matched.
     pub matched: bool,
+    /// All that is durable about it is on disk once this is done.
+    pub commit: Option<Commit>,
 }
 
 /// The router of one broker.
@@ -146,13 +174,21 @@ pub struct Router {
     budget: Arc<Budget>,
     next_message: AtomicU64,
     policy_epoch: AtomicU64,
+    /// Where retained messages are kept.
+    store: Option<Arc<Store>>,
 }
 
 impl Router {
     /// An empty router.
     #[must_use]
-    pub fn new(retained: RetainedSettings, queued_bytes_max: u64, epoch: PolicyEpoch) -> Self {
+    pub fn new(
+        retained: RetainedSettings,
+        queued_bytes_max: u64,
+        epoch: PolicyEpoch,
+        store: Option<Arc<Store>>,
+    ) -> Self {
         Self {
+            store,
             filters: RwLock::default(),
             epochs: Epochs::default(),
             retained: RwLock::new(Retained::new(retained)),
@@ -225,13 +261,44 @@ impl Router {
             return Err(Unrouted::Stale(Box::new(message.into_inner())));
         }
         let message = Arc::new(message.into_inner());
+        let mut commit = None;
         if message.retain {
-            let keeper = publisher.keeper();
-            let set = self.retained.write().set(Arc::clone(&message), &keeper);
-            set.map_err(Unrouted::RetainedFull)?;
+            commit = self.retain(&message, &publisher.keeper()).map_err(Unrouted::RetainedFull)?;
         }
         let route = routes.route(self, &message.topic, publisher.peer());
-        Ok(Self::deliver(&message, &route, wakes, judge))
+        let mut routed = Self::deliver(&message, &route, wakes, judge);
+        routed.commit = routed.commit.max(commit);
+        Ok(routed)
+    }
+
+    /// Makes a message its topic's last.
+    fn retain(
+        &self,
+        message: &Arc<Message>,
+        keeper: &Keeper,
+    ) -> Result<Option<Commit>, RetainedFull> {
+        // The store hears of changes in the order in which they are made.
+        let mut retained = self.retained.write();
+        retained.set(Arc::clone(message), keeper)?;
+        Ok(self.store.as_ref().map(|store| {
+            store.change(if message.payload.is_empty() {
+                Change::Clear(message.topic.clone())
+            } else {
+                Change::Retain(Arc::clone(message), Arc::clone(&keeper.account))
+            })
+        }))
+    }
+
+    /// Enters a retained message that the store had.
+    ///
+    /// # Errors
+    /// [`RetainedFull`], under bounds that were lowered meanwhile.
+    pub fn restore_retained(
+        &self,
+        message: Arc<Message>,
+        keeper: &Keeper,
+    ) -> Result<(), RetainedFull> {
+        self.retained.write().set(message, keeper)
     }
 
     fn deliver(
@@ -249,6 +316,7 @@ impl Router {
                 qos: target.qos.min(message.qos),
                 retain: target.retain_as_published && message.retain,
                 wide,
+                seq: None,
             };
             routed.count(wakes.post(&target.peer, delivery));
         }
@@ -264,17 +332,17 @@ impl Router {
         group: &Group,
         wakes: &mut Wakes,
         judge: Judge<'_>,
-    ) -> Posted {
+    ) -> Receipt {
         // A member whose session ends just now has left the group already: choose again.
         for _ in 0..CHOICES_MAX {
             let Some(member) = group.choose(message, judge) else { break };
             let delivery = shared_delivery(message, &member.subscription);
-            match wakes.post(&member.peer, delivery) {
-                Posted::Ended => {}
-                posted => return posted,
+            let receipt = wakes.post(&member.peer, delivery);
+            if receipt.posted != Posted::Ended {
+                return receipt;
             }
         }
-        Posted::Dropped
+        Receipt::without(Posted::Dropped)
     }
 
     /// Delivers again, to other members of their share groups, what a member left behind; what
@@ -290,7 +358,7 @@ impl Router {
             let Some(shared) = delivery.via.shared() else { continue };
             let SubscriptionFilter { share: Some(name), filter } = &shared.filter else { continue };
             let Some(group) = self.filters.read().group(filter, name) else { continue };
-            let posted = Self::deliver_shared(&delivery.message, &group, wakes, judge);
+            let posted = Self::deliver_shared(&delivery.message, &group, wakes, judge).posted;
             delivered += usize::from(matches!(posted, Posted::Queued | Posted::DroppedOldest(_)));
         }
         delivered
@@ -320,13 +388,21 @@ impl Router {
                 via: Arc::clone(&via),
                 retain: true,
                 wide: false,
+                seq: None,
             })
             .collect()
     }
 
     /// Removes expired retained messages, a page at a time; returns how many went.
     pub fn expire_retained(&self, cursor: &mut Cursor, now: Instant) -> usize {
-        self.retained.write().expire(cursor, 1024, now)
+        let mut retained = self.retained.write();
+        let expired = retained.expire(cursor, 1024, now);
+        if let Some(store) = &self.store {
+            for message in &expired {
+                store.change(Change::Clear(message.topic.clone()));
+            }
+        }
+        expired.len()
     }
 
     /// Retained messages, and their bytes.
@@ -348,8 +424,9 @@ impl Router {
 }
 
 impl Routed {
-    fn count(&mut self, posted: Posted) {
-        match posted {
+    fn count(&mut self, receipt: Receipt) {
+        self.commit = self.commit.max(receipt.commit);
+        match receipt.posted {
             Posted::Queued => self.queued += 1,
             Posted::DroppedOldest(dropped) => {
                 self.queued += 1;
@@ -368,6 +445,7 @@ fn shared_delivery(message: &Arc<Message>, subscription: &Arc<Subscription>) -> 
         qos: subscription.options.qos.min(message.qos),
         retain: subscription.options.retain_as_published && message.retain,
         wide: false,
+        seq: None,
     }
 }
 

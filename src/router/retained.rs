@@ -231,21 +231,29 @@ impl Retained {
 
     /// Removes expired messages among the next `count_max` after the cursor; at the end it
     /// starts over.
-    pub(super) fn expire(&mut self, cursor: &mut Cursor, count_max: usize, now: Instant) -> usize {
+    pub(super) fn expire(
+        &mut self,
+        cursor: &mut Cursor,
+        count_max: usize,
+        now: Instant,
+    ) -> Vec<Arc<Message>> {
         let page = self.messages.range(cursor.ahead()).take(count_max);
         let mut place = Place::Start;
         let mut expired = Vec::new();
         for (key, Kept { message, .. }) in page {
             place = Place::After(key.clone());
             if message.has_expired(now) {
-                expired.push(key.clone());
+                expired.push((key.clone(), Arc::clone(message)));
             }
         }
         cursor.0 = place;
-        for key in &expired {
-            self.remove(key);
-        }
-        expired.len()
+        expired
+            .into_iter()
+            .map(|(key, message)| {
+                self.remove(&key);
+                message
+            })
+            .collect()
     }
 }
 
@@ -508,7 +516,7 @@ mod tests {
         store.set(expiring("a", b"x", Some(1), now), &keeper).unwrap();
         assert_eq!(store.set(message("b", b"x"), &keeper), Err(RetainedFull::Account));
         let later = now + std::time::Duration::from_secs(10);
-        store.expire(&mut Cursor::default(), 9, later);
+        store.expire(&mut Cursor::default(), 9, later).len();
         assert_eq!(store.set(message("b", b"x"), &keeper), Ok(()));
     }
 
@@ -573,9 +581,9 @@ mod tests {
         assert_eq!(names(&store.page(&filter, &mut Cursor::default(), 99, now)).len(), 10);
         assert_eq!(names(&store.page(&filter, &mut Cursor::default(), 99, later)), left);
         let mut cursor = Cursor::default();
-        assert_eq!(store.expire(&mut cursor, 99, now), 0);
+        assert_eq!(store.expire(&mut cursor, 99, now).len(), 0);
         cursor = Cursor::default();
-        let removed: Vec<_> = (0..5).map(|_| store.expire(&mut cursor, 3, later)).collect();
+        let removed: Vec<_> = (0..5).map(|_| store.expire(&mut cursor, 3, later).len()).collect();
         assert_eq!(removed, [2, 2, 2, 0, 0]);
         assert_eq!((store.len(), store.bytes()), (4, 4 * 4));
         assert_eq!(names(&store.page(&filter, &mut Cursor::default(), 99, later)), left);
@@ -589,6 +597,6 @@ mod tests {
         assert_eq!(put(&mut store, message("b", b"x")), Err(RetainedFull::Store));
         put(&mut store, expiring("a", b"x", None, now)).unwrap();
         let later = now + std::time::Duration::from_secs(10);
-        assert_eq!(store.expire(&mut Cursor::default(), 9, later), 0, "the new one stays");
+        assert_eq!(store.expire(&mut Cursor::default(), 9, later).len(), 0, "the new one stays");
     }
 }

@@ -23,6 +23,11 @@ pub(super) struct Inbound {
 }
 
 impl Inbound {
+    /// With these identifiers not released yet, in order.
+    pub(super) fn restored(held: &[PacketId]) -> Self {
+        Self { unreleased: held.iter().copied().collect(), ..Self::default() }
+    }
+
     /// Forgets what belongs to one connection only [MQTT-3.3.2-7].
     pub(super) fn new_connection(&mut self) {
         self.aliases = Box::default();

@@ -1,5 +1,6 @@
 //! A message on its way through the broker, and one delivery of it.
 
+use std::num::NonZeroU64;
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
@@ -155,10 +156,35 @@ impl Message {
     }
 }
 
+/// The place of a delivery in the queue of a durable session. The first is 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Seq(pub NonZeroU64);
+
+impl Seq {
+    /// The first.
+    pub const FIRST: Self = Self(NonZeroU64::MIN);
+
+    /// So many places later.
+    #[must_use]
+    pub const fn after(self, places: u64) -> Self {
+        Self(self.0.saturating_add(places))
+    }
+
+    /// The one before; `None` before the first.
+    #[must_use]
+    pub const fn before(self) -> Option<Self> {
+        match NonZeroU64::new(self.0.get() - 1) {
+            Some(before) => Some(Self(before)),
+            None => None,
+        }
+    }
+}
+
 /// The subscriptions of one client through which a message reaches it.
 #[derive(Debug)]
 pub struct Via {
-    /// The matching subscriptions; for a shared one, just that one.
+    /// The matching subscriptions; for a shared one, just that one. None for a delivery that was
+    /// read back from the store, unless it is a shared one's.
     pub subscriptions: SmallVec<[Arc<Subscription>; 1]>,
     /// Their subscription identifiers.
     pub ids: SmallVec<[u32; 2]>,
@@ -192,6 +218,8 @@ pub struct Delivery {
     pub retain: bool,
     /// True when many clients get the message, so that sharing its frame pays.
     pub wide: bool,
+    /// Its place in the queue, where the session is durable and the QoS above 0.
+    pub seq: Option<Seq>,
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ mod message;
 mod outbound;
 mod subscription;
 
-pub use message::{Delivery, Message, MessageId, Origin, Via};
+pub use message::{Delivery, Message, MessageId, Origin, Seq, Via};
 pub use outbound::Sent;
 pub use subscription::{Stamp, Subscription, SubscriptionOptions, Subscriptions};
 
@@ -100,6 +100,36 @@ pub struct Ticket {
     packet_id: Option<PacketId>,
 }
 
+impl Ticket {
+    /// True when the client is told what became of its publication.
+    #[must_use]
+    pub const fn is_answered(&self) -> bool {
+        self.packet_id.is_some()
+    }
+}
+
+/// A step of a durable session that has to be on disk before its answer goes out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// A QoS 2 publication of the client was taken.
+    Held(PacketId),
+    /// PUBREL came for it.
+    Freed(PacketId),
+    /// PUBREC came for this delivery.
+    Released(Seq),
+}
+
+/// What a durable session was when the broker stopped.
+#[derive(Debug)]
+pub struct Remains<'a> {
+    /// QoS 2 publications of the client that wait for PUBREL, in order.
+    pub held: &'a [PacketId],
+    /// Deliveries for which PUBREC came, in order.
+    pub released: &'a [Seq],
+    /// The number of the next delivery.
+    pub next: Seq,
+}
+
 /// The state of one client identifier.
 #[derive(Debug)]
 pub struct Session {
@@ -123,6 +153,44 @@ impl Session {
             subscriptions: Subscriptions::default(),
             last_heard: now,
         }
+    }
+
+    /// A durable session as it was before the broker stopped; its subscriptions are to be entered
+    /// again. `link` stands for that of its last connection.
+    #[must_use]
+    pub fn restored(settings: Settings, link: Link, remains: &Remains<'_>, now: Instant) -> Self {
+        Self {
+            inbound: Inbound::restored(remains.held),
+            outbound: Outbound::restored(remains.released, remains.next),
+            ..Self::new(settings, link, now)
+        }
+    }
+
+    /// From now on the session is durable: its steps are noted. Only before its first packet.
+    pub fn make_durable(&mut self) {
+        self.outbound.make_durable();
+    }
+
+    /// The steps since this was last called.
+    pub fn take_steps(&mut self) -> impl Iterator<Item = Step> {
+        self.outbound.take_steps()
+    }
+
+    /// Everything in a durable session's queue up to here is done with; `None`: nothing yet.
+    #[must_use]
+    pub fn finished(&self) -> Option<Seq> {
+        self.outbound.finished()
+    }
+
+    /// From here on a durable session's queue has to wait until others are done.
+    #[must_use]
+    pub fn wraps_at(&self) -> Option<Seq> {
+        self.outbound.wraps_at()
+    }
+
+    /// A delivery will not be sent.
+    pub fn pass(&mut self, delivery: &Delivery) {
+        self.outbound.pass(delivery.seq);
     }
 
     /// Resumes the session on a new connection, perhaps of another version. What is in flight
@@ -188,6 +256,9 @@ impl Session {
             Packet::Pubcomp(ack) => self.outbound.pubcomp(ack.packet_id)?,
             Packet::Pubrel(ack) => {
                 let known = self.inbound.release(ack.packet_id);
+                if known {
+                    self.outbound.note(Step::Freed(ack.packet_id));
+                }
                 let reason = if known || !version.is_v5() {
                     ReasonCode::Success
                 } else {
@@ -222,6 +293,7 @@ impl Session {
                 // MQTT 3 has no refusal in PUBREC: the client goes on to PUBREL.
                 if !reason.is_error() || !self.link.version.is_v5() {
                     self.inbound.hold(packet_id);
+                    self.outbound.note(Step::Held(packet_id));
                 }
                 Packet::Pubrec(ack).encode(self.link.version, out);
             }

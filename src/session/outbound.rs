@@ -1,12 +1,13 @@
 //! Towards the client: packet identifiers, what is in flight, and sending again.
 
 use std::collections::VecDeque;
+use std::num::NonZeroU16;
 use std::sync::Arc;
 use std::time::Instant;
 
 use super::aliases::{OutgoingAliases, Said};
-use super::message::Delivery;
-use super::{Link, Settings};
+use super::message::{Delivery, Seq};
+use super::{Link, Settings, Step};
 use crate::mqtt::packet::{
     Ack, Packet, PacketId, PublishBody, PublishHead, Qos, encode_publish, publish_bytes,
 };
@@ -42,12 +43,26 @@ pub(super) struct Outbound {
     // INVARIANT: none of them stands in `inflight`. Only `next_id` puts identifiers there.
     free_ahead: u16,
     aliases: OutgoingAliases,
+    /// Of a durable session's queue.
+    queue: Option<Box<QueueEnd>>,
+}
+
+/// How far the queue of a durable session has been sent.
+#[derive(Debug, Default)]
+struct QueueEnd {
+    /// The last delivery that was sent, or never will be.
+    last: Option<Seq>,
+    /// Up to here they may have been sent before the broker was restarted.
+    sent_before: Option<Seq>,
+    /// The steps of the session that were not taken yet.
+    steps: Vec<Step>,
 }
 
 #[derive(Debug)]
 struct Inflight {
     packet_id: PacketId,
     state: State,
+    seq: Option<Seq>,
 }
 
 #[derive(Debug)]
@@ -61,6 +76,69 @@ enum State {
 }
 
 impl Outbound {
+    /// For a durable session that was in the store: `released` is what PUBREL was or will be sent
+    /// for, and everything before `next` may have been sent.
+    pub(super) fn restored(released: &[Seq], next: Seq) -> Self {
+        let inflight = released.iter().map(|seq| Inflight {
+            packet_id: id_of(*seq),
+            state: State::Released,
+            seq: Some(*seq),
+        });
+        Self {
+            inflight: inflight.collect(),
+            active: u16::try_from(released.len()).unwrap_or(u16::MAX),
+            queue: Some(Box::new(QueueEnd {
+                last: released.last().copied(),
+                sent_before: next.before(),
+                steps: Vec::new(),
+            })),
+            ..Self::default()
+        }
+    }
+
+    /// The deliveries have numbers from now on.
+    pub(super) fn make_durable(&mut self) {
+        self.queue.get_or_insert_default();
+    }
+
+    /// Notes a step of a durable session.
+    pub(super) fn note(&mut self, step: Step) {
+        if let Some(queue) = &mut self.queue {
+            queue.steps.push(step);
+        }
+    }
+
+    /// The steps since this was last called.
+    pub(super) fn take_steps(&mut self) -> impl Iterator<Item = Step> {
+        self.queue.iter_mut().flat_map(|queue| queue.steps.drain(..))
+    }
+
+    /// A delivery of a durable session's queue will not be sent.
+    pub(super) fn pass(&mut self, seq: Option<Seq>) {
+        if let Some(queue) = &mut self.queue {
+            queue.last = queue.last.max(seq);
+        }
+    }
+
+    /// Everything in a durable session's queue up to here is done with; `None`: nothing yet.
+    pub(super) fn finished(&self) -> Option<Seq> {
+        match self.first_unfinished() {
+            Some(seq) => seq.before(),
+            None => self.queue.as_ref()?.last,
+        }
+    }
+
+    /// The first delivery of a durable session's queue that has to wait until others are done:
+    /// its packet identifier would be one of theirs.
+    pub(super) fn wraps_at(&self) -> Option<Seq> {
+        Some(self.first_unfinished()?.after(u64::from(QUEUE_IDENTIFIERS)))
+    }
+
+    fn first_unfinished(&self) -> Option<Seq> {
+        let mut undone = self.inflight.iter().filter(|entry| !matches!(entry.state, State::Done));
+        undone.find_map(|entry| entry.seq)
+    }
+
     /// Marks everything in flight as to be sent again on a new connection.
     pub(super) fn rewind(&mut self) {
         self.aliases.forget();
@@ -140,6 +218,8 @@ impl Outbound {
         now: Instant,
         out: &mut Vec<u8>,
     ) -> Sent {
+        let seq = delivery.seq;
+        self.pass(seq);
         if delivery.message.has_expired(now) {
             return Sent::Expired;
         }
@@ -150,9 +230,18 @@ impl Outbound {
             self.encode(&delivery, None, link, now, out);
             return Sent::Written;
         }
-        let Some(packet_id) = self.next_id() else { return Sent::NoIdentifier };
-        self.encode(&delivery, Some(packet_id), link, now, out);
-        self.inflight.push_back(Inflight { packet_id, state: State::Published(delivery) });
+        let packet_id = match seq {
+            Some(seq) => Some(id_of(seq)),
+            None => self.next_id(),
+        };
+        let Some(packet_id) = packet_id else { return Sent::NoIdentifier };
+        let sent_before = self.queue.as_ref().and_then(|queue| queue.sent_before);
+        if seq.is_some() && seq <= sent_before {
+            encode(&delivery, Some(packet_id), true, link, now, out);
+        } else {
+            self.encode(&delivery, Some(packet_id), link, now, out);
+        }
+        self.inflight.push_back(Inflight { packet_id, state: State::Published(delivery), seq });
         self.sent = self.inflight.len();
         self.active = self.active.saturating_add(1);
         Sent::Written
@@ -224,6 +313,7 @@ impl Outbound {
         out: &mut Vec<u8>,
     ) -> Result<(), Violation> {
         let failed = ack.reason.is_error();
+        let mut released = None;
         let reason = match self.entry(ack.packet_id) {
             Some(entry) => match &entry.state {
                 State::Published(delivery) if delivery.qos == Qos::ExactlyOnce => {
@@ -233,6 +323,7 @@ impl Outbound {
                         return Ok(());
                     }
                     entry.state = State::Released;
+                    released = entry.seq;
                     ReasonCode::Success
                 }
                 State::Released => ReasonCode::Success,
@@ -245,6 +336,9 @@ impl Outbound {
         };
         if !failed {
             Packet::Pubrel(Ack::new(ack.packet_id, reason)).encode(version, out);
+        }
+        if let Some(seq) = released {
+            self.note(Step::Released(seq));
         }
         Ok(())
     }
@@ -329,12 +423,17 @@ impl Outbound {
 
     /// The next identifier that is not in use; `None` when all are.
     fn next_id(&mut self) -> Option<PacketId> {
+        let lowest = if self.queue.is_some() { QUEUE_IDENTIFIERS + 1 } else { 1 };
+        if self.last_id < lowest - 1 || self.last_id == u16::MAX {
+            self.last_id = lowest - 1;
+            self.free_ahead = 0;
+        }
         if self.free_ahead == 0 {
             self.find_free();
         }
         self.free_ahead = self.free_ahead.checked_sub(1)?;
         self.last_id = id_after(self.last_id, 1);
-        PacketId::new(self.last_id)
+        PacketId::new(self.last_id).filter(|id| id.as_u16() >= lowest)
     }
 
     /// Moves `last_id` on to where identifiers are free, and counts how many follow each other.
@@ -350,6 +449,17 @@ impl Outbound {
         self.last_id = id_after(self.last_id, taken);
         self.free_ahead = u16::try_from(next_used - taken - 1).unwrap_or(u16::MAX);
     }
+}
+
+/// Packet identifiers for the queue of a durable session: 1 to this, one after the other. A
+/// delivery has the same one after a restart. The rest is for what is not in the queue.
+const QUEUE_IDENTIFIERS: u16 = 49_151;
+
+/// The packet identifier of a delivery in the queue of a durable session.
+fn id_of(seq: Seq) -> PacketId {
+    let place = (seq.0.get() - 1) % u64::from(QUEUE_IDENTIFIERS);
+    let id = u16::try_from(place).ok().and_then(|place| PacketId::new(place + 1));
+    id.unwrap_or(PacketId(NonZeroU16::MIN))
 }
 
 /// How many packet identifiers there are: 1 to 65,535, after which 1 follows.

@@ -51,6 +51,12 @@ impl Stamp {
     pub fn as_u64(self) -> u64 {
         self.0.get()
     }
+
+    /// The stamp with this number; 0 is none.
+    #[must_use]
+    pub fn from_u64(number: u64) -> Option<Self> {
+        std::num::NonZeroU64::new(number).map(Self)
+    }
 }
 
 impl Subscription {
@@ -65,11 +71,11 @@ impl Subscription {
         self.cleared.store(stamp.as_u64(), Ordering::Release);
     }
 
-    /// True when every message through this subscription may be received under this stamp
-    /// (given as a number; 0 is no stamp and never cleared).
+    /// True when every message through this subscription may be received under this stamp.
+    /// Without a stamp nothing is.
     #[must_use]
-    pub fn is_cleared_under(&self, stamp: u64) -> bool {
-        stamp != 0 && self.cleared.load(Ordering::Acquire) == stamp
+    pub fn is_cleared_under(&self, stamp: Option<Stamp>) -> bool {
+        stamp.is_some_and(|stamp| self.cleared.load(Ordering::Acquire) == stamp.as_u64())
     }
 }
 
@@ -194,11 +200,11 @@ mod tests {
     #[test]
     fn a_clearance_holds_under_its_own_stamp_only() {
         let subscription = subscription("a");
-        assert!(!subscription.is_cleared_under(0));
+        assert!(!subscription.is_cleared_under(None));
         let stamp = Stamp::next();
         subscription.clear_under(stamp);
-        assert!(subscription.is_cleared_under(stamp.as_u64()));
-        assert!(!subscription.is_cleared_under(Stamp::next().as_u64()));
-        assert!(!subscription.is_cleared_under(0));
+        assert!(subscription.is_cleared_under(Some(stamp)));
+        assert!(!subscription.is_cleared_under(Some(Stamp::next())));
+        assert!(!subscription.is_cleared_under(None));
     }
 }

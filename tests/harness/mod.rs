@@ -115,6 +115,16 @@ impl Broker {
         }
     }
 
+    /// Ends the process with this signal and starts it again on the same folder.
+    pub fn restart(&mut self, signal: Signal) {
+        self.signal(signal);
+        self.wait();
+        let elsewhere = tempfile::tempdir().unwrap();
+        let folder = std::mem::replace(&mut self.folder, elsewhere);
+        *self = Self::start(folder, self.authority.take())
+            .unwrap_or_else(|refused| panic!("the broker does not start again: {refused:#?}"));
+    }
+
     fn take_ready(&mut self, said: &Value) {
         let address = |value: &Value| value.as_str().and_then(|text| text.parse().ok());
         for (name, value) in said["listeners"].as_object().expect("listeners in the ready line") {

@@ -75,8 +75,7 @@ impl QuickstartArgs {
                 return shown;
             }
             print_commands(&folder, &places, &running, address);
-            signals.obey(running).await;
-            Ok(())
+            signals.obey(running).await
         })
     }
 }

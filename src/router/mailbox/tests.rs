@@ -41,7 +41,7 @@ fn delivery(number: u64, qos: Qos, bytes: usize) -> Delivery {
     let topic = TopicName::parse("t").unwrap();
     let payload = vec![b'x'; bytes - 1].into();
     let message = Message::new(MessageId(number), topic, payload, qos, false, None, Instant::now());
-    Delivery { message: Arc::new(message), via, qos, retain: false, wide: false }
+    Delivery { message: Arc::new(message), via, qos, retain: false, wide: false, seq: None }
 }
 
 fn settings(messages_max: u32, bytes_max: u64, overflow: Overflow) -> Arc<Settings> {
@@ -56,6 +56,12 @@ fn mailbox(messages_max: u32, bytes_max: u64, overflow: Overflow) -> (Mailbox, A
     (mailbox, budget)
 }
 
+/// What became of it, and whether to wake the connection.
+fn post(mailbox: &Mailbox, delivery: Delivery) -> (Posted, bool) {
+    let receipt = mailbox.post(delivery);
+    (receipt.posted, receipt.wake)
+}
+
 fn numbers(deliveries: &[Delivery]) -> Vec<u64> {
     deliveries.iter().map(|delivery| delivery.message.id.0).collect()
 }
@@ -65,9 +71,13 @@ fn waiting(mailbox: &Mailbox) -> Vec<u64> {
     mailbox.inner.lock().queue.iter().map(|delivery| delivery.message.id.0).collect()
 }
 
+fn most(room: u16, messages: usize, bytes: u64) -> Most {
+    Most { room, before: None, messages, bytes }
+}
+
 fn take(mailbox: &Mailbox, room: u16, count_max: usize, bytes_max: u64) -> Vec<u64> {
     let mut into = Vec::new();
-    mailbox.take(room, count_max, bytes_max, Waker::noop(), &mut into);
+    mailbox.take(most(room, count_max, bytes_max), Waker::noop(), &mut into);
     numbers(&into)
 }
 
@@ -80,7 +90,7 @@ fn a_full_mailbox_drops_the_newest_and_qos_0_in_any_case() {
         (2, Qos::ExactlyOnce, Posted::Dropped),
         (3, Qos::AtMostOnce, Posted::Dropped),
     ] {
-        assert_eq!(mailbox.post(delivery(number, qos, 1)).0, expected, "{number}");
+        assert_eq!(post(&mailbox, delivery(number, qos, 1)).0, expected, "{number}");
     }
     assert_eq!(waiting(&mailbox), [0, 1]);
 }
@@ -97,7 +107,7 @@ fn a_full_mailbox_drops_the_oldest_where_it_is_told_to() {
         (5, Qos::AtLeastOnce, 9, Posted::DroppedOldest(2), &[4, 5]),
         (6, Qos::AtLeastOnce, 10, Posted::DroppedOldest(2), &[6]),
     ] {
-        assert_eq!(mailbox.post(delivery(number, qos, bytes)).0, expected, "{number}");
+        assert_eq!(post(&mailbox, delivery(number, qos, bytes)).0, expected, "{number}");
         assert_eq!(waiting(&mailbox), left, "{number}");
     }
     assert_eq!((budget.bytes(), budget.messages()), (10, 1));
@@ -106,15 +116,15 @@ fn a_full_mailbox_drops_the_oldest_where_it_is_told_to() {
 #[test]
 fn what_could_never_wait_drives_nothing_out() {
     let (mailbox, budget) = mailbox(3, 10, Overflow::DropOldest);
-    mailbox.post(delivery(0, Qos::AtLeastOnce, 3));
-    assert_eq!(mailbox.post(delivery(1, Qos::AtLeastOnce, 11)).0, Posted::Dropped);
+    post(&mailbox, delivery(0, Qos::AtLeastOnce, 3));
+    assert_eq!(post(&mailbox, delivery(1, Qos::AtLeastOnce, 11)).0, Posted::Dropped);
     assert_eq!(waiting(&mailbox), [0]);
     // Nor what the broker's budget has no room for, even with this mailbox empty.
     let other = Mailbox::new(settings(1, 2000, Overflow::DropOldest), Arc::clone(&budget));
-    other.post(delivery(2, Qos::AtLeastOnce, 995));
-    assert_eq!(mailbox.post(delivery(3, Qos::AtLeastOnce, 6)).0, Posted::Dropped);
+    post(&other, delivery(2, Qos::AtLeastOnce, 995));
+    assert_eq!(post(&mailbox, delivery(3, Qos::AtLeastOnce, 6)).0, Posted::Dropped);
     assert_eq!(waiting(&mailbox), [0]);
-    assert_eq!(mailbox.post(delivery(4, Qos::AtLeastOnce, 5)).0, Posted::DroppedOldest(1));
+    assert_eq!(post(&mailbox, delivery(4, Qos::AtLeastOnce, 5)).0, Posted::DroppedOldest(1));
     assert_eq!((budget.bytes(), budget.messages()), (1000, 2));
 }
 
@@ -122,15 +132,15 @@ fn what_could_never_wait_drives_nothing_out() {
 fn qos_0_needs_a_connection_and_goes_with_it() {
     let (mailbox, budget) = mailbox(10, 100, Overflow::DropNewest);
     for (number, qos) in (0..6).zip(QOS.into_iter().cycle()) {
-        mailbox.post(delivery(number, qos, 5));
+        post(&mailbox, delivery(number, qos, 5));
     }
     mailbox.detach();
     assert_eq!(waiting(&mailbox), [1, 2, 4, 5]);
     assert_eq!((budget.bytes(), budget.messages()), (20, 4));
-    assert_eq!(mailbox.post(delivery(6, Qos::AtMostOnce, 1)), (Posted::Absent, false));
-    assert_eq!(mailbox.post(delivery(7, Qos::AtLeastOnce, 1)), (Posted::Queued, false));
+    assert_eq!(post(&mailbox, delivery(6, Qos::AtMostOnce, 1)), (Posted::Absent, false));
+    assert_eq!(post(&mailbox, delivery(7, Qos::AtLeastOnce, 1)), (Posted::Queued, false));
     mailbox.attach(settings(10, 100, Overflow::DropNewest));
-    assert_eq!(mailbox.post(delivery(8, Qos::AtMostOnce, 1)).0, Posted::Queued);
+    assert_eq!(post(&mailbox, delivery(8, Qos::AtMostOnce, 1)).0, Posted::Queued);
     assert_eq!(take(&mailbox, 9, 9, 99), [1, 2, 4, 5, 7, 8]);
 }
 
@@ -138,7 +148,7 @@ fn qos_0_needs_a_connection_and_goes_with_it() {
 fn what_is_taken_is_bounded_in_room_count_and_bytes_and_stays_in_order() {
     let (mailbox, budget) = mailbox(10, 100, Overflow::DropNewest);
     for (number, qos) in (0..9).zip(QOS.into_iter().cycle()) {
-        mailbox.post(delivery(number, qos, 5));
+        post(&mailbox, delivery(number, qos, 5));
     }
     assert_eq!(take(&mailbox, 0, 9, 99), [0], "QoS 0 needs no room, and passes nobody");
     assert_eq!(take(&mailbox, 0, 9, 99), [0; 0]);
@@ -155,7 +165,7 @@ fn what_is_taken_is_bounded_in_room_count_and_bytes_and_stays_in_order() {
 fn what_came_through_a_subscription_can_be_taken_out() {
     let (mailbox, budget) = mailbox(10, 100, Overflow::DropNewest);
     for number in 0..6 {
-        mailbox.post(delivery(number, Qos::AtLeastOnce, 5));
+        post(&mailbox, delivery(number, Qos::AtLeastOnce, 5));
     }
     let odd = mailbox.extract(|delivery| delivery.message.id.0 % 2 == 1);
     assert_eq!((numbers(&odd), waiting(&mailbox)), (vec![1, 3, 5], vec![0, 2, 4]));
@@ -165,11 +175,11 @@ fn what_came_through_a_subscription_can_be_taken_out() {
 #[test]
 fn an_ended_mailbox_holds_nothing_and_takes_nothing() {
     let (mailbox, budget) = mailbox(10, 100, Overflow::DropNewest);
-    mailbox.post(delivery(0, Qos::AtLeastOnce, 5));
+    post(&mailbox, delivery(0, Qos::AtLeastOnce, 5));
     mailbox.end();
     assert_eq!((budget.bytes(), budget.messages()), (0, 0));
     for qos in QOS {
-        assert_eq!(mailbox.post(delivery(1, qos, 5)), (Posted::Ended, false));
+        assert_eq!(post(&mailbox, delivery(1, qos, 5)), (Posted::Ended, false));
     }
     drop(mailbox);
     assert_eq!((budget.bytes(), budget.messages()), (0, 0));
@@ -178,7 +188,7 @@ fn an_ended_mailbox_holds_nothing_and_takes_nothing() {
 #[test]
 fn a_mailbox_that_goes_gives_its_bytes_back() {
     let (mailbox, budget) = mailbox(10, 100, Overflow::DropNewest);
-    mailbox.post(delivery(0, Qos::AtLeastOnce, 5));
+    post(&mailbox, delivery(0, Qos::AtLeastOnce, 5));
     drop(mailbox);
     assert_eq!((budget.bytes(), budget.messages()), (0, 0));
 }
@@ -200,12 +210,12 @@ fn a_connection_that_waits_is_woken_once_for_a_batch() {
     batch.post(&peer, delivery(0, Qos::AtMostOnce, 1));
     batch.wake_all();
     assert_eq!(count.wakes(), 0, "it runs: it has not found the mailbox empty yet");
-    peer.mailbox.take(9, 9, 99, &waker, &mut into);
+    peer.mailbox.take(most(9, 9, 99), &waker, &mut into);
     batch.post(&peer, delivery(1, Qos::AtMostOnce, 1));
     batch.wake_all();
     assert_eq!(count.wakes(), 0, "it comes again by itself, having got something");
-    peer.mailbox.take(9, 9, 99, &waker, &mut into);
-    peer.mailbox.take(9, 9, 99, &waker, &mut into);
+    peer.mailbox.take(most(9, 9, 99), &waker, &mut into);
+    peer.mailbox.take(most(9, 9, 99), &waker, &mut into);
     assert_eq!(numbers(&into), [0, 1]);
     let mut other = Wakes::default();
     for number in 2..5 {
@@ -223,7 +233,7 @@ fn a_connection_that_waits_is_woken_once_for_a_batch() {
 #[test]
 fn a_publisher_that_fails_in_the_middle_wakes_those_it_has_posted_to() {
     let (peer, count, waker) = sleeper();
-    peer.mailbox.take(9, 9, 99, &waker, &mut Vec::new());
+    peer.mailbox.take(most(9, 9, 99), &waker, &mut Vec::new());
     let mut batch = Wakes::default();
     batch.post(&peer, delivery(0, Qos::AtMostOnce, 1));
     drop(batch);
@@ -236,7 +246,7 @@ fn what_may_not_be_taken_yet_does_not_keep_the_connection_awake() {
     let mut batch = Wakes::default();
     batch.post(&peer, delivery(0, Qos::AtLeastOnce, 1));
     let mut into = Vec::new();
-    peer.mailbox.take(0, 9, 99, &waker, &mut into);
+    peer.mailbox.take(most(0, 9, 99), &waker, &mut into);
     batch.post(&peer, delivery(1, Qos::AtLeastOnce, 1));
     batch.wake_all();
     assert_eq!(count.wakes(), 1);
@@ -248,17 +258,17 @@ fn a_signal_wakes_and_is_given_once_and_a_close_is_not_overwritten() {
     let close = Signal::Close(ReasonCode::SessionTakenOver);
     let mut into = Vec::new();
     let mailbox = &peer.mailbox;
-    assert_eq!(mailbox.take(9, 9, 99, &waker, &mut into), None);
+    assert_eq!(mailbox.take(most(9, 9, 99), &waker, &mut into), None);
     mailbox.signal(Signal::Rejudge);
     assert_eq!(count.wakes(), 1);
-    assert_eq!(mailbox.take(9, 9, 99, &waker, &mut into), Some(Signal::Rejudge));
+    assert_eq!(mailbox.take(most(9, 9, 99), &waker, &mut into), Some(Signal::Rejudge));
     // Whatever the connection does about it, it sleeps again and has to be woken again.
     mailbox.signal(close);
     assert_eq!(count.wakes(), 2);
     mailbox.signal(Signal::Rejudge);
     mailbox.signal(Signal::Close(ReasonCode::ServerShuttingDown));
-    assert_eq!(mailbox.take(9, 9, 99, &waker, &mut into), Some(close));
-    assert_eq!(mailbox.take(9, 9, 99, &waker, &mut into), None);
+    assert_eq!(mailbox.take(most(9, 9, 99), &waker, &mut into), Some(close));
+    assert_eq!(mailbox.take(most(9, 9, 99), &waker, &mut into), None);
 }
 
 #[test]
@@ -269,7 +279,7 @@ fn a_signal_for_one_connection_does_not_reach_the_next() {
     mailbox.detach();
     mailbox.signal(Signal::Close(ReasonCode::SessionTakenOver));
     mailbox.attach(settings(100, 1000, Overflow::DropNewest));
-    assert_eq!(mailbox.take(9, 9, 99, &waker, &mut Vec::new()), None);
+    assert_eq!(mailbox.take(most(9, 9, 99), &waker, &mut Vec::new()), None);
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -385,7 +395,7 @@ proptest! {
             let model = &mut models[which];
             match step {
                 Step::Post(qos, bytes) => {
-                    let (posted, _) = mailbox.post(delivery(number, qos, bytes));
+                    let (posted, _) = post(mailbox, delivery(number, qos, bytes));
                     prop_assert_eq!(posted, model.post(number, qos, bytes as u64, others));
                 }
                 Step::Take(room, count_max, bytes_max) => {

@@ -63,7 +63,7 @@ fn connected(client_id: &str) -> Arc<Peer> {
 
 fn router() -> Router {
     let retained = RetainedSettings { messages_max: 100, bytes_max: 1 << 20 };
-    Router::new(retained, 1 << 20, PolicyEpoch(1))
+    Router::new(retained, 1 << 20, PolicyEpoch(1), None)
 }
 
 pub(crate) fn options(qos: Qos) -> SubscriptionOptions {
@@ -116,7 +116,8 @@ pub(crate) fn publish(router: &Router, message: Message) -> Routed {
 /// Takes all that waits for a peer.
 pub(crate) fn waiting(peer: &Peer) -> Vec<Delivery> {
     let mut into = Vec::new();
-    peer.mailbox.take(u16::MAX, usize::MAX, u64::MAX, std::task::Waker::noop(), &mut into);
+    let most = Most { room: u16::MAX, before: None, messages: usize::MAX, bytes: u64::MAX };
+    peer.mailbox.take(most, std::task::Waker::noop(), &mut into);
     into
 }
 

@@ -98,7 +98,7 @@ fn overlapping_subscriptions_become_one_delivery_with_the_highest_qos_and_all_id
     subscribe(&router, &reader, "c", with(Qos::ExactlyOnce, 7, false));
     subscribe(&router, &other, "a/#", with(Qos::ExactlyOnce, 9, false));
     let outcome = publish(&router, message("a/b", "x", Qos::ExactlyOnce, true));
-    assert_eq!(outcome, Routed { queued: 2, dropped: 0, matched: true });
+    assert_eq!(outcome, Routed { queued: 2, dropped: 0, matched: true, commit: None });
     let got = waiting(&reader);
     assert_eq!(got.len(), 1);
     let mut ids = got[0].via.ids.to_vec();
@@ -172,7 +172,7 @@ fn a_permit_of_an_older_policy_set_is_stale() {
 #[test]
 fn a_message_that_cannot_be_retained_is_not_delivered() {
     let settings = RetainedSettings { messages_max: 1, bytes_max: 1 << 20 };
-    let router = Router::new(settings, 1 << 20, PolicyEpoch(1));
+    let router = Router::new(settings, 1 << 20, PolicyEpoch(1), None);
     let reader = connected("reader");
     subscribe(&router, &reader, "#", options(Qos::AtMostOnce));
     publish(&router, message("a", "x", Qos::AtMostOnce, true));

@@ -72,7 +72,7 @@ fn only_members_that_may_receive_are_chosen() {
     assert_eq!(send(&router, 4, &third).queued, 4);
     assert_eq!(counts(&members), [0, 0, 4]);
     let outcome = send(&router, 4, &|_, _| false);
-    assert_eq!(outcome, Routed { queued: 0, dropped: 4, matched: true });
+    assert_eq!(outcome, Routed { queued: 0, dropped: 4, matched: true, commit: None });
     assert_eq!(counts(&members), [0, 0, 0]);
 }
 
@@ -135,6 +135,9 @@ fn a_member_whose_session_has_just_ended_is_passed_over() {
     let (router, members) = group(&[true, true]);
     members[0].mailbox.end();
     // It has not left the group yet: every other message meets it.
-    assert_eq!(send(&router, 4, &|_, _| true), Routed { queued: 4, dropped: 0, matched: true });
+    assert_eq!(
+        send(&router, 4, &|_, _| true),
+        Routed { queued: 4, dropped: 0, matched: true, commit: None }
+    );
     assert_eq!(members[1].mailbox.len(), 4);
 }

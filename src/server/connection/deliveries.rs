@@ -11,6 +11,7 @@ use crate::metrics::DropReason;
 use crate::mqtt::TopicName;
 use crate::mqtt::packet::Qos;
 use crate::policy::{Denial, Subject};
+use crate::router::Most;
 use crate::router::Signal;
 use crate::session::{Delivery, Sent, Stamp};
 
@@ -41,9 +42,13 @@ impl Connection {
             self.resend(now, out);
         }
         let mut batch = BATCH_OF_WORKER.take();
-        let room = self.link.session.room();
-        let signal =
-            self.link.peer.mailbox.take(room, BATCH, BATCH_BYTES as u64, cx.waker(), &mut batch);
+        let most = Most {
+            room: self.link.session.room(),
+            before: self.link.session.wraps_at(),
+            messages: BATCH,
+            bytes: BATCH_BYTES as u64,
+        };
+        let signal = self.link.peer.mailbox.take(most, cx.waker(), &mut batch);
         let mut progress = !batch.is_empty();
         for delivery in batch.drain(..) {
             self.deliver(delivery, now, out);
@@ -90,8 +95,8 @@ impl Connection {
 
     /// Sends again what an earlier connection left in flight and the client may still have.
     fn resend(&mut self, now: Now, out: &mut Vec<u8>) {
-        let Connected { session, subject, .. } = &mut self.link;
-        let stamp = self.stamp;
+        let Connected { session, subject, peer, .. } = &mut self.link;
+        let stamp = peer.stamp();
         let mut denied = Vec::new();
         let mut may = |delivery: &Delivery| match judge(subject, stamp, delivery, now) {
             Ok(()) => true,
@@ -113,7 +118,8 @@ impl Connection {
 
     /// Judges one delivery for this client and sends it.
     fn deliver(&mut self, delivery: Delivery, now: Now, out: &mut Vec<u8>) {
-        if let Err(denial) = judge(&mut self.link.subject, self.stamp, &delivery, now) {
+        if let Err(denial) = judge(&mut self.link.subject, self.link.peer.stamp(), &delivery, now) {
+            self.link.session.pass(&delivery);
             return self.record_undeliverable(&delivery.message.topic, denial, now);
         }
         let metrics = &self.link.broker.metrics;
@@ -130,8 +136,12 @@ impl Connection {
 }
 
 /// Judges a delivery for its receiver, unless one of its subscriptions is cleared for all.
-fn judge(subject: &mut Subject, stamp: Stamp, delivery: &Delivery, now: Now) -> Result<(), Denial> {
-    let stamp = stamp.as_u64();
+fn judge(
+    subject: &mut Subject,
+    stamp: Option<Stamp>,
+    delivery: &Delivery,
+    now: Now,
+) -> Result<(), Denial> {
     if delivery.via.subscriptions.iter().any(|through| through.is_cleared_under(stamp)) {
         return Ok(());
     }

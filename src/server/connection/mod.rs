@@ -5,6 +5,7 @@
 //! write sends both. An idle connection holds no buffer.
 
 mod deliveries;
+mod held;
 mod packets;
 mod rejudge;
 
@@ -20,6 +21,8 @@ use std::time::{Duration, Instant, SystemTime};
 use smallvec::SmallVec;
 use tokio::time::Sleep;
 
+pub(super) use held::Held;
+
 use super::tls_config::Trust;
 use super::transport::{CloseCode, Scratch, Transport};
 use crate::audit::{self, Event, Kind};
@@ -30,8 +33,8 @@ use crate::identity::Identity;
 use crate::mqtt::packet::{Disconnect, Packet, Will};
 use crate::mqtt::{ProtocolVersion, ReasonCode, SubscriptionFilter, Violation};
 use crate::policy::{ConnectFacts, Subject};
-use crate::router::{Cursor, Peer, RouteCache, Signal, Wakes};
-use crate::session::{Delivery, Session, Stamp, Subscription};
+use crate::router::{Cursor, Most, Peer, RouteCache, Signal, Wakes};
+use crate::session::{Delivery, Session, Subscription};
 
 /// A packet that has begun has to be complete within this time.
 const FRAME_DEADLINE: Duration = Duration::from_mins(1);
@@ -64,6 +67,8 @@ pub(super) struct Connected {
     pub(super) connect_facts: ConnectFacts,
     pub(super) expiry_s: u32,
     pub(super) will: Option<Box<Will>>,
+    /// Answers that wait for the disk.
+    pub(super) held: Held,
     /// Gives the connection's place back.
     pub(super) slot: admission::Slot,
 }
@@ -149,7 +154,6 @@ impl Replays {
 /// A connection at work.
 struct Connection {
     link: Connected,
-    stamp: Stamp,
     routes: RouteCache,
     replays: Replays,
     /// Nothing is read before this time: the client is over its rate.
@@ -186,7 +190,6 @@ impl Connected {
             trust.ends_at = expiry_of(self.subject.identity(), now);
         }
         Box::new(Connection {
-            stamp: Stamp::next(),
             routes: RouteCache::default(),
             replays: Replays::default(),
             paused_until: None,
@@ -251,10 +254,13 @@ impl Connection {
             self.judge_again(now)?;
         }
         let heard = self.read(cx, now, &mut out, wakes);
+        self.hold_answers(cx, &mut out);
         let sent = match &heard {
+            Ok(_) if self.link.held.is_greeting() => self.take_signal(cx).map(|()| false),
             Ok(_) => self.take_deliveries(cx, now, &mut out),
             Err(_) => Ok(false),
         };
+        self.note_finished();
         if !out.is_empty() {
             self.active_at = now.instant;
             self.link.broker.metrics.bytes_sent.inc_by(out.len() as u64);
@@ -273,7 +279,7 @@ impl Connection {
         out: &mut Vec<u8>,
         wakes: &mut Wakes,
     ) -> Result<bool, Closing> {
-        if self.paused_until.is_some_and(|until| until > now.instant) {
+        if self.paused_until.is_some_and(|until| until > now.instant) || self.link.held.is_full() {
             return Ok(false);
         }
         self.paused_until = None;
@@ -398,7 +404,7 @@ impl Connection {
     /// A signal alone, while deliveries have to wait.
     fn take_signal(&mut self, cx: &mut Context<'_>) -> Result<(), Closing> {
         let mut none: Vec<Delivery> = Vec::new();
-        match self.link.peer.mailbox.take(0, 0, 0, cx.waker(), &mut none) {
+        match self.link.peer.mailbox.take(Most::NONE, cx.waker(), &mut none) {
             Some(Signal::Close(reason)) => Err(closing_by_signal(reason)),
             Some(Signal::Rejudge) | None => Ok(()),
         }

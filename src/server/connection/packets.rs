@@ -17,6 +17,7 @@ use crate::mqtt::packet::{
 use crate::mqtt::{ProtocolVersion, ReasonCode, UserProperties, Violation};
 use crate::router::{Cursor, Publisher, Routed, Wakes};
 use crate::session::{Inward, Message, Received, SubscriptionOptions};
+use crate::store::Change;
 
 /// One whole packet as bytes.
 struct Frame<'a> {
@@ -154,10 +155,18 @@ impl Connection {
         #[cfg(test)]
         assert_ne!(topic.as_str(), super::tests::PANICS_ON, "provoked");
         let reason = match self.route(inward, now, wakes) {
-            Ok(Routed { matched: false, .. }) if version.is_v5() => {
-                ReasonCode::NoMatchingSubscribers
+            Ok(Routed { matched, commit, .. }) => {
+                if ticket.is_answered() {
+                    self.wait_for(commit);
+                } else if commit.is_some() {
+                    self.write_soon();
+                }
+                if matched || !version.is_v5() {
+                    ReasonCode::Success
+                } else {
+                    ReasonCode::NoMatchingSubscribers
+                }
             }
-            Ok(_) => ReasonCode::Success,
             Err(refusal) => {
                 let denied = matches!(refusal, Refusal::Denied(_));
                 let target = Target::Topic(topic.as_str().into());
@@ -277,10 +286,13 @@ impl Connection {
         let permit =
             authorize::subscribe(subject, filter, options.qos, options.no_local, now.wall)?;
         let subscription = self.link.broker.router.subscribe(&self.link.peer, permit, options);
-        if self.link.subject.receive_ok(&subscription.filter.filter) {
-            subscription.clear_under(self.stamp);
+        if let Some(stamp) = self.link.peer.stamp()
+            && self.link.subject.receive_ok(&subscription.filter.filter)
+        {
+            subscription.clear_under(stamp);
         }
         self.link.session.subscriptions_mut().insert(Arc::clone(&subscription));
+        self.change(|session| Change::Subscribe(session, filter.clone(), options));
         let replay = match entry.retain_handling {
             RetainHandling::Always => true,
             RetainHandling::IfNew => is_new,
@@ -300,6 +312,7 @@ impl Connection {
             match self.link.session.subscriptions_mut().remove(filter) {
                 Some(subscription) => {
                     self.replays.end(filter);
+                    self.change(|session| Change::Unsubscribe(session, filter.clone()));
                     let broker = &self.link.broker;
                     let left = broker.router.unsubscribe(&self.link.peer, &subscription);
                     broker.redeliver(left, now);

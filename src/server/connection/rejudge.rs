@@ -10,6 +10,7 @@ use crate::gates::authorize::{self, WithdrawnSubscription};
 use crate::mqtt::ReasonCode;
 use crate::server::tls_config::Trust;
 use crate::session::Stamp;
+use crate::store::Change;
 
 impl Connection {
     /// Judges the connection itself and its subscriptions under the policies in force, which a
@@ -57,8 +58,8 @@ impl Connection {
             let away = moment.duration_since(now.wall).unwrap_or_default();
             now.instant.checked_add(away)
         });
-        self.stamp = Stamp::next();
-        self.link.peer.set_stamp(Some(self.stamp));
+        let stamp = Stamp::next();
+        self.link.peer.set_stamp(Some(stamp));
         let subscriptions: Vec<_> =
             self.link.session.subscriptions().iter().map(Arc::clone).collect();
         let mut withdrawn = None;
@@ -74,12 +75,13 @@ impl Connection {
             );
             let Err(denial) = judged else {
                 if subject.receive_ok(&subscription.filter.filter) {
-                    subscription.clear_under(self.stamp);
+                    subscription.clear_under(stamp);
                 }
                 continue;
             };
             self.link.session.subscriptions_mut().remove(&subscription.filter);
             self.replays.end(&subscription.filter);
+            self.change(|session| Change::Unsubscribe(session, subscription.filter.clone()));
             let left = self.link.broker.router.unsubscribe(&self.link.peer, &subscription);
             self.link.broker.redeliver(left, now);
             let filter = subscription.filter.to_string().into();

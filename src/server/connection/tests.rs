@@ -83,7 +83,8 @@ async fn a_panic_ends_the_connection_and_its_session_and_nothing_else() {
     let log = Log::default();
     let audit = AuditLog::to_writer(log.clone()).unwrap();
     let metrics = Arc::new(Metrics::new());
-    let broker = Arc::new(Broker::new(&settings, open_policies(), Arc::clone(&metrics), audit));
+    let broker =
+        Arc::new(Broker::new(&settings, open_policies(), Arc::clone(&metrics), audit, None));
     let server = Server::bind(config.listeners, &broker, 1 << 20).unwrap();
     let address = server.addresses()[0].1.clone();
     let (stop, stopped) = watch::channel(false);

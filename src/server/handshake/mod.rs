@@ -16,7 +16,7 @@ use std::time::Duration;
 use bytes::BufMut;
 use rustls::pki_types::CertificateDer;
 
-use super::connection::{Connected, FAREWELL};
+use super::connection::{Connected, FAREWELL, Held};
 use super::tls_config::{TlsSetup, Trust};
 use super::transport::{CloseCode, Socket, Transport};
 use super::{Gatehouse, listener, proxy_protocol, tls, websocket};
@@ -305,6 +305,9 @@ impl Identified {
             mailbox: Arc::clone(&gatehouse.mailbox),
             sessions_max: profile.sessions_max,
             address: address.map(|address| address.ip().to_canonical()),
+            expiry_s: granted.expiry_s,
+            will: connect.will.clone(),
+            durable: profile.durable,
         };
         let connack = connack(&connect, &granted, &client_id, assigned, gatehouse);
         let packet = Packet::Connack(Box::new(connack.clone()));
@@ -320,13 +323,19 @@ impl Identified {
                 return Err((refused_session(&no_session, gatehouse, client), transport));
             }
         };
-        let Opened { peer, session, term, resumed } = opened;
+        let Opened { peer, session, term, resumed, commit } = opened;
         let connack = Connack { session_present: resumed, ..connack };
         let mut greeting = Vec::with_capacity(64);
         Packet::Connack(Box::new(connack)).encode(connect.version, &mut greeting);
-        // What the socket does not take waits in the transport, before everything else; an error
-        // shows again at the next write.
-        let _ = poll_fn(|cx| Poll::Ready(transport.poll_write(cx, &greeting))).await;
+        let held = match commit {
+            Some(commit) => Held::greeting(commit, greeting),
+            None => {
+                // What the socket does not take waits in the transport, before everything else;
+                // an error shows again at the next write.
+                let _ = poll_fn(|cx| Poll::Ready(transport.poll_write(cx, &greeting))).await;
+                Held::default()
+            }
+        };
         slot.connected();
         let client = Arc::new(client.clone());
         let accepted =
@@ -347,6 +356,7 @@ impl Identified {
             connect_facts: facts,
             expiry_s: granted.expiry_s,
             will: connect.will.take(),
+            held,
             slot,
         })
     }

@@ -209,7 +209,14 @@ fn one_frame_serves_a_wide_fan_out_and_only_where_it_says_the_same() {
         let filter = SubscriptionFilter::parse("t").unwrap();
         let via = Via::one(Arc::new(Subscription::new(filter, options)));
         let qos = options.qos.min(message.qos);
-        Delivery { message: Arc::clone(message), via: Arc::new(via), qos, retain, wide: true }
+        Delivery {
+            message: Arc::clone(message),
+            via: Arc::new(via),
+            qos,
+            retain,
+            wide: true,
+            seq: None,
+        }
     };
     let plain = SubscriptionOptions {
         qos: Qos::AtMostOnce,

@@ -157,7 +157,14 @@ fn delivery_of(message: Message) -> Delivery {
     let filter = SubscriptionFilter::parse("t").unwrap();
     let via = Via::one(Arc::new(Subscription::new(filter, options)));
     let qos = message.qos;
-    Delivery { message: Arc::new(message), via: Arc::new(via), qos, retain: false, wide: false }
+    Delivery {
+        message: Arc::new(message),
+        via: Arc::new(via),
+        qos,
+        retain: false,
+        wide: false,
+        seq: None,
+    }
 }
 
 /// A message on topic `t`.

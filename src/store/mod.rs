@@ -1,0 +1,359 @@
+//! Durable state: what was acknowledged is on disk, and comes back.
+//!
+//! One writer thread turns [`Change`]s into batches of the storage engine, each atomic and, with
+//! [`Durability::Fsync`], synced before its [`Commit`] counts as done: everything that came in
+//! while one batch was on its way to the disk makes up the next. Whoever has something to
+//! acknowledge asks [`Store::poll_committed`] and is woken once.
+//!
+//! Changes are applied in the order in which they were given. The queue of a session is written
+//! in pages: all that one batch adds to it is one record. A page goes when everything in it, and
+//! before it, is finished. A message that waits for several sessions is stored once.
+
+mod codec;
+mod content;
+mod engine;
+mod inbox;
+mod keys;
+mod open;
+mod page;
+mod queues;
+mod reader;
+mod record;
+mod writer;
+
+#[cfg(test)]
+mod tests;
+
+pub use record::{QueueBounds, RetainedRecord, SessionRecord, StoredWill};
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, mpsc};
+use std::task::Waker;
+use std::thread::JoinHandle;
+
+use parking_lot::Mutex;
+
+use crate::identity::Account;
+use crate::mqtt::packet::PacketId;
+use crate::mqtt::{SubscriptionFilter, TopicName};
+use crate::session::{Delivery, Message, MessageId, Seq, SubscriptionOptions};
+
+use codec::Clock;
+use inbox::Inbox;
+use queues::Queues;
+use reader::{Reader, Request};
+use writer::Writer;
+
+/// Where the store is, and what it promises.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Its folder, made with mode 0700 where there is none.
+    pub folder: PathBuf,
+    /// What an acknowledgement promises.
+    pub durability: Durability,
+}
+
+/// What an acknowledgement promises.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Durability {
+    /// It survives the end of the process, not that of the machine: nothing is synced.
+    Os,
+    /// It survives a power cut: it was synced before.
+    Fsync,
+}
+
+/// Names a durable session in one store. Never given twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SessionNo(pub u64);
+
+/// The batch that a change goes to the disk with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Commit(pub u64);
+
+/// What changes. In the order of a session's life.
+#[derive(Debug)]
+pub enum Change {
+    /// A session begins, or its record changes.
+    Session(SessionNo, Box<SessionRecord>),
+    /// A subscription is made, in the place of the one with the same filter.
+    Subscribe(SessionNo, SubscriptionFilter, SubscriptionOptions),
+    /// A subscription is gone.
+    Unsubscribe(SessionNo, SubscriptionFilter),
+    /// A delivery waits for the session. Its `seq` is there, and higher than all before.
+    Enqueue(SessionNo, Delivery),
+    /// PUBREC came for this delivery: PUBREL is sent from now on, and the message never again.
+    Released(SessionNo, Seq),
+    /// Everything in the session's queue up to here, this one included, is done with.
+    Finished(SessionNo, Seq),
+    /// This delivery, the oldest of those that wait, was dropped.
+    Dropped(SessionNo, Seq),
+    /// A QoS 2 publication of the client was taken; the identifier waits for PUBREL.
+    Held(SessionNo, PacketId),
+    /// PUBREL came for it.
+    Freed(SessionNo, PacketId),
+    /// The session ends, with all it has.
+    End(SessionNo),
+    /// A message is its topic's last. It counts for this account.
+    Retain(Arc<Message>, Arc<Account>),
+    /// A topic has no retained message any more.
+    Clear(TopicName),
+}
+
+/// All that a store held when it was opened.
+#[derive(Debug, Default)]
+pub struct Recovered {
+    /// The sessions, by number.
+    pub sessions: Vec<RecoveredSession>,
+    /// The retained messages that have not expired.
+    pub retained: Vec<RetainedRecord>,
+}
+
+/// A session as the store had it.
+#[derive(Debug)]
+pub struct RecoveredSession {
+    /// Its name.
+    pub number: SessionNo,
+    /// Who and what it is.
+    pub record: SessionRecord,
+    /// Its subscriptions.
+    pub subscriptions: Vec<(SubscriptionFilter, SubscriptionOptions)>,
+    /// QoS 2 publications of the client that wait for PUBREL, in order.
+    pub held: Vec<PacketId>,
+    /// Deliveries for which PUBREC came, in order. They are not among those that wait.
+    pub released: Vec<Seq>,
+    /// What waits, in order, with the bytes each message counts for.
+    pub waiting: Vec<(Seq, u32)>,
+    /// The number of the next delivery: higher than any this session has had on disk.
+    pub next_seq: Seq,
+}
+
+/// A part of a queue, read back.
+#[derive(Debug)]
+pub struct Page {
+    /// In order. Those that expired meanwhile are not among them.
+    pub deliveries: Vec<Delivery>,
+    /// Where to go on.
+    pub next: Seq,
+}
+
+/// Why a store cannot be opened, or a change was not written.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum StoreError {
+    /// Another process has it open.
+    #[error("{} is in use by another process", .0.display())]
+    InUse(PathBuf),
+    /// It was written by a later version, or is no store.
+    #[error("{}: {why}", .folder.display())]
+    Foreign {
+        /// Its folder.
+        folder: PathBuf,
+        /// What is wrong, and what to do.
+        why: String,
+    },
+    /// Something in it cannot be read.
+    #[error("{}: {what}", .file.display())]
+    Damaged {
+        /// The file.
+        file: PathBuf,
+        /// Where in it, what is concerned, and what to do.
+        what: String,
+    },
+    /// The disk, or the engine, does not do what it was told.
+    #[error("{doing}: {error}")]
+    Failed {
+        /// What it was told.
+        doing: &'static str,
+        /// What it said.
+        error: String,
+    },
+}
+
+impl Change {
+    /// The session it is about, unless it is about a retained message.
+    fn session(&self) -> Option<SessionNo> {
+        match self {
+            Self::Session(number, _)
+            | Self::Subscribe(number, ..)
+            | Self::Unsubscribe(number, _)
+            | Self::Enqueue(number, _)
+            | Self::Released(number, _)
+            | Self::Finished(number, _)
+            | Self::Dropped(number, _)
+            | Self::Held(number, _)
+            | Self::Freed(number, _)
+            | Self::End(number) => Some(*number),
+            Self::Retain(..) | Self::Clear(_) => None,
+        }
+    }
+}
+
+/// What the threads of a store have in common.
+#[derive(Debug)]
+struct Shared {
+    inbox: Inbox,
+    queues: Mutex<Queues>,
+    next_message: AtomicU64,
+}
+
+/// Ids of messages that were read back have this bit: they are none of those that arrived.
+const READ_BACK: u64 = 1 << 63;
+
+impl Shared {
+    /// A name for a message that was read back.
+    fn next_message(&self) -> MessageId {
+        MessageId(READ_BACK | self.next_message.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+/// The durable state of one broker. See the module for how it is written.
+#[derive(Debug)]
+pub struct Store {
+    shared: Arc<Shared>,
+    next_session: AtomicU64,
+    threads: Mutex<Option<Threads>>,
+}
+
+#[derive(Debug)]
+struct Threads {
+    requests: mpsc::Sender<Request>,
+    writer: JoinHandle<()>,
+    reader: JoinHandle<()>,
+}
+
+impl Store {
+    /// Opens the store, makes it where there is none, and reads what it holds. `now` is the same
+    /// moment by both clocks: expiry is kept as calendar time.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn open(
+        settings: &Settings,
+        now: (std::time::Instant, std::time::SystemTime),
+    ) -> Result<(Arc<Self>, Recovered), StoreError> {
+        let mut shared = Shared {
+            inbox: Inbox::new(),
+            queues: Mutex::default(),
+            next_message: AtomicU64::new(0),
+        };
+        let found = open::open(settings, &shared, Clock::at(now))?;
+        shared.queues = Mutex::new(found.queues);
+        let shared = Arc::new(shared);
+        let writer = Writer {
+            shared: Arc::clone(&shared),
+            engine: found.engine.clone(),
+            durability: settings.durability,
+            counts: found.counts,
+            next_body: found.next_body,
+            sessions_end: found.next_session,
+        };
+        let reader = Reader {
+            shared: Arc::clone(&shared),
+            engine: found.engine,
+            folder: settings.folder.clone(),
+            messages: HashMap::default(),
+        };
+        let (requests, wanted) = mpsc::channel();
+        let threads = Threads {
+            requests,
+            writer: spawn("store writer", move || writer.run())?,
+            reader: spawn("store reader", move || reader.run(&wanted))?,
+        };
+        let next_session = AtomicU64::new(found.next_session);
+        let store = Self { shared, next_session, threads: Mutex::new(Some(threads)) };
+        Ok((Arc::new(store), found.recovered))
+    }
+
+    /// The name for a new session.
+    #[must_use]
+    pub fn next_session(&self) -> SessionNo {
+        SessionNo(self.next_session.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// Takes a change down; it is written with the next batch, which [`Store::flush`] starts.
+    pub fn change(&self, change: Change) -> Commit {
+        self.shared.inbox.push(change)
+    }
+
+    /// Starts the next batch, unless one is being written: then it follows. Where nothing but
+    /// [`Change::Finished`] was taken down there is no hurry: that is written within a second.
+    pub fn flush(&self) {
+        self.shared.inbox.call();
+    }
+
+    /// True when this batch is on disk, as far as the durability promises.
+    #[must_use]
+    pub fn is_committed(&self, commit: Commit) -> bool {
+        self.shared.inbox.is_committed(commit)
+    }
+
+    /// As [`Store::is_committed`]; when it is not, the waker is woken once it is, or once it is
+    /// known that it never will be.
+    pub fn poll_committed(&self, commit: Commit, waker: &Waker) -> bool {
+        self.shared.inbox.poll(commit, waker)
+    }
+
+    /// Reads a part of a session's queue on a thread of the store's, after `commit` is done: from
+    /// `from` on, at most `count_max` deliveries and about `bytes_max` bytes, but one at least.
+    /// `then` is called with it on that thread. What is finished, released or expired is not
+    /// among them; where there is nothing more, the page is empty.
+    pub fn read(
+        &self,
+        session: SessionNo,
+        from: Seq,
+        after: Commit,
+        (count_max, bytes_max): (usize, u64),
+        then: impl FnOnce(Result<Page, StoreError>) + Send + 'static,
+    ) {
+        let request = Request { session, from, after, count_max, bytes_max, then: Box::new(then) };
+        let refused = match &*self.threads.lock() {
+            Some(threads) => threads.requests.send(request).err().map(|error| error.0),
+            None => Some(request),
+        };
+        if let Some(request) = refused {
+            (request.then)(Err(self.shared.inbox.failure().unwrap_or_else(inbox::closed)));
+        }
+    }
+
+    /// Waits until writing has failed, and says why. From then on no commit is done any more.
+    pub async fn failed(&self) -> StoreError {
+        self.shared.inbox.failed().await
+    }
+
+    /// Writes what was taken down, syncs and stops the threads.
+    ///
+    /// # Errors
+    /// When that fails.
+    pub fn close(&self) -> Result<(), StoreError> {
+        self.shared.inbox.close();
+        self.join();
+        self.shared.inbox.failure().map_or(Ok(()), Err)
+    }
+
+    fn join(&self) {
+        let Some(Threads { requests, writer, reader }) = self.threads.lock().take() else { return };
+        drop(requests);
+        for thread in [writer, reader] {
+            // One that drops the last reference to the store cannot wait for itself.
+            if thread.thread().id() != std::thread::current().id() && thread.join().is_err() {
+                tracing::error!("a thread of the store has panicked");
+            }
+        }
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        self.shared.inbox.stop();
+        self.join();
+    }
+}
+
+fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, StoreError> {
+    let spawned = std::thread::Builder::new().name(name.to_owned()).spawn(run);
+    spawned.map_err(|error| StoreError::Failed {
+        doing: "start a thread of the store",
+        error: error.to_string(),
+    })
+}
