@@ -34,11 +34,11 @@ pub(crate) fn harmless(text: &str) -> String {
 }
 
 /// The text with a mark in place of whatever is harmful: every byte stays where it is, so that
-/// what points into the text still points at the same.
+/// what points into the text still points at the same. Lines stay lines, and tabs tabs.
 pub(crate) fn masked(text: &str) -> String {
     let mut masked = String::with_capacity(text.len());
     for character in text.chars() {
-        if !is_harmful(character) || character == '\n' {
+        if !is_harmful(character) || matches!(character, '\n' | '\t') {
             masked.push(character);
             continue;
         }
@@ -65,7 +65,7 @@ mod tests {
     fn a_masked_text_has_every_byte_in_its_place() {
         let text = "a\t\u{1b}\u{9b}\u{202e}\u{e0001}é\n";
         let masked = masked(text);
-        assert_eq!(masked, "a??¿\u{FFFD}\u{FFFD}?é\n");
+        assert_eq!(masked, "a\t?¿\u{FFFD}\u{FFFD}?é\n");
         assert_eq!(masked.len(), text.len());
     }
 }

@@ -79,12 +79,16 @@ fn json(text: &str) -> Value {
 fn policies_are_checked_and_what_is_wrong_is_drawn_where_it_is() {
     let good = folder(POLICIES);
     let (code, out, err) = run(good.path(), &["policy", "check", "policies"]);
-    assert_eq!((code, out.as_str()), (0, "connect\ninside\nown\nsmall\n"));
+    assert_eq!((code, out.as_str()), (0, ""));
     assert!(err.starts_with("fine: 4 policies, hash ") && !err.contains("warning"), "{err}");
+
+    let (code, out, _) = run(good.path(), &["policy", "check", "policies", "--verbose"]);
+    assert_eq!((code, out.as_str()), (0, "connect\ninside\nown\nsmall\n"));
 
     let open = folder("@id(\"all\") permit (principal, action, resource);\n");
     let (code, out, err) = run(open.path(), &["policy", "check", "policies"]);
-    assert_eq!((code, out.as_str()), (0, "all\n"));
+    assert_eq!((code, out.as_str()), (0, ""));
+    assert!(err.contains("fine: 1 policy, hash "), "{err}");
     let drawn = "  ⚠ a permit on every topic for everybody, without any condition
    ╭─[policies/p.cedar:1:1]
  1 │ @id(\"all\") permit (principal, action, resource);
@@ -109,6 +113,111 @@ fn policies_are_checked_and_what_is_wrong_is_drawn_where_it_is() {
 error: the policies cannot be loaded: 1 problem
 ";
     assert_eq!(err, drawn);
+}
+
+#[test]
+fn policy_folders_below_a_folder_are_checked_and_laid_out_each() {
+    let all = tempfile::tempdir().unwrap();
+    for (name, text) in [("a", POLICIES), ("b/c", "permit permit"), ("d", POLICIES)] {
+        let folder = all.path().join("all").join(name);
+        fs::create_dir_all(&folder).unwrap();
+        fs::write(folder.join("p.cedar"), text).unwrap();
+    }
+    let (code, _, err) = run(all.path(), &["policy", "check", "all"]);
+    assert_eq!(code, 1);
+    assert!(err.contains("[all/b/c/p.cedar:1:"), "{err}");
+    assert!(err.ends_with("error: the policies in 1 of 3 folders cannot be loaded\n"), "{err}");
+    assert_eq!(err.matches("fine: 4 policies").count(), 2, "{err}");
+    let (code, out, _) = run(all.path(), &["policy", "check", "all", "--json"]);
+    assert_eq!((code, out.lines().count()), (1, 3));
+    let (code, out, err) = run(all.path(), &["policy", "fmt", "all"]);
+    assert_eq!((code, out.as_str()), (1, "all/a/p.cedar\nall/d/p.cedar\n"));
+    assert!(err.ends_with("error: 1 of 3 files cannot be laid out\n"), "{err}");
+}
+
+#[test]
+fn a_reader_that_has_seen_enough_changes_nothing() {
+    let good = folder(POLICIES);
+    for arguments in [
+        &["policy", "check", "policies", "--verbose"][..],
+        &["policy", "check", "policies", "--json"],
+        &["policy", "schema"],
+        &["policy", "diff", "policies", "policies", "--json"],
+    ] {
+        let (read, write) = std::io::pipe().unwrap();
+        drop(read);
+        let output = Command::new(PORTCULLIS)
+            .args(arguments)
+            .current_dir(good.path())
+            .stdout(write)
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{arguments:?}: {}", text(&output.stderr));
+        assert!(!text(&output.stderr).contains("panicked"), "{arguments:?}");
+    }
+}
+
+#[test]
+fn nothing_is_read_from_a_pipe_on_which_nobody_writes() {
+    let good = folder(POLICIES);
+    let made = Command::new("mkfifo").arg("pipe").current_dir(good.path()).status();
+    assert!(made.unwrap().success());
+    for arguments in [
+        &["policy", "diff", "policies", "policies", "--audit", "pipe"][..],
+        &["policy", "import", "mosquitto", "pipe", "--out", "new"],
+        &["policy", "fmt", "pipe"],
+    ] {
+        let (code, _, err) = run(good.path(), arguments);
+        assert_eq!(code, 1, "{err}");
+        assert!(err.contains("it is not a regular file"), "{err}");
+    }
+}
+
+#[test]
+fn what_a_program_was_built_without_is_said() {
+    let good = folder(POLICIES);
+    let (code, _, err) = run(good.path(), &["policy", "verify", "policies", "--action", "publish"]);
+    assert_ne!(code, 0);
+    if !cfg!(feature = "verify") {
+        assert!(
+            err.starts_with("error: this program was built without the feature verify"),
+            "{err}"
+        );
+    }
+}
+
+#[test]
+fn a_group_that_is_not_declared_is_no_question() {
+    let good = folder(POLICIES);
+    let asked = ["policy", "explain", "policies", "Device::d", "publish", "a", "--group", "opps"];
+    let (code, out, err) = run(good.path(), &asked);
+    assert_eq!((code, out.as_str()), (2, ""));
+    assert!(err.contains("group \"opps\" is not declared; did you mean ops?"), "{err}");
+}
+
+#[test]
+fn the_check_of_a_configuration_draws_what_is_wrong_with_policies() {
+    let config = "policies = \"policies\"\n[listener.mqtt]\naddress = \"127.0.0.1:0\"\n\
+        plaintext = true\nidentity = \"anonymous\"\n[audit]\npath = \"audit/audit.jsonl\"\n";
+    for (policy, drawn) in [
+        (
+            "@id(\"a\") permit (principal, action, resource) when { context.qoss == 1 };",
+            "/policies/p.cedar:1:54]",
+        ),
+        (
+            "@id(\"a\") permit (principal, action == Action::\"connect\", resource == Listener::\"mqqt\");",
+            "help: did you mean \"mqtt\"?",
+        ),
+    ] {
+        let folder = folder(policy);
+        fs::write(folder.path().join("portcullis.toml"), config).unwrap();
+        let (code, _, err) = run(folder.path(), &["check", "--config", "portcullis.toml"]);
+        assert_eq!(code, 1);
+        assert!(err.contains(drawn), "{err}");
+        assert!(err.ends_with("error: the policies cannot be loaded: 1 problem\n"), "{err}");
+        let (code, _, err) = run(folder.path(), &["serve", "--config", "portcullis.toml"]);
+        assert_eq!(code, 1, "{err}");
+    }
 }
 
 #[test]
@@ -225,14 +334,15 @@ fn files_are_laid_out_and_keep_what_they_are() {
     let (code, out, _) = run(folder.path(), &["policy", "fmt", "--check", "policies/p.cedar"]);
     assert_eq!((code, out.as_str()), (0, ""));
 
-    // One file that cannot be read: none is changed.
+    // One file that cannot be read keeps no other from being laid out.
     fs::write(&file, &before).unwrap();
     fs::write(folder.path().join("policies/q.cedar"), "permit (principal, action resource);")
         .unwrap();
     let (code, out, err) = run(folder.path(), &["policy", "fmt", "policies"]);
-    assert_eq!((code, out.as_str()), (1, ""));
+    assert_eq!((code, out.as_str()), (1, "policies/p.cedar\n"));
     assert!(err.contains("policies/q.cedar:1:27"), "{err}");
-    assert_eq!(fs::read_to_string(&file).unwrap(), before);
+    assert!(err.ends_with("error: 1 of 2 files cannot be laid out\n"), "{err}");
+    assert_eq!(fs::read_to_string(&file).unwrap(), after);
     assert_eq!(run(folder.path(), &["policy", "fmt"]).0, 2);
 }
 

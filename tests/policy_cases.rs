@@ -97,7 +97,7 @@ fn cases_that_fail_are_told_one_a_line_and_the_exit_code_is_one() {
         out,
         "failed  p/more.tsv:1:1: a case has 7 columns, this line has 1; write principal, groups, \
          action, resource, facts, decision, by, with one tab between them and - for none\n\
-         failed  p/cases.tsv:3:1: Device::dev1 publish devices/dev1/command/x: expected allowed \
+         failed  p/cases.tsv:3:49: Device::dev1 publish devices/dev1/command/x: expected allowed \
          by own, but denied: forbidden by locked; correct the policies, or the case if the change \
          is meant\n\
          p: 2 passed, 2 failed\n"
@@ -105,7 +105,7 @@ fn cases_that_fail_are_told_one_a_line_and_the_exit_code_is_one() {
     assert_eq!(err, "error: 2 of 4 cases failed\n");
     let (code, _, err) = policy(&["check", "p"], folder.path());
     assert_eq!(code, 1, "what `test` refuses, `check` refuses");
-    assert!(err.contains("p/cases.tsv:3:1") && err.contains("expected allowed by own"), "{err}");
+    assert!(err.contains("p/cases.tsv:3:49") && err.contains("expected allowed by own"), "{err}");
 
     let (code, out, _) = policy(&["test", "--json", "p"], folder.path());
     let out: Value = serde_json::from_str(&out).unwrap();
@@ -123,7 +123,7 @@ fn every_policy_folder_below_is_tested_and_none_is_passed_over_in_silence() {
     let folder = folder(&[
         ("all/a/p.cedar", OWN),
         ("all/a/cases.tsv", CASES),
-        ("all/a/deep/p.cedar", LOCKED),
+        ("all/deep/b/p.cedar", LOCKED),
         ("all/.git/p.cedar", "oops"),
         ("all/notes/readme.txt", "nothing"),
         ("bad/p.cedar", "oops"),
@@ -131,9 +131,9 @@ fn every_policy_folder_below_is_tested_and_none_is_passed_over_in_silence() {
     ]);
     let (code, out, err) = policy(&["test", "all", "all/", "all/a"], folder.path());
     assert_eq!((code, out.as_str()), (0, "all/a: 3 passed, 0 failed\n"));
-    assert_eq!(err, "all/a/deep: there is no case table (*.tsv)\n");
+    assert_eq!(err, "all/deep/b: there is no case table (*.tsv)\n");
 
-    let (code, _, err) = policy(&["test", "all/a/deep"], folder.path());
+    let (code, _, err) = policy(&["test", "all/deep"], folder.path());
     assert_eq!(code, 1, "nothing was run");
     assert!(err.ends_with("error: nothing was tested: there is no case\n"), "{err}");
 

@@ -40,9 +40,11 @@ fn an_acl_file_becomes_a_folder_that_loads() {
         assert_eq!(code, 0, "{stderr}");
         assert_eq!(stdout, format!("{broker}/p/cases.tsv\n{broker}/p/acl.cedar\n"));
         assert!(stderr.contains("nobody may connect yet"), "{stderr}");
-        let (code, ids, stderr) = run(folder.path(), &format!("policy check {broker}/p"));
+        let (code, ids, stderr) = run(folder.path(), &format!("policy check {broker}/p --verbose"));
         assert_eq!(code, 0, "{stderr}");
         assert!(ids.starts_with("acl-line-2\n"), "{ids}");
+        let (code, _, stderr) = run(folder.path(), &format!("policy fmt --check {broker}/p"));
+        assert_eq!(code, 0, "{stderr}");
     }
     let text = fs::read_to_string(folder.path().join("vernemq/p/acl.cedar")).unwrap();
     assert!(text.contains("principal == Device::\"bob\""), "{text}");
@@ -81,7 +83,11 @@ fn nothing_is_overwritten_and_nothing_bad_is_written() {
         ("acl --out acl", 1, "error: acl: "),
         ("bad --out new", 1, "bad:1:1: a line begins with \"topik\""),
         ("latin1 --out new", 1, "latin1:2: this is no UTF-8"),
-        ("absent --out new", 1, "absent: cannot open it"),
+        (
+            "absent --out new",
+            1,
+            "error: absent cannot be read: No such file or directory (os error 2)\n",
+        ),
         ("acl", 2, "--out"),
         ("acl --out new --principal anonymous", 2, "invalid value"),
         ("acl --out empty", 0, "fine: "),

@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use serde_json::json;
 
-use super::{Failure, coloured, running};
+use super::policy::drawn;
+use super::running::{self, Listeners};
+use super::{Failure, coloured, count};
 use crate::admin::control;
 use crate::audit;
 use crate::config::Config;
@@ -66,21 +68,19 @@ impl CheckArgs {
         {
             problems.push(running::about_control(&control.socket, &error).0);
         }
-        let policies = Bundle::load_dir(&config.policies, PolicyEpoch(1));
-        let policies = match policies {
-            Ok(bundle) => {
-                let unbound = running::unbound_listener(&config);
-                if let Err(Failure(why)) = running::refuse_unbound(unbound.as_ref(), &bundle) {
-                    problems.push(why);
-                }
-                bundle.policies()
-            }
-            Err(error) => {
-                let Failure(why) = Failure::policies(&error);
+        let listeners = Listeners::of(&config);
+        let policies = Bundle::load_dir(&config.policies, PolicyEpoch(1)).and_then(|bundle| {
+            if let Err(Failure(why)) = listeners.refuse_unbound(&bundle) {
                 problems.push(why);
-                0
             }
-        };
+            bundle.check_listeners(&listeners.names)?;
+            Ok(bundle.policies())
+        });
+        let policies = policies.unwrap_or_else(|error| {
+            let Failure(why) = if self.json { Failure::policies(&error) } else { drawn(&error) };
+            problems.push(why);
+            0
+        });
         if self.json {
             let values: serde_json::Map<_, _> = config
                 .origins
@@ -97,22 +97,23 @@ impl CheckArgs {
                 "warnings": warnings,
                 "problems": problems,
             });
-            println!("{told}");
+            say!("{told}");
         } else {
             let width = config.origins.iter().map(|origin| origin.key.len()).max().unwrap_or(0);
             for origin in &config.origins {
-                println!("{:width$}  {}  # {}", origin.key, origin.value, origin.from);
+                say!("{:width$}  {}  # {}", origin.key, origin.value, origin.from);
             }
             for ClientCa { listener, subject, issuer } in &client_cas {
                 let subject = subject.escape_debug();
-                println!("client CA of listener {listener}: issuer = \"{issuer}\"  # {subject}");
+                say!("client CA of listener {listener}: issuer = \"{issuer}\"  # {subject}");
             }
         }
         for warning in &warnings {
             eprintln!("warning: {warning}");
         }
         if problems.is_empty() {
-            eprintln!("fine: {} listeners, {policies} policies", config.listeners.len());
+            let listeners = count(config.listeners.len(), "listener", "listeners");
+            eprintln!("fine: {listeners}, {}", count(policies, "policy", "policies"));
             Ok(())
         } else {
             Err(Failure(problems.join("\nerror: ")))

@@ -3,6 +3,11 @@
 //! Data goes to standard output, words to standard error. Exit codes: 0 fine, 1 the thing asked
 //! failed, 2 misuse.
 
+/// As `println!`, for data. A reader that has seen enough is no failure, and changes no exit code.
+macro_rules! say {
+    ($($text:tt)*) => { $crate::cli::put_line(format_args!($($text)*)) };
+}
+
 pub mod ca;
 pub mod cert;
 mod check;
@@ -101,8 +106,23 @@ fn may_colour(output: &impl IsTerminal) -> bool {
 /// Writes data to standard output.
 fn put(data: &str) -> Result<(), Failure> {
     let mut output = std::io::stdout().lock();
-    output.write_all(data.as_bytes())?;
-    Ok(output.flush()?)
+    match output.write_all(data.as_bytes()).and_then(|()| output.flush()) {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        written => Ok(written?),
+    }
+}
+
+/// Writes a line of data to standard output; without it the program is of no use.
+fn put_line(data: std::fmt::Arguments<'_>) {
+    if let Err(Failure(why)) = put(&format!("{data}\n")) {
+        eprintln!("error: standard output: {why}");
+        std::process::exit(1);
+    }
+}
+
+/// How many there are of something.
+fn count(number: usize, one: &str, several: &str) -> String {
+    format!("{number} {}", if number == 1 { one } else { several })
 }
 
 /// Ends the program as clap does for arguments that cannot be read.

@@ -69,8 +69,8 @@ impl Running {
             mode => Some((FolderWatch::begin(&config.policies)?, mode)),
         };
         let policies = load_policies(config.policies.clone(), PolicyEpoch(1)).await?;
-        let unbound = unbound_listener(&config);
-        refuse_unbound(unbound.as_ref(), &policies)?;
+        let listeners = Listeners::of(&config);
+        listeners.check(&policies)?;
         let policy = version(&policies);
         let settings = broker::Settings {
             sessions_max: config.broker.sessions_max,
@@ -96,7 +96,7 @@ impl Running {
             reloading: tokio::sync::Mutex::new(()),
             config: Mutex::new(Version { hash: config_hash(&config.origins), epoch: 1 }),
             origins: config.origins,
-            unbound,
+            listeners,
             source,
             last_epoch: AtomicU64::new(1),
             started: Instant::now(),
@@ -148,11 +148,10 @@ impl Running {
         })
     }
 
-    /// Loads configuration, policies and certificates again; says in the log how it went.
-    pub(super) async fn reload(&self) {
-        if let Err(Failure(why)) = self.reloader.reload().await {
-            warn!("reload refused, everything stays as it was: {why}");
-        }
+    /// Begins to load configuration, policies and certificates again; the log says how it went.
+    pub(super) fn begin_reload(&self) {
+        let reloader = Arc::clone(&self.reloader);
+        tokio::spawn(async move { drop(reloader.reload_and_say().await) });
     }
 
     /// Waits until the store fails; for ever, where there is none.
@@ -213,7 +212,7 @@ pub(super) struct Reloader {
     /// The one that was taken last.
     config: Mutex<Version>,
     reloading: tokio::sync::Mutex<()>,
-    unbound: Option<Arc<str>>,
+    listeners: Listeners,
     source: Source,
     last_epoch: AtomicU64,
     started: Instant,
@@ -248,6 +247,15 @@ impl Reloader {
         }))
     }
 
+    /// As [`Self::reload`]; says in the log when it failed.
+    async fn reload_and_say(&self) -> Result<serde_json::Value, Failure> {
+        let reloaded = self.reload().await;
+        if let Err(Failure(why)) = &reloaded {
+            warn!("reload refused, everything stays as it was: {why}");
+        }
+        reloaded
+    }
+
     /// Loads the policies alone and puts them in force, if the folder is `still` the one that
     /// was to be loaded when that is done.
     pub(super) async fn reload_policies(&self, still: impl Fn() -> bool) -> Result<(), Failure> {
@@ -265,7 +273,7 @@ impl Reloader {
     async fn load(&self, path: &Path) -> Result<Arc<Bundle>, Failure> {
         let epoch = PolicyEpoch(self.last_epoch.fetch_add(1, Ordering::Relaxed) + 1);
         let loaded = load_policies(path.to_owned(), epoch).await.and_then(|bundle| {
-            refuse_unbound(self.unbound.as_ref(), &bundle)?;
+            self.listeners.check(&bundle)?;
             Ok(bundle)
         });
         loaded.map_err(|Failure(why)| self.policies_refused(why))
@@ -276,7 +284,8 @@ impl Reloader {
         let old = version(&self.broker.policies());
         let new = version(bundle);
         self.broker.set_policies(Arc::clone(bundle));
-        info!(policies = bundle.policies(), hash = bundle.hash(), "reloaded");
+        let (policies, epoch, hash) = (bundle.policies(), new.epoch, bundle.hash());
+        info!(policies, epoch, hash, "reloaded");
         let put = (new.clone(), new.hash != old.hash);
         self.broker.metrics.policy_reloads.of(audit::Outcome::Done).inc();
         self.broker.audit.record(Event::broker(Kind::PolicyReloaded { old, new }));
@@ -365,7 +374,7 @@ fn control_handle(reloader: &Arc<Reloader>) -> ControlHandle {
         async move {
             match command {
                 Command::Status => Response::Done(reloader.status()),
-                Command::Reload => match reloader.reload().await {
+                Command::Reload => match reloader.reload_and_say().await {
                     Ok(told) => Response::Done(told),
                     Err(Failure(why)) => Response::Failed(why),
                 },
@@ -437,8 +446,40 @@ fn refuse_unjudged(config: &Config) -> Result<(), Failure> {
     }
 }
 
-/// A listener whose clients choose their client ids freely.
-pub(super) fn unbound_listener(config: &Config) -> Option<Arc<str>> {
+/// What policies have to fit in the configuration.
+pub(super) struct Listeners {
+    pub(super) names: Vec<Arc<str>>,
+    /// One where clients choose their client ids freely.
+    unbound: Option<Arc<str>>,
+}
+
+impl Listeners {
+    pub(super) fn of(config: &Config) -> Self {
+        let names = config.listeners.iter().map(|listener| Arc::clone(&listener.name));
+        Self { names: names.collect(), unbound: unbound_listener(config) }
+    }
+
+    /// Refuses policies that do not fit.
+    fn check(&self, policies: &Bundle) -> Result<(), Failure> {
+        policies.check_listeners(&self.names).map_err(|error| Failure::policies(&error))?;
+        self.refuse_unbound(policies)
+    }
+
+    /// Where clients choose their client ids freely, a policy must not depend on them.
+    pub(super) fn refuse_unbound(&self, policies: &Bundle) -> Result<(), Failure> {
+        let (Some(listener), Some(policy)) = (&self.unbound, policies.reads_client_id()) else {
+            return Ok(());
+        };
+        Err(Failure(format!(
+            "policy `{policy}` reads the client id, which clients of listener `{listener}` choose \
+             freely; write client_id = \"exact\" or \"prefix\" there, or use ${{cn}} or \
+             ${{principal}} in the policy"
+        )))
+    }
+}
+
+/// A listener where clients choose their client ids freely.
+fn unbound_listener(config: &Config) -> Option<Arc<str>> {
     let unbound = config.listeners.iter().find(|one| one.identity.binding == Binding::Unbound)?;
     Some(Arc::clone(&unbound.name))
 }
@@ -452,21 +493,6 @@ pub(super) fn mixed_bindings(config: &Config) -> Option<String> {
          listener `{}`, whose own clients are refused then",
         bound.name
     ))
-}
-
-/// Where clients choose their client ids freely, a policy must not depend on them.
-pub(super) fn refuse_unbound(
-    listener: Option<&Arc<str>>,
-    policies: &Bundle,
-) -> Result<(), Failure> {
-    let (Some(listener), Some(policy)) = (listener, policies.reads_client_id()) else {
-        return Ok(());
-    };
-    Err(Failure(format!(
-        "policy `{policy}` reads the client id, which clients of listener `{listener}` choose \
-         freely; write client_id = \"exact\" or \"prefix\" there, or use ${{cn}} or \
-         ${{principal}} in the policy"
-    )))
 }
 
 /// SHA-256 of every effective value.

@@ -1,6 +1,7 @@
 //! `portcullis serve`: the broker, until a signal ends it.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde_json::json;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -9,6 +10,9 @@ use tracing_subscriber::EnvFilter;
 use super::running::{Running, Source};
 use super::{Failure, coloured};
 use crate::config::{Config, LogSettings};
+
+/// What still runs after the end of the broker has so long: a file system may not answer at all.
+const END: Duration = Duration::from_secs(1);
 
 /// Runs the broker.
 #[derive(Debug, clap::Args)]
@@ -30,7 +34,7 @@ impl ServeArgs {
             .map_err(|error| Failure(error.render(coloured())))?;
         log_to_stderr(&config.log);
         let source = Source { path: self.config, overrides: self.set };
-        runtime()?.block_on(async {
+        to_its_end(async {
             let signals = Signals::hear()?;
             let running = Running::start(config, source).await?;
             if self.ready_json {
@@ -68,7 +72,7 @@ impl Signals {
             tokio::select! {
                 _ = self.terminate.recv() => break "SIGTERM",
                 _ = self.interrupt.recv() => break "SIGINT",
-                _ = self.hangup.recv() => running.reload().await,
+                _ = self.hangup.recv() => running.begin_reload(),
                 error = running.store_failed() => {
                     running.stop("the store failed").await;
                     return Err(Failure(format!("store.folder: {error}")));
@@ -87,12 +91,19 @@ fn print_ready(running: &Running) {
         .map(|(name, address)| (name.to_string(), json!(address)))
         .collect();
     let metrics = running.metrics_address.map(|address| address.to_string());
-    println!("{}", json!({ "ready": true, "listeners": listeners, "metrics": metrics }));
+    say!("{}", json!({ "ready": true, "listeners": listeners, "metrics": metrics }));
 }
 
-pub(super) fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+/// Runs a broker from its start to its end. What still reads files then does not hold it up.
+pub(super) fn to_its_end<T>(
+    broker: impl Future<Output = Result<T, Failure>>,
+) -> Result<T, Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-    runtime.map_err(|error| Failure(format!("cannot start the worker threads: {error}")))
+    let runtime =
+        runtime.map_err(|error| Failure(format!("cannot start the worker threads: {error}")))?;
+    let ended = runtime.block_on(broker);
+    runtime.shutdown_timeout(END);
+    ended
 }
 
 /// The diagnostic log. A second call, in the same process, changes nothing.
@@ -104,4 +115,20 @@ pub(super) fn log_to_stderr(settings: &LogSettings) {
         .with_target(false)
         .with_ansi(coloured());
     let _ = if settings.json { log.json().try_init() } else { log.try_init() };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_does_not_wait_for_what_still_reads() {
+        let (keep, kept) = std::sync::mpsc::channel::<()>();
+        let ended = to_its_end(async {
+            tokio::task::spawn_blocking(move || kept.recv());
+            Ok("ended")
+        });
+        assert_eq!(ended.ok(), Some("ended"));
+        drop(keep);
+    }
 }

@@ -8,6 +8,7 @@ use std::os::unix::fs::{
 };
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{Mode, OFlags, open};
 use rustix::process::{Gid, Uid};
 
 /// The largest file of certificates or keys that is read.
@@ -73,12 +74,27 @@ impl FileError {
     }
 }
 
+/// Opens a file to read it. Anything else, such as a pipe on which nobody writes, could keep the
+/// reader waiting for ever, and is refused.
+///
+/// # Errors
+/// When it cannot be opened, or is no regular file.
+pub(crate) fn open_regular(path: &Path) -> io::Result<File> {
+    let without_waiting = OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let file = File::from(open(path, without_waiting, Mode::empty())?);
+    if file.metadata()?.is_file() {
+        Ok(file)
+    } else {
+        Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file"))
+    }
+}
+
 /// Reads a file that is no secret.
 ///
 /// # Errors
 /// When it cannot be read or is larger than [`FILE_BYTES_MAX`].
 pub fn read(path: &Path) -> Result<Vec<u8>, FileError> {
-    let file = File::open(path).map_err(|error| FileError::io(path, OPEN, error))?;
+    let file = open_regular(path).map_err(|error| FileError::io(path, OPEN, error))?;
     read_bounded(path, file)
 }
 
@@ -87,7 +103,7 @@ pub fn read(path: &Path) -> Result<Vec<u8>, FileError> {
 /// # Errors
 /// As [`read`], and when group or others have any permission for it.
 pub fn read_key(path: &Path) -> Result<Vec<u8>, FileError> {
-    let file = File::open(path).map_err(|error| FileError::io(path, OPEN, error))?;
+    let file = open_regular(path).map_err(|error| FileError::io(path, OPEN, error))?;
     // The mode of what was opened, not of what the path means a moment later.
     let metadata = file.metadata().map_err(|error| FileError::io(path, "examine it", error))?;
     let mode = metadata.permissions().mode() & 0o7777;

@@ -18,9 +18,10 @@ use super::polarity::Reads;
 use super::principals::{IgnoredClaim, Principals, Resolved};
 use super::problem::{LoadError, Problem, Problems};
 use super::schema::{Action, SCHEMA, Vocabulary, uid};
-use super::source::{self, Source};
+use super::source::{PolicyFolder, Source};
 use super::trie::PolicyFilter;
 use crate::identity::{Identity, PrincipalKind};
+use crate::suggest::nearest;
 
 /// The number of a rule within its bundle.
 type RuleIndex = u32;
@@ -64,8 +65,8 @@ impl Bundle {
     /// # Errors
     /// Everything that is wrong with the files or the policies in them; cases that fail.
     pub fn load_dir(dir: &Path, epoch: PolicyEpoch) -> Result<Arc<Self>, LoadError> {
-        let bundle = Self::load_dir_untested(dir, epoch)?;
-        CaseTables::read_dir(dir)?.check(&bundle)?;
+        let (bundle, tables) = Self::load_dir_with_tables(dir, epoch)?;
+        tables.check(&bundle)?;
         Ok(bundle)
     }
 
@@ -74,10 +75,23 @@ impl Bundle {
     /// # Errors
     /// Everything that is wrong with the files or the policies in them.
     pub fn load_dir_untested(dir: &Path, epoch: PolicyEpoch) -> Result<Arc<Self>, LoadError> {
-        let sources = source::read_dir(dir)?;
-        let principals = source::read_principals(dir)?;
-        let principals = principals.as_ref().map(Principals::read).transpose()?.unwrap_or_default();
-        Ok(Arc::new(Self::load(&sources, Some(principals), epoch)?))
+        Self::load_dir_with_tables(dir, epoch).map(|(bundle, _)| bundle)
+    }
+
+    /// As [`Self::load_dir_untested`], with the cases of the folder.
+    ///
+    /// # Errors
+    /// Everything that is wrong with the files, or with the policies in them.
+    pub fn load_dir_with_tables(
+        dir: &Path,
+        epoch: PolicyEpoch,
+    ) -> Result<(Arc<Self>, CaseTables), LoadError> {
+        let folder = PolicyFolder::read(dir)?;
+        let tables = CaseTables::new(dir, folder.tables)?;
+        let principals = folder.principals.as_ref().map(Principals::read).transpose()?;
+        let mut bundle = Self::load(&folder.policies, Some(principals.unwrap_or_default()), epoch)?;
+        bundle.warnings.put_first(folder.left_out);
+        Ok((Arc::new(bundle), tables))
     }
 
     /// Loads policies from text; problems are shown under the given name. Without principals
@@ -104,7 +118,7 @@ impl Bundle {
         Ok(Self {
             epoch,
             hash: content_hash(&rules, principals.as_ref()),
-            warnings: lints::warnings(&rules),
+            warnings: lints::warnings(&rules, principals.as_ref().map(Principals::groups)),
             rules,
             index,
             principals,
@@ -177,6 +191,29 @@ impl Bundle {
                 || rule.filters.iter().any(PolicyFilter::names_client_id)
         };
         self.rules.iter().find(reads).map(|rule| &rule.id)
+    }
+
+    /// Refuses policies that name a listener that is none of these: they would never apply.
+    ///
+    /// # Errors
+    /// Every such name.
+    pub fn check_listeners(&self, known: &[Arc<str>]) -> Result<(), LoadError> {
+        let is_known = |name: &str| known.iter().any(|listener| **listener == *name);
+        let unknown = |rule: &'_ Rule| -> Vec<Problem> {
+            let names = rule.listeners.iter().filter(|name| !is_known(name));
+            names
+                .map(|name| {
+                    let message = format!("no listener of the configuration is called {name:?}");
+                    let remedy = nearest(name, known.iter().map(|known| &**known)).map_or_else(
+                        || format!("there are {}", known.join(", ")),
+                        |known| format!("did you mean {known:?}?"),
+                    );
+                    rule.place.word_problem(message, name).remedy(remedy)
+                })
+                .collect()
+        };
+        let problems: Vec<Problem> = self.rules.iter().flat_map(unknown).collect();
+        if problems.is_empty() { Ok(()) } else { Err(LoadError::new(problems)) }
     }
 
     /// The entity that an identity is.

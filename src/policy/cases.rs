@@ -14,8 +14,8 @@ use super::examiner::Examiner;
 use super::permit::Denial;
 use super::problem::{LoadError, PROBLEMS_MAX, Problem};
 use super::question::{Answer, Part, Question, Words};
-use super::source::{self, Source};
-use crate::suggest::nearest;
+use super::scan;
+use super::source::Source;
 
 /// Lines of all tables of a folder, since each may cost an evaluation at every load.
 const LINES_MAX: usize = 100_000;
@@ -30,12 +30,11 @@ const BY: usize = 6;
 pub struct CaseTables(Vec<Source>);
 
 impl CaseTables {
-    /// Reads every `*.tsv` file of a policy folder; there may be none.
+    /// The tables of a folder; there may be none.
     ///
     /// # Errors
-    /// A folder or file that cannot be read, is empty, too large, or no UTF-8; too many lines.
-    pub fn read_dir(dir: &Path) -> Result<Self, LoadError> {
-        let tables = source::read_files(dir, "tsv")?;
+    /// Too many lines; a character that cannot be seen.
+    pub(super) fn new(dir: &Path, tables: Vec<Source>) -> Result<Self, LoadError> {
         let lines: usize = tables.iter().map(|table| table.text.matches('\n').count()).sum();
         if lines > LINES_MAX {
             let many = format!(
@@ -44,6 +43,7 @@ impl CaseTables {
             );
             return Err(Problem::new(many).remedy("keep those that tell rules apart").into());
         }
+        tables.iter().try_for_each(scan::check_characters)?;
         Ok(Self(tables))
     }
 
@@ -186,17 +186,9 @@ impl Case {
         CaseRun { answer, failure }
     }
 
-    /// Where groups are declared, no principal is in another.
     fn undeclared_group(&self, bundle: &Bundle) -> Option<Problem> {
-        let declared = bundle.declared_groups()?;
-        let named = &self.question.identity.groups;
-        let group = named.iter().find(|group| !declared.contains(group))?;
-        let known = nearest(group, declared.iter().map(|(known, _)| &**known));
-        let problem = self.line.problem(GROUPS, format!("group {group:?} is not declared"));
-        Some(problem.remedy(known.map_or_else(
-            || "declare it among the groups of the principals, or correct it".to_owned(),
-            |known| format!("did you mean {known}?"),
-        )))
+        let error = self.question.undeclared_group(bundle)?;
+        Some(self.line.problem(GROUPS, error.message).remedy(error.remedy))
     }
 
     fn disagreement(&self, answer: &Answer, judged: &Result<(), Denial>) -> Option<Problem> {
@@ -224,10 +216,13 @@ impl Case {
         let unknown = self.expected.policies().iter().find(|id| !bundle.has_policy(id));
         Some(match unknown {
             Some(id) => self.line.problem(BY, what).remedy(format!("there is no policy {id:?}")),
-            None => self
-                .line
-                .problem(0, what)
-                .remedy("correct the policies, or the case if the change is meant"),
+            None => {
+                let column =
+                    if self.expected.is_allowed() == answer.is_allowed() { BY } else { DECISION };
+                self.line
+                    .problem(column, what)
+                    .remedy("correct the policies, or the case if the change is meant")
+            }
         })
     }
 }
@@ -261,6 +256,10 @@ impl Expected {
             }
             _ => false,
         }
+    }
+
+    const fn is_allowed(&self) -> bool {
+        matches!(self, Self::Allowed(_))
     }
 
     fn policies(&self) -> &[Arc<str>] {

@@ -6,11 +6,13 @@
 use cedar_policy::{Effect, EntityUid, PrincipalConstraint, ResourceConstraint};
 
 use super::filters::Normalised;
+use super::groups::DeclaredGroups;
 use super::load::Rule;
+use super::polarity::Reads;
 use super::principals::Resolved;
 use super::problem::{Problem, Problems};
 use super::schema::{Action, Vocabulary};
-use super::trie::{Bindings, FilterIndex, Placeholder, PolicyFilter, Trie};
+use super::trie::{Bindings, FilterIndex, Placeholder, PolicyFilter, Trie, usable};
 use crate::identity::{Identity, PrincipalKind};
 use crate::mqtt::TopicFilter;
 use crate::suggest::nearest;
@@ -25,18 +27,21 @@ enum Lint {
     Wildcard,
     /// A forbid that refuses whole subscriptions where it could hold back messages.
     Overlap,
+    /// A rule for subscriptions that counts the levels of their filter.
+    Levels,
     /// A permit of which a forbid leaves nothing.
     Shadowed,
 }
 
 impl Lint {
-    const ALL: [Self; 3] = [Self::Wildcard, Self::Overlap, Self::Shadowed];
+    const ALL: [Self; 4] = [Self::Wildcard, Self::Overlap, Self::Levels, Self::Shadowed];
 
     /// The word in the annotation.
     const fn allowance(self) -> &'static str {
         match self {
             Self::Wildcard => "allow-wildcard",
             Self::Overlap => "allow-overlap",
+            Self::Levels => "allow-levels",
             Self::Shadowed => "allow-shadowed",
         }
     }
@@ -97,21 +102,18 @@ fn unfillable(rule: &Rule, vocabulary: &Vocabulary) -> Option<Problem> {
 }
 
 /// What is worth a look, in the order of the rules.
-pub(super) fn warnings(rules: &[Rule]) -> Problems {
+pub(super) fn warnings(rules: &[Rule], groups: Option<&DeclaredGroups>) -> Problems {
     let refusals = Refusals::of(rules);
     let of_rule = |rule| {
-        let found = [wildcard(rule), overlap(rule), refusals.shadowed(rule)];
+        let found = [wildcard(rule), overlap(rule), levels(rule), refusals.shadowed(rule)];
         found.into_iter().flatten()
     };
-    no_connect(rules).into_iter().chain(rules.iter().flat_map(of_rule)).collect()
+    let of_all = [no_connect(rules), odd_group(rules, groups)];
+    of_all.into_iter().flatten().chain(rules.iter().flat_map(of_rule)).collect()
 }
 
 fn permits(rule: &Rule) -> bool {
     rule.policy.effect() == Effect::Permit
-}
-
-fn has_condition(rule: &Rule) -> bool {
-    rule.policy.has_non_scope_constraint()
 }
 
 fn no_connect(rules: &[Rule]) -> Option<Problem> {
@@ -119,8 +121,35 @@ fn no_connect(rules: &[Rule]) -> Option<Problem> {
     let nobody = !rules.iter().any(connects);
     nobody.then(|| {
         Problem::new("no policy permits `connect`: nobody can use the broker")
-            .remedy("permit (principal is Device, action == Action::\"connect\", resource);")
+            .remedy("@id(\"connect\") permit (principal is Device, action == Action::\"connect\", resource);")
             .warning()
+    })
+}
+
+/// Groups whose name cannot be a level of a topic, where policies take them for one.
+fn odd_group(rules: &[Rule], groups: Option<&DeclaredGroups>) -> Option<Problem> {
+    let (group, _) = groups?.iter().find(|(group, _)| !usable(group, false))?;
+    let fills = |filter: &&PolicyFilter| filter.placeholders().any(|it| *it == Placeholder::Group);
+    let rule = rules.iter().find(|rule| rule.filters.iter().any(|filter| fills(&filter)))?;
+    let filter = rule.filters.iter().find(fills)?;
+    let message = format!("group {group:?} never fills ${{group}}: it is no level of a topic");
+    let problem = rule.place.literal_problem(message, "TopicFilter", filter.text());
+    Some(problem.remedy("rename the group: without / + # and NUL").warning())
+}
+
+fn levels(rule: &Rule) -> Option<Problem> {
+    let found = rule.actions.contains(Action::Subscribe)
+        && rule.reads.any_of(Reads::LEVELS)
+        && !Lint::Levels.is_allowed_by(rule);
+    found.then(|| {
+        let message = "of a subscription `levels` is the number of levels of its filter: `a/#` has \
+                       2, and topics of any depth are in it";
+        let problem = rule.place.word_problem(message, "levels").warning();
+        problem.remedy(format!(
+            "write it for Action::\"receive\" and Action::\"publish\", or say that it is meant: \
+             @lint(\"{}\")",
+            Lint::Levels.allowance()
+        ))
     })
 }
 
@@ -140,7 +169,7 @@ fn wildcard(rule: &Rule) -> Option<Problem> {
         && everybody
         && on_topics
         && everything
-        && !has_condition(rule)
+        && !rule.conditional
         && !Lint::Wildcard.is_allowed_by(rule);
     found.then(|| {
         let message = match &rule.scope {
@@ -186,7 +215,7 @@ impl<'a> Refusals<'a> {
             trie: Trie::default(),
             nobody: Identity::anonymous(),
         };
-        for rule in rules.iter().filter(|rule| !permits(rule) && !has_condition(rule)) {
+        for rule in rules.iter().filter(|rule| !permits(rule) && !rule.conditional) {
             match (rule.policy.resource_constraint(), &rule.scope) {
                 (ResourceConstraint::Any, _) => refusals.everywhere.push(rule),
                 (ResourceConstraint::In(_), Some(scope)) => {
@@ -266,7 +295,7 @@ fn includes(wide: &PrincipalConstraint, narrow: &PrincipalConstraint) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use crate::policy::{Bundle, PolicyEpoch};
+    use crate::policy::{Bundle, PolicyEpoch, Principals};
 
     const CONNECT: &str =
         "@id(\"connect\") permit (principal, action == Action::\"connect\", resource);\n";
@@ -294,7 +323,7 @@ mod tests {
         assert_eq!(
             lint(text),
             "no policy permits `connect`: nobody can use the broker; \
-             permit (principal is Device, action == Action::\"connect\", resource);"
+             @id(\"connect\") permit (principal is Device, action == Action::\"connect\", resource);"
         );
         assert_eq!(lint(&format!("{CONNECT}{text}")), "");
         let forbids = CONNECT.replace("permit", "forbid");
@@ -312,6 +341,11 @@ mod tests {
         check(&[
             (r#"@id("a") permit (principal, action, resource);"#, everything),
             (r#"@id("a") permit (principal, action == Action::"publish", resource);"#, everything),
+            (r#"@id("a") permit (principal, action, resource) when { true };"#, everything),
+            (
+                r#"@id("a") permit (principal, action == Action::"publish", resource) when { resource.name like "*" };"#,
+                everything,
+            ),
             (
                 r#"@id("a") permit (principal, action in Action::"read", resource is Topic);"#,
                 everything,
@@ -471,6 +505,33 @@ mod tests {
     }
 
     #[test]
+    fn a_subscription_whose_levels_are_counted_is_warned_of() {
+        let warned = "p.cedar:2:94: of a subscription `levels` is the number of levels of its \
+            filter: `a/#` has 2, and topics of any depth are in it; write it for \
+            Action::\"receive\" and Action::\"publish\", or say that it is meant: \
+            @lint(\"allow-levels\")";
+        let rule = r#"@id("a") permit (principal is User, action == Action::"subscribe", resource) when { resource.levels == 2 };"#;
+        check(&[
+            (rule, warned),
+            (&rule.replace("subscribe", "receive"), ""),
+            (&rule.replace("permit", "@lint(\"allow-levels\") permit"), ""),
+        ]);
+    }
+
+    #[test]
+    fn a_group_that_cannot_fill_its_placeholder_is_warned_of() {
+        let rule = r#"@id("a") permit (principal is User, action == Action::"publish", resource in TopicFilter::"teams/${group}");"#;
+        for (group, warnings) in [("a/b", 1), ("+", 1), ("ab", 0)] {
+            let principals = Principals::parse("p", &format!("[group.{group:?}]")).unwrap();
+            let text = format!("{CONNECT}{rule}");
+            let bundle = Bundle::load_text("p.cedar", &text, Some(&principals), PolicyEpoch(1));
+            let found: Vec<String> = bundle.unwrap().warnings().lines().collect();
+            assert_eq!(found.len(), warnings, "{found:?}");
+            assert!(found.iter().all(|it| it.contains("never fills ${group}")), "{found:?}");
+        }
+    }
+
+    #[test]
     fn an_unknown_word_for_lint_is_an_error() {
         check(&[
             (
@@ -479,7 +540,7 @@ mod tests {
             ),
             (
                 r#"@id("a") @lint("nothing") permit (principal, action, resource);"#,
-                "error: p.cedar:2:1: there is no \"nothing\" for @lint; there are allow-wildcard, allow-overlap, allow-shadowed",
+                "error: p.cedar:2:1: there is no \"nothing\" for @lint; there are allow-wildcard, allow-overlap, allow-levels, allow-shadowed",
             ),
         ]);
     }

@@ -38,7 +38,9 @@ impl Question {
     ) -> Result<Self, QuestionError> {
         let now = humantime::format_rfc3339_millis(now).to_string();
         // Of several the last one counts.
+        let is_time = |(name, _): &(&str, &str)| *name == "time";
         let mut facts = vec![("time", now.as_str())];
+        facts.retain(|_| !words.facts.iter().any(is_time));
         facts.extend(&words.facts);
         let anybody = Words { principal: "Device::anybody", groups: Vec::new(), facts, ..*words };
         let Self { asked, session: ordinary, .. } = Self::parse(&anybody)?;

@@ -17,13 +17,14 @@ use tracing::info;
 
 use super::groups::DeclaredGroups;
 use super::lints;
-use super::polarity::{self, Analysis, Misuse, Reads};
+use super::polarity::{self, Analysis, Misuse, MisusedPart, Reads};
 use super::problem::{LoadError, PROBLEMS_MAX, Problem};
 use super::ranks::Bounds;
 use super::scan;
 use super::schema::{Action, Actions, Vocabulary};
 use super::source::{Place, Source};
 use super::trie::PolicyFilter;
+use crate::harmless::is_harmful;
 use crate::suggest::nearest;
 
 /// Bytes of an `@id`.
@@ -57,6 +58,10 @@ pub(super) struct Rule {
     pub(super) principal: PrincipalConstraint,
     pub(super) reads: Reads,
     pub(super) bounds: Bounds,
+    /// The listeners it names.
+    pub(super) listeners: Box<[Box<str>]>,
+    /// It has conditions that hold for some requests and not for others.
+    pub(super) conditional: bool,
     /// The filters it names, each once.
     pub(super) filters: Vec<PolicyFilter>,
     /// The filter without which it cannot apply.
@@ -250,7 +255,7 @@ impl Loader<'_> {
 
     fn rule(&self, place: &Place) -> Result<Rule, Vec<Problem>> {
         let policy = Policy::parse(None, place.text()).map_err(|errors| {
-            errors.iter().map(|error| self.diagnosed(error, place)).collect::<Vec<_>>()
+            errors.iter().map(|error| unparsed(self.diagnosed(error, place))).collect::<Vec<_>>()
         })?;
         let id = check_id(&policy, place).map_err(|problem| vec![problem])?;
         let policy = policy.new_id(PolicyId::new(&*id));
@@ -276,6 +281,8 @@ impl Loader<'_> {
             policy,
             reads: analysis.reads,
             bounds: analysis.bounds,
+            listeners: analysis.listeners.into(),
+            conditional: analysis.conditional,
             filters,
             scope: analysis.scope.map(Arc::from),
             place: place.clone(),
@@ -305,7 +312,13 @@ impl Loader<'_> {
         // After an error, that nothing is left to match is no news.
         if problems.is_empty() {
             let warnings = result.validation_warnings().take(PROBLEMS_MAX);
-            problems.extend(warnings.map(|warning| place.diagnostic(warning)));
+            problems.extend(warnings.map(|warning| place.diagnostic(warning)).map(|problem| {
+                match problem.remedy_text() {
+                    Some(_) => problem,
+                    None => problem.remedy("correct what it asks for, or remove the policy"),
+                }
+            }));
+            problems.dedup_by(|one, other| one.line() == other.line());
         }
         if problems.is_empty() && !result.validation_passed_without_warnings() {
             problems.push(place.problem("the policy is not valid"));
@@ -319,6 +332,12 @@ impl Loader<'_> {
         let problem = place.diagnostic(found);
         let marked = problem.marked().unwrap_or_default();
         let meant = scan::words(marked).find_map(|word| self.vocabulary.did_you_mean(word));
+        if problem.message().contains("`name`") && problem.message().contains("`Subscription`") {
+            return problem.remedy(
+                "the text of a subscription cannot be compared, since it stands for many topics: \
+                 write `resource in TopicFilter::\"…\"`, or name Action::\"receive\" alone",
+            );
+        }
         match meant {
             Some(meant) if problem.remedy_text().is_none() => {
                 let remedy = format!("did you mean `{meant}`?");
@@ -333,14 +352,12 @@ impl Loader<'_> {
         let unknown = |name: &&str| !self.vocabulary.knows_attribute(name);
         let problem = |name: &str| {
             let message = format!("nothing has an attribute called `{name}`");
-            let problem = match scan::locate_word(place.text(), name) {
-                Some(bytes) => place.problem_within(message, bytes),
-                None => place.problem(message),
-            };
-            problem.remedy(match self.vocabulary.nearest_attribute(name) {
-                Some(near) => format!("did you mean `{near}`?"),
-                None => "the schema has every attribute: `portcullis policy schema`".to_owned(),
-            })
+            place.word_problem(message, name).remedy(
+                match self.vocabulary.nearest_attribute(name) {
+                    Some(near) => format!("did you mean `{near}`?"),
+                    None => "the schema has every attribute: `portcullis policy schema`".to_owned(),
+                },
+            )
         };
         let problems: Vec<Problem> =
             analysis.presences.iter().map(AsRef::as_ref).filter(unknown).map(problem).collect();
@@ -409,18 +426,36 @@ fn check_id(policy: &Policy, place: &Place) -> Result<Arc<str>, Problem> {
             .problem("the policy has no @id")
             .remedy("name it: @id(\"…\"); refusals and the audit log tell it"));
     }
-    if id.len() > ID_BYTES_MAX || id.chars().any(char::is_control) {
-        return Err(place
-            .problem(format!("the @id is longer than {ID_BYTES_MAX} bytes or not printable"))
-            .remedy("shorten it"));
-    }
-    Ok(id.into())
+    let (message, remedy) = if id.len() > ID_BYTES_MAX {
+        (format!("the @id is longer than {ID_BYTES_MAX} bytes"), "shorten it")
+    } else if let Some(character) = id.chars().find(|character| is_harmful(*character)) {
+        let message = format!("the @id has the character U+{:04X}", u32::from(character));
+        (message, "remove it: it cannot be seen, or changes how the rest is shown")
+    } else if id.contains(',') || id.trim() != id || matches!(id, "-" | "*") {
+        let message = format!("no case could name @id({id:?})");
+        (message, "write one without commas and blanks around it, other than - and *")
+    } else {
+        return Ok(id.into());
+    };
+    Err(place.problem(message).remedy(remedy))
+}
+
+/// Says what most likely is behind a text that cannot be parsed.
+fn unparsed(problem: Problem) -> Problem {
+    let remedy = match problem.marked().unwrap_or_default() {
+        "@" | "permit" | "forbid" => "is the `;` of the policy before it missing?",
+        marked if marked.starts_with('/') => "Cedar has only comments that begin with //",
+        _ => return problem,
+    };
+    problem.remedy(remedy)
 }
 
 fn misuse_problem(misuse: &Misuse, place: &Place) -> Problem {
-    let problem = match &misuse.literal {
-        Some((kind, id)) => place.literal_problem(misuse.message.as_str(), kind, id),
-        None => place.problem(misuse.message.as_str()),
+    let message = misuse.message.as_str();
+    let problem = match &misuse.part {
+        MisusedPart::Literal(kind, id) => place.literal_problem(message, kind, id),
+        MisusedPart::Word(word) => place.word_problem(message, word),
+        MisusedPart::Whole => place.problem(message),
     };
     problem.remedy(misuse.remedy)
 }

@@ -1,7 +1,7 @@
 //! Cedar policies on topics: what they mean, and how they are decided at wire speed.
 //!
 //! Text becomes rules once (`scan` bounds it, `load` parses and validates it,
-//! `polarity` reads its syntax tree), and rules become a [`Bundle`] that never changes. A
+//! `polarity` and `conditions` read its syntax tree), and rules become a [`Bundle`] that never changes. A
 //! [`Subject`] is one principal on one connection under one bundle. It finds the filters that
 //! match a topic in a `trie`, and what it has decided for that class of topics in a
 //! `cache`; only a class never met before goes to Cedar, in `judge`, the one place where an
@@ -21,6 +21,7 @@ mod anatomy;
 mod bundle;
 mod cache;
 mod cases;
+mod conditions;
 mod diff;
 mod drawing;
 mod examiner;
@@ -65,7 +66,7 @@ pub use facts::{
     ConnectFacts, Publication, PublishFacts, ReceiveFacts, SessionFacts, SubscribeFacts,
 };
 pub use filters::Normalised;
-pub use folder::{FolderChange, FolderState, MANIFEST};
+pub use folder::{Doubt, FolderChange, FolderState, MANIFEST, Way, is_policy_file};
 pub use format::Formatted;
 pub use groups::{DeclaredGroups, GroupProblem};
 pub use permit::{Denial, Denied, Permitted};
@@ -73,7 +74,7 @@ pub use principals::{IgnoredClaim, Principals};
 pub use problem::{LoadError, Problem, Problems};
 pub use question::{Answer, Asked, FACTS, Question, QuestionError, Sample, TIME, Words};
 pub use schema::{Action, SCHEMA, json as schema_json};
-pub use source::policy_files;
+pub use source::{policy_files, policy_folders};
 pub use subject::{Subject, UNJUDGED};
 
 /// The generation of a bundle: every reload has a higher one.

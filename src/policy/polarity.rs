@@ -10,9 +10,12 @@
 
 use std::sync::Arc;
 
-use super::ranks::Bounds;
 use cedar_policy::{Policy, pst};
 use pst::{BinaryOp, Clause, EntityOrSlot, Expr, Literal, ResourceConstraint, UnaryOp, Var};
+
+use super::conditions::{Conditions, Outlook, disjoint};
+use super::ranks::{Bounds, duration_ms, is_session};
+use crate::mqtt::TopicName;
 
 /// The prefix of a literal that has to cover the subscription.
 pub(super) const COVERS: &str = "covers:";
@@ -40,6 +43,9 @@ impl Reads {
     /// The time, not only compared with constants.
     pub(super) const CLOCK: Self = Self(1 << 7);
 
+    /// The number of levels of the resource.
+    pub(super) const LEVELS: Self = Self(1 << 8);
+
     /// The union.
     pub(super) const fn and(self, other: Self) -> Self {
         Self(self.0 | other.0)
@@ -59,12 +65,22 @@ impl Reads {
 /// A construct that the broker cannot give a sound meaning.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Misuse {
-    /// The entity literal it is about.
-    pub(super) literal: Option<(&'static str, Box<str>)>,
+    /// What of the policy it is about.
+    pub(super) part: MisusedPart,
     /// What is wrong.
     pub(super) message: String,
     /// What to write instead.
     pub(super) remedy: &'static str,
+}
+
+/// A part of a policy, to be found in its text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum MisusedPart {
+    /// An entity literal, by type and id.
+    Literal(Box<str>, Box<str>),
+    /// A word or an operator.
+    Word(&'static str),
+    Whole,
 }
 
 /// What the syntax tree of one policy tells.
@@ -83,6 +99,10 @@ pub(super) struct Analysis {
     pub(super) presences: Vec<Box<str>>,
     /// The constants that numbers are compared with.
     pub(super) bounds: Bounds,
+    /// Every listener that is named, with duplicates.
+    pub(super) listeners: Vec<Box<str>>,
+    /// The conditions hold for some requests and not for others.
+    pub(super) conditional: bool,
     forbids: bool,
 }
 
@@ -105,7 +125,9 @@ impl Sign {
     }
 }
 
-const TOPIC_FILTER: &str = "TopicFilter";
+pub(super) const TOPIC_FILTER: &str = "TopicFilter";
+/// A thousand years.
+const SHORT_MS_MAX: u64 = 1000 * 366 * 24 * 60 * 60 * 1000;
 const WRITE_IN: &str = "write `resource in TopicFilter::\"…\"`, joined by && || ! and `unless`";
 
 /// Reads the syntax tree of a policy.
@@ -119,6 +141,10 @@ pub(super) fn analyse(policy: &Policy) -> Result<Analysis, pst::PstConstructionE
         Analysis { forbids: body.effect == pst::Effect::Forbid, ..Analysis::default() };
     analysis.principal(&body.principal);
     analysis.resource(&body.resource);
+    let conditions = Conditions::of(body.clauses());
+    analysis.conditional = conditions.outlook() != Outlook::Always;
+    analysis.misuses.extend(conditions.impossible());
+    analysis.misuses.extend(disjoint(analysis.scope.as_deref(), body.clauses()));
     for clause in body.clauses() {
         match clause {
             Clause::When(condition) => analysis.expression(condition, Sign::Positive),
@@ -166,21 +192,26 @@ impl Analysis {
     /// An entity literal anywhere but right of `resource in`.
     fn entity(&mut self, entity: &pst::EntityUID) {
         let id: Box<str> = entity.eid.as_str().into();
-        if is_filter(entity) {
-            self.misuses.push(Misuse {
-                message: "a TopicFilter may stand only right of `resource in`".into(),
-                literal: Some((TOPIC_FILTER, id)),
-                remedy: WRITE_IN,
-            });
+        let kind = entity.ty.0.id.as_str();
+        let (message, remedy) = if is_filter(entity) {
+            ("a TopicFilter may stand only right of `resource in`", WRITE_IN)
         } else if is_type(entity, "Subscription") {
-            self.misuses.push(Misuse {
-                message: "comparing the text of a subscription is never sound".into(),
-                literal: Some(("Subscription", id)),
-                remedy: WRITE_IN,
-            });
-        } else if is_type(entity, "Group") {
-            self.groups.push(id);
-        }
+            ("comparing the text of a subscription is never sound", WRITE_IN)
+        } else if id.contains("${") {
+            let remedy = "compare with an attribute, or write `resource in TopicFilter::\"…\"`";
+            ("only a TopicFilter has placeholders: this is compared as it is written", remedy)
+        } else if is_type(entity, "Topic") && TopicName::parse(&id).is_err() {
+            ("no topic has this name: it is compared as it is written", WRITE_IN)
+        } else {
+            match kind {
+                "Group" => self.groups.push(id),
+                "Listener" => self.listeners.push(id),
+                _ => {}
+            }
+            return;
+        };
+        let part = MisusedPart::Literal(kind.into(), id);
+        self.misuses.push(Misuse { part, message: message.to_owned(), remedy });
     }
 
     fn filter(&mut self, entity: &pst::EntityUID, sign: Sign) {
@@ -190,7 +221,7 @@ impl Analysis {
                 message: "a TopicFilter inside a comparison, a call or the condition of an `if` \
                           has no direction for subscribe"
                     .into(),
-                literal: Some((TOPIC_FILTER, id)),
+                part: MisusedPart::Literal(TOPIC_FILTER.into(), id),
                 remedy: WRITE_IN,
             });
         } else {
@@ -198,10 +229,11 @@ impl Analysis {
         }
     }
 
-    fn arithmetic(&mut self, operator: &str) {
+    /// An operator that fails on overflow.
+    fn arithmetic(&mut self, operator: &'static str) {
         if self.forbids {
             self.misuses.push(Misuse {
-                literal: None,
+                part: MisusedPart::Word(operator),
                 message: format!(
                     "`{operator}` in a forbid: on overflow its evaluation fails, and every \
                      request with it"
@@ -246,8 +278,15 @@ impl Analysis {
                     }
                     return self.bounds.add(&bounds);
                 }
-                if matches!(op, BinaryOp::Add | BinaryOp::Sub | BinaryOp::Mul) {
-                    self.arithmetic(&op.to_string());
+                match op {
+                    BinaryOp::Add => self.arithmetic("+"),
+                    BinaryOp::Sub => self.arithmetic("-"),
+                    BinaryOp::Mul => self.arithmetic("*"),
+                    // The other functions of times cannot fail on times that exist.
+                    BinaryOp::Offset if !is_short(right) => self.arithmetic("offset"),
+                    BinaryOp::Eq if is_listener(left) => self.listener(right),
+                    BinaryOp::Eq if is_listener(right) => self.listener(left),
+                    _ => {}
                 }
                 self.expression(left, Sign::None);
                 self.expression(right, Sign::None);
@@ -278,11 +317,18 @@ impl Analysis {
             unknown => {
                 self.reads = self.reads.and(Reads::VOLATILE);
                 self.misuses.push(Misuse {
-                    literal: None,
+                    part: MisusedPart::Whole,
                     message: format!("the broker does not know what `{unknown}` reads"),
                     remedy: "write the condition another way",
                 });
             }
+        }
+    }
+
+    /// What `context.session.listener` is compared with.
+    fn listener(&mut self, name: &Expr) {
+        if let Expr::Literal(Literal::String(name)) = name {
+            self.listeners.push(name.as_str().into());
         }
     }
 
@@ -344,11 +390,22 @@ impl Analysis {
             (Var::Context, None) => {
                 Reads::VOLATILE.and(Reads::CLIENT_ID).and(Reads::TIME).and(Reads::CLOCK)
             }
+            (Var::Resource, Some("levels")) => Reads::TOPIC.and(Reads::LEVELS),
             (Var::Resource, _) => Reads::TOPIC,
             (Var::Context, _) => Reads::VOLATILE,
         };
         self.reads = self.reads.and(reads);
     }
+}
+
+/// A duration that can be added to any time that exists, as often as a policy has operators.
+fn is_short(duration: &Expr) -> bool {
+    duration_ms(duration).is_some_and(|ms| ms.unsigned_abs() <= SHORT_MS_MAX)
+}
+
+/// `context.session.listener`.
+fn is_listener(expression: &Expr) -> bool {
+    matches!(expression, Expr::GetAttr { expr, attr } if attr == "listener" && is_session(expr))
 }
 
 /// The policy as it judges a whole filter. Only for a policy whose analysis found no misuse.
@@ -425,7 +482,7 @@ impl Rewrite {
     }
 }
 
-fn is_filter(entity: &pst::EntityUID) -> bool {
+pub(super) fn is_filter(entity: &pst::EntityUID) -> bool {
     is_type(entity, TOPIC_FILTER)
 }
 

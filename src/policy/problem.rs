@@ -21,6 +21,13 @@ pub struct Problems {
 }
 
 impl Problems {
+    /// Takes in others, which come first.
+    pub(super) fn put_first(&mut self, others: Vec<Problem>) {
+        let untold = self.untold;
+        *self = others.into_iter().chain(std::mem::take(&mut self.told)).collect();
+        self.untold = self.untold.saturating_add(untold);
+    }
+
     /// Those that are told.
     #[must_use]
     pub fn told(&self) -> &[Problem] {

@@ -4,11 +4,11 @@
 //! value of an ordinary client: TLS 1.3, MQTT 5, QoS 0, a certificate whose common name is the
 //! principal's. The time is fixed unless it is said, so that an answer does not depend on the day.
 
-use std::collections::BTreeMap;
+mod typed;
+
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use super::cache::Small;
 use super::facts::{
@@ -18,10 +18,11 @@ use super::permit::Denial;
 use super::schema::Action;
 use super::subject::{Subject, TopicQuestion};
 use super::{Bundle, Permitted};
-use crate::identity::{CertificateFacts, Identity, PrincipalKind};
+use crate::identity::{Identity, PrincipalKind};
 use crate::mqtt::packet::Qos;
-use crate::mqtt::{ClientId, ProtocolVersion, SubscriptionFilter, TopicName, UserProperties};
+use crate::mqtt::{SubscriptionFilter, TopicName, UserProperties};
 use crate::suggest::nearest;
+use typed::Facts;
 
 /// The time of a question that says none: noon of 1 July 2026, UTC, a Wednesday.
 pub const TIME: &str = "2026-07-01T12:00:00Z";
@@ -244,7 +245,7 @@ pub struct Words<'a> {
     pub action: &'a str,
     /// The listener of a connect, the filter of a subscribe, otherwise the topic.
     pub resource: &'a str,
-    /// Names and values, see [`FACTS`]; of those that may stand once the last one counts.
+    /// Names and values, see [`FACTS`].
     pub facts: Vec<(&'a str, &'a str)>,
 }
 
@@ -299,6 +300,19 @@ impl Question {
             name,
         };
         Ok(Self { identity: Arc::new(identity), session: Arc::new(session), asked })
+    }
+
+    /// A group of the question that the policies do not declare, and in which nobody is then.
+    #[must_use]
+    pub fn undeclared_group(&self, bundle: &Bundle) -> Option<QuestionError> {
+        let declared = bundle.declared_groups()?;
+        let group = self.identity.groups.iter().find(|group| !declared.contains(group))?;
+        let known = nearest(group, declared.iter().map(|(known, _)| &**known));
+        let remedy = known.map_or_else(
+            || "declare it among the groups of the principals, or correct it".to_owned(),
+            |known| format!("did you mean {known}?"),
+        );
+        Some(QuestionError::new(format!("group {group:?} is not declared"), remedy))
     }
 
     /// What these policies say, asked past every cache.
@@ -392,203 +406,6 @@ fn not_mqtt(what: &str, text: &str, why: &str) -> QuestionError {
         .of(Part::Resource)
 }
 
-/// Facts as typed, known by name.
-struct Facts<'a>(Vec<(&'a str, &'a str)>);
-
-impl<'a> Facts<'a> {
-    fn read(typed: &[(&'a str, &'a str)]) -> Result<Self, QuestionError> {
-        for (name, _) in typed {
-            let known = FACTS.iter().any(|(known, _)| known == name)
-                || name.strip_prefix("tag:").is_some_and(|tag| !tag.is_empty());
-            if !known {
-                let remedy = nearest(name, FACTS.iter().map(|(known, _)| *known)).map_or_else(
-                    || {
-                        let names: Vec<&str> = FACTS.iter().map(|(known, _)| *known).collect();
-                        format!("known facts are {}", names.join(", "))
-                    },
-                    |known| format!("did you mean {known}?"),
-                );
-                return Err(QuestionError::new(format!("{name:?} is no fact"), remedy));
-            }
-        }
-        Ok(Self(typed.to_vec()))
-    }
-
-    /// A fact that the action never looks at is a misunderstanding.
-    fn check_used(&self, action: Action) -> Result<(), QuestionError> {
-        const PACKET: &[Action] = &[Action::Publish, Action::Receive];
-        for (name, _) in &self.0 {
-            let used: &[Action] = match *name {
-                "qos" => &[Action::Publish, Action::Subscribe, Action::Receive],
-                "retain" | "payload_size" | "content_type" | "user_property" => PACKET,
-                "will" => &[Action::Publish],
-                "no_local" => &[Action::Subscribe],
-                "clean_start" | "session_expiry" | "keep_alive" | "has_will" => &[Action::Connect],
-                _ => &Action::ALL,
-            };
-            if !used.contains(&action) {
-                let words: Vec<&str> = used.iter().map(|action| action.as_str()).collect();
-                return Err(QuestionError::new(
-                    format!("{name} is no fact of {}", action.as_str()),
-                    format!("remove it; it belongs to {}", words.join(" and ")),
-                ));
-            }
-        }
-        Ok(())
-    }
-
-    fn find(&self, name: &str) -> Option<&'a str> {
-        self.0.iter().rev().find(|(known, _)| *known == name).map(|(_, value)| *value)
-    }
-
-    fn all<'b>(&'b self, name: &'b str) -> impl Iterator<Item = &'a str> + 'b {
-        self.0.iter().filter(move |(known, _)| *known == name).map(|(_, value)| *value)
-    }
-
-    fn parsed<T>(
-        &self,
-        name: &str,
-        default: T,
-        parse: impl Fn(&str) -> Option<T>,
-    ) -> Result<T, QuestionError> {
-        let Some(text) = self.find(name) else { return Ok(default) };
-        parse(text).ok_or_else(|| {
-            let example = FACTS.iter().find(|(known, _)| *known == name);
-            let example = example.map_or("", |(_, example)| example);
-            QuestionError::new(
-                format!("{name}={text} cannot be read"),
-                format!("write it like {name}={example}"),
-            )
-        })
-    }
-
-    fn flag(&self, name: &str, default: bool) -> Result<bool, QuestionError> {
-        self.parsed(name, default, |text| text.parse().ok())
-    }
-
-    fn number<T: std::str::FromStr>(&self, name: &str, default: T) -> Result<T, QuestionError> {
-        self.parsed(name, default, |text| text.parse().ok())
-    }
-
-    fn qos(&self) -> Result<Qos, QuestionError> {
-        self.parsed("qos", Qos::AtMostOnce, |text| Qos::from_u8(text.parse().ok()?))
-    }
-
-    fn moment(&self, name: &str, default: SystemTime) -> Result<SystemTime, QuestionError> {
-        self.parsed(name, default, |text| {
-            let read = humantime::parse_rfc3339_weak(text);
-            read.or_else(|_| humantime::parse_rfc3339(&format!("{text}T00:00:00Z"))).ok()
-        })
-    }
-
-    fn now(&self) -> Result<SystemTime, QuestionError> {
-        let fixed = humantime::parse_rfc3339_weak(TIME).unwrap_or(SystemTime::UNIX_EPOCH);
-        self.moment("time", fixed)
-    }
-
-    fn connect(&self) -> Result<ConnectFacts, QuestionError> {
-        Ok(ConnectFacts {
-            clean_start: self.flag("clean_start", true)?,
-            session_expiry_s: self.number("session_expiry", 0)?,
-            keep_alive_s: self.number("keep_alive", 60)?,
-            has_will: self.flag("has_will", false)?,
-            now: self.now()?,
-        })
-    }
-
-    fn sample(&self, topic: &str) -> Result<Sample, QuestionError> {
-        let topic =
-            TopicName::parse(topic).map_err(|violation| not_mqtt("name", topic, violation.what))?;
-        let size = |text: &str| {
-            let size: bytesize::ByteSize = text.parse().ok()?;
-            usize::try_from(size.as_u64()).ok()
-        };
-        let properties = self.all("user_property").map(|property| {
-            let (name, value) = property.split_once('=').unwrap_or((property, ""));
-            (name.into(), value.into())
-        });
-        Ok(Sample {
-            topic,
-            qos: self.qos()?,
-            retain: self.flag("retain", false)?,
-            will: self.flag("will", false)?,
-            payload_bytes: self.parsed("payload_size", 64, size)?,
-            content_type: self.find("content_type").map(Box::from),
-            user_properties: UserProperties(properties.collect()),
-        })
-    }
-
-    fn session(
-        &self,
-        action: Action,
-        resource: &str,
-        name: &str,
-    ) -> Result<SessionFacts, QuestionError> {
-        let client_id = self.find("client_id").unwrap_or(name);
-        let version = |text: &str| match text {
-            "3" | "3.1" => Some(ProtocolVersion::V31),
-            "4" | "3.1.1" => Some(ProtocolVersion::V311),
-            "5" | "5.0" => Some(ProtocolVersion::V5),
-            _ => None,
-        };
-        let listener = match (action, self.find("listener")) {
-            (Action::Connect, Some(other)) if other != resource => {
-                return Err(QuestionError::new(
-                    format!("the resource is {resource:?}, and listener={other}"),
-                    "the listener of a connect is its resource; remove the fact",
-                ));
-            }
-            (Action::Connect, _) => resource,
-            (_, said) => said.unwrap_or("devices"),
-        };
-        let unquoted = listener.strip_prefix("Listener::").unwrap_or(listener).trim_matches('"');
-        Ok(SessionFacts {
-            client_id: ClientId::parse(client_id).ok_or_else(|| {
-                QuestionError::new("the client id is empty", "write client_id=NAME")
-            })?,
-            listener: unquoted.into(),
-            source_ip: self
-                .parsed("source_ip", IpAddr::V4(Ipv4Addr::LOCALHOST), |text| text.parse().ok())?,
-            protocol: self.parsed("protocol_version", ProtocolVersion::V5, version)?,
-            tls_version: self.parsed("tls_version", 13, |text| {
-                let version = text.parse().ok()?;
-                matches!(version, 0 | 12 | 13).then_some(version)
-            })?,
-        })
-    }
-
-    fn tags(&self) -> BTreeMap<Arc<str>, Arc<str>> {
-        let tag = |(name, value): &(&str, &str)| {
-            Some((Arc::from(name.strip_prefix("tag:")?), Arc::from(*value)))
-        };
-        self.0.iter().filter_map(tag).collect()
-    }
-
-    fn certificate(
-        &self,
-        kind: PrincipalKind,
-        name: &Arc<str>,
-    ) -> Result<Option<CertificateFacts>, QuestionError> {
-        const YEAR: Duration = Duration::from_hours(24 * 365);
-        if !self.flag("certificate", kind != PrincipalKind::Anonymous)? {
-            return Ok(None);
-        }
-        let not_after = self.moment("not_after", self.now()? + YEAR)?;
-        let since = not_after.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        Ok(Some(CertificateFacts {
-            cn: self.find("cn").map_or_else(|| Arc::clone(name), Arc::from),
-            fingerprint: self.find("fingerprint").unwrap_or_default().into(),
-            issuer: self.find("issuer").unwrap_or_default().into(),
-            serial: "".into(),
-            not_after_unix_s: i64::try_from(since.as_secs()).unwrap_or(i64::MAX),
-            spiffe: self.find("spiffe").map(Arc::from),
-            dns_names: self.all("dns_name").map(Arc::from).collect(),
-            uris: self.find("spiffe").map(Arc::from).into_iter().collect(),
-            organizational_units: self.all("organizational_unit").map(Arc::from).collect(),
-        }))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -659,6 +476,11 @@ mod tests {
             ),
             ("Device::d - publish a qoos=1", "\"qoos\" is no fact; did you mean qos?"),
             ("Device::d - publish a qos=3", "qos=3 cannot be read; write it like qos=1"),
+            ("Device::d - publish a qos=1 qos=0", "qos stands twice; write it once"),
+            (
+                "Device::d - subscribe a share_group=g",
+                "share_group is a part of the filter; write $share/GROUP/… as the resource",
+            ),
             (
                 "Device::d - publish a keep_alive=3",
                 "keep_alive is no fact of publish; remove it; it belongs to connect",

@@ -44,11 +44,84 @@ pub(super) struct Numbers {
 }
 
 /// What is compared.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Measured {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Measured {
     Payload,
     Time,
     TimeOfDay,
+    Qos,
+    TlsVersion,
+    ProtocolVersion,
+}
+
+impl Measured {
+    /// The values it can have, of these and those of which it has few.
+    pub(super) fn possible(self, of: impl Iterator<Item = i64>) -> Vec<i64> {
+        match self {
+            Self::Payload | Self::Time => of.filter(|value| *value >= 0).chain([0]).collect(),
+            Self::TimeOfDay => of.filter(|value| (0..DAY_MS).contains(value)).chain([0]).collect(),
+            Self::Qos => vec![0, 1, 2],
+            Self::TlsVersion => vec![0, 12, 13],
+            Self::ProtocolVersion => vec![3, 4, 5],
+        }
+    }
+
+    /// The attribute, as policies write it, and what it can be.
+    pub(super) const fn described(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Payload => ("payload_size", "0 or more"),
+            Self::Time => ("time", "1970 or later"),
+            Self::TimeOfDay => ("toTime", "from 0 to less than 24 hours"),
+            Self::Qos => ("qos", "0, 1 or 2"),
+            Self::TlsVersion => ("tls_version", "12 or 13, or 0 without TLS"),
+            Self::ProtocolVersion => ("protocol_version", "3, 4 (MQTT 3.1.1) or 5"),
+        }
+    }
+}
+
+/// A number of the question, compared with a constant.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Comparison {
+    pub(super) measured: Measured,
+    op: BinaryOp,
+    /// Of times in milliseconds.
+    pub(super) constant: i64,
+}
+
+impl Comparison {
+    /// Reads a comparison, whatever side the number is on.
+    pub(super) fn of(op: BinaryOp, left: &Expr, right: &Expr) -> Option<Self> {
+        if !is_comparison(op) {
+            return None;
+        }
+        let (measured, constant, op) = match (measured(left), measured(right)) {
+            (Some(measured), None) => (measured, right, op),
+            (None, Some(measured)) => (measured, left, mirrored(op)),
+            _ => return None,
+        };
+        let constant = match (measured, constant) {
+            (Measured::Time, Expr::UnaryOp { op: UnaryOp::Datetime, expr }) => milliseconds(
+                &format!("{}.durationSince(datetime(\"1970-01-01\"))", call("datetime", expr)?),
+            )?,
+            (Measured::TimeOfDay, constant) => duration_ms(constant)?,
+            (Measured::Time, _) => return None,
+            (_, Expr::Literal(Literal::Long(number))) => *number,
+            _ => return None,
+        };
+        Some(Self { measured, op, constant })
+    }
+
+    /// Whether it is true of this number.
+    pub(super) fn holds(&self, number: i64) -> bool {
+        match self.op {
+            BinaryOp::Less => number < self.constant,
+            BinaryOp::LessEq => number <= self.constant,
+            BinaryOp::Greater => number > self.constant,
+            BinaryOp::GreaterEq => number >= self.constant,
+            BinaryOp::NotEq => number != self.constant,
+            _ => number == self.constant,
+        }
+    }
 }
 
 impl Bounds {
@@ -56,24 +129,12 @@ impl Bounds {
     /// `context.time` with a `datetime("…")` or with `principal.cert.not_after`, or
     /// `context.time.toTime()` with a `duration("…")`, on either side.
     pub(super) fn of_comparison(op: BinaryOp, left: &Expr, right: &Expr) -> Option<Self> {
-        let (measured, constant, op) = match (measured(left), measured(right)) {
-            (Some(measured), None) => (measured, right, op),
-            (None, Some(measured)) => (measured, left, mirrored(op)),
-            _ => return None,
-        };
-        if measured == Measured::Time && is_not_after(constant) && is_comparison(op) {
+        let time = |side| measured(side) == Some(Measured::Time);
+        let with_end = (time(left) && is_not_after(right)) || (is_not_after(left) && time(right));
+        if with_end && is_comparison(op) {
             return Some(Self { not_after: true, ..Self::default() });
         }
-        let constant = match (measured, constant) {
-            (Measured::Payload, Expr::Literal(Literal::Long(number))) => *number,
-            (Measured::Time, Expr::UnaryOp { op: UnaryOp::Datetime, expr }) => milliseconds(
-                &format!("{}.durationSince(datetime(\"1970-01-01\"))", call("datetime", expr)?),
-            )?,
-            (Measured::TimeOfDay, Expr::UnaryOp { op: UnaryOp::Duration, expr }) => {
-                milliseconds(&call("duration", expr)?)?
-            }
-            _ => return None,
-        };
+        let Comparison { measured, op, constant } = Comparison::of(op, left, right)?;
         let next = constant.checked_add(1)?;
         let bounds = match op {
             BinaryOp::Less | BinaryOp::GreaterEq => vec![constant],
@@ -86,6 +147,8 @@ impl Bounds {
             Measured::Payload => &mut all.payload_bytes,
             Measured::Time => &mut all.instants_ms,
             Measured::TimeOfDay => &mut all.times_of_day_ms,
+            // These are small facts, or settled with the session.
+            Measured::Qos | Measured::TlsVersion | Measured::ProtocolVersion => return None,
         } = bounds;
         Some(all)
     }
@@ -192,11 +255,23 @@ fn measured(expression: &Expr) -> Option<Measured> {
             match attr.as_str() {
                 "payload_size" => Some(Measured::Payload),
                 "time" => Some(Measured::Time),
+                "qos" => Some(Measured::Qos),
                 _ => None,
             }
         }
+        Expr::GetAttr { expr, attr } if is_session(expr) => match attr.as_str() {
+            "tls_version" => Some(Measured::TlsVersion),
+            "protocol_version" => Some(Measured::ProtocolVersion),
+            _ => None,
+        },
         _ => None,
     }
+}
+
+/// `context.session`.
+pub(super) fn is_session(expression: &Expr) -> bool {
+    let Expr::GetAttr { expr, attr } = expression else { return false };
+    attr == "session" && matches!(**expr, Expr::Var(Var::Context))
 }
 
 /// `principal.cert.not_after`.
@@ -228,6 +303,14 @@ fn call(constructor: &str, argument: &Expr) -> Option<String> {
         |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b':' | b'.' | b'+' | b'-');
     let plain = text.len() <= MOMENT_BYTES_MAX && text.bytes().all(plain);
     plain.then(|| format!("{constructor}(\"{text}\")"))
+}
+
+/// The milliseconds of a `duration("…")`.
+pub(super) fn duration_ms(expression: &Expr) -> Option<i64> {
+    match expression {
+        Expr::UnaryOp { op: UnaryOp::Duration, expr } => milliseconds(&call("duration", expr)?),
+        _ => None,
+    }
 }
 
 /// What a duration comes to, by Cedar's own reading of it.

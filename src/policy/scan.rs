@@ -8,6 +8,7 @@ use std::ops::Range;
 
 use super::problem::Problem;
 use super::source::{FILE_BYTES_MAX, Source, too_large};
+use crate::harmless::is_harmful;
 
 /// Bytes of one policy.
 pub(super) const POLICY_BYTES_MAX: usize = 64 << 10;
@@ -24,6 +25,7 @@ pub(super) fn scan(source: &Source) -> Result<Vec<Range<usize>>, Problem> {
     if source.text.len() > FILE_BYTES_MAX {
         return Err(too_large(&source.name));
     }
+    check_characters(source)?;
     let mut policies = Vec::new();
     let mut policy = Nesting::default();
     for token in tokens(&source.text) {
@@ -49,6 +51,41 @@ pub(super) fn scan(source: &Source) -> Result<Vec<Range<usize>>, Problem> {
         policies.push(start..source.text.len());
     }
     Ok(policies)
+}
+
+/// Refuses characters that show a reader another text than the parser reads: what cannot be seen,
+/// what changes the order of the rest, and what ends a line for one of the two only.
+///
+/// # Errors
+/// The first such character.
+pub(super) fn check_characters(source: &Source) -> Result<(), Problem> {
+    check_mark(source)?;
+    let text = &source.text;
+    let lone = |at: usize| text.as_bytes().get(at + 1) != Some(&b'\n');
+    let found = text.char_indices().find(|(at, character)| match character {
+        '\n' | '\t' => false,
+        '\r' => lone(*at),
+        _ => is_harmful(*character),
+    });
+    let Some((at, character)) = found else { return Ok(()) };
+    let message = format!("the character U+{:04X} may not stand here", u32::from(character));
+    Err(source.problem(message, at..at + character.len_utf8()).remedy(if character == '\r' {
+        "end lines with a line feed, or with a carriage return and a line feed"
+    } else {
+        "remove it: it cannot be seen, or changes how the rest is shown"
+    }))
+}
+
+/// Refuses a byte order mark, which some editors write at the beginning of a file.
+///
+/// # Errors
+/// When there is one.
+pub(super) fn check_mark(source: &Source) -> Result<(), Problem> {
+    if source.text.starts_with('\u{FEFF}') {
+        let problem = source.problem("the file begins with a byte order mark (U+FEFF)", 0..3);
+        return Err(problem.remedy("save it as UTF-8 without a byte order mark (BOM)"));
+    }
+    Ok(())
 }
 
 /// How deep the tree of the policy can be at this point.
@@ -150,7 +187,7 @@ impl Iterator for Scanner<'_> {
             if self.peek(0) != Some(b'/') || self.peek(1) != Some(b'/') {
                 break;
             }
-            self.skip_while(|byte| byte != b'\n' && byte != b'\r');
+            self.skip_while(|byte| byte != b'\n');
         }
         let start = self.at;
         let byte = self.peek(0)?;
@@ -214,7 +251,7 @@ fn is_word(text: &str) -> bool {
     text.starts_with(|first: char| first.is_ascii_alphabetic() || first == '_')
 }
 
-/// Where an attribute stands that a policy names, as a word or in quotes.
+/// Where a word or an operator stands first in a policy; an attribute also in quotes.
 pub(super) fn locate_word(policy: &str, name: &str) -> Option<Range<usize>> {
     let quoted = format!("\"{name}\"");
     let token = tokens(policy).find(|token| {

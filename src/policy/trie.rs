@@ -78,6 +78,9 @@ pub(super) enum FilterProblem {
     /// A placeholder that is only a part of a level.
     #[error("a placeholder fills one whole level, and {0:?} has more in it")]
     PartOfLevel(Box<str>),
+    /// A level that means something to other brokers, and nothing here.
+    #[error("{0:?} is a level like any other here, and no wildcard or placeholder")]
+    Foreign(Box<str>),
     /// More than [`FILTER_LEVELS_MAX`] levels.
     #[error("a filter in a policy may have {FILTER_LEVELS_MAX} levels, this one has {0}")]
     TooDeep(usize),
@@ -93,6 +96,9 @@ impl FilterProblem {
                 "there are ${cn}, ${client_id}, ${principal}, ${group} and ${tag:NAME}"
             }
             Self::PartOfLevel(_) => "give the placeholder a level of its own: devices/${cn}/data",
+            Self::Foreign(_) => {
+                "write + for one level, # for the rest, ${client_id} for %c, ${principal} for %u"
+            }
             Self::TooDeep(_) => "end it earlier with #",
         }
     }
@@ -105,6 +111,23 @@ enum Step {
     Plus,
     Hash,
     Placeholder(Placeholder),
+}
+
+impl Step {
+    /// With whatever fills a placeholder.
+    fn widest(&self) -> Level<'_> {
+        match self {
+            Self::Literal(text) => Level::Literal(text),
+            Self::Plus | Self::Placeholder(_) => Level::Plus,
+            Self::Hash => Level::Hash,
+        }
+    }
+}
+
+/// A wildcard of a shell, or what stands for the client id and the user name in Mosquitto.
+fn is_foreign(level: &str) -> bool {
+    let ends = |rest: &str| !rest.starts_with(|next: char| next.is_ascii_alphanumeric());
+    level == "*" || ["%c", "%u"].iter().any(|mark| level.split(mark).skip(1).any(ends))
 }
 
 /// A `TopicFilter` literal of a policy, normalised.
@@ -137,6 +160,9 @@ impl PolicyFilter {
             .map(|level| match *level {
                 Level::Plus => Ok(Step::Plus),
                 Level::Hash => Ok(Step::Hash),
+                Level::Literal(text) if is_foreign(text) => {
+                    Err(FilterProblem::Foreign(text.into()))
+                }
                 Level::Literal(text) if !text.contains("${") => Ok(Step::Literal(text.into())),
                 Level::Literal(text) => {
                     let name = text.strip_prefix("${").and_then(|rest| rest.strip_suffix('}'));
@@ -171,6 +197,12 @@ impl PolicyFilter {
             Step::Placeholder(placeholder) => Some(placeholder),
             _ => None,
         })
+    }
+
+    /// False when no topic is in both, whatever fills the placeholders.
+    pub(super) fn may_meet(&self, other: &Self) -> bool {
+        Normalised::of_levels(self.steps.iter().map(Step::widest).collect())
+            .overlaps(&Normalised::of_levels(other.steps.iter().map(Step::widest).collect()))
     }
 
     /// True when it matches every topic that a wildcard can match.

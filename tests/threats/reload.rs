@@ -1,5 +1,7 @@
 //! Rights that are taken away while they are in use, and reloads that fail.
 
+use rustix::process::Signal;
+
 use crate::harness::certificates::Authority;
 use crate::harness::setup::PERMIT_ALL;
 use crate::harness::wire::{Connect, Publish, Version, Will, property};
@@ -305,6 +307,7 @@ fn only_a_folder_that_is_replaced_as_a_whole_is_loaded_by_itself() {
     assert_eq!(suback(&mut client, "secret/b"), 1);
     // Renamed into place.
     broker.write("next/all.cedar", LOCKED);
+    a_moment_passes();
     std::fs::rename(at("policies"), at("old")).unwrap();
     std::fs::rename(at("next"), at("policies")).unwrap();
     client.raw.expect_disconnect(&[NOT_AUTHORIZED]);
@@ -318,10 +321,87 @@ fn only_a_folder_that_is_replaced_as_a_whole_is_loaded_by_itself() {
     assert_eq!(suback(&mut client, "secret/a"), 1);
     // What is wrong is refused, and everything stays.
     broker.write("next/all.cedar", "permit permit");
+    a_moment_passes();
     std::fs::rename(at("policies"), at("older")).unwrap();
     std::fs::rename(at("next"), at("policies")).unwrap();
     broker.audited("the refusal", |record| record["event"] == "policy.reload-failed");
     assert_eq!(suback(&mut client, "secret/a"), 1);
+}
+
+/// So that what comes now has a later time than what was before.
+fn a_moment_passes() {
+    std::thread::sleep(std::time::Duration::from_millis(20));
+}
+
+/// Threat: config reload fails open: a folder that is put in place first and filled then.
+#[test]
+fn a_folder_that_is_filled_after_it_was_put_in_place_is_only_told() {
+    let broker = Setup::new().plaintext().key("watch_policies = \"reload\"").start();
+    let at = |name: &str| broker.path().join(name);
+    let next = |name: &str| {
+        std::fs::create_dir(at("next")).unwrap();
+        std::fs::rename(at("policies"), at(name)).unwrap();
+        std::fs::rename(at("next"), at("policies")).unwrap();
+    };
+    next("old");
+    broker.write("policies/wider.cedar", &PERMIT_ALL.replace("everything", "wider"));
+    broker.said("changed after it was put in its place");
+    broker.write("policies/locked.cedar", LOCKED);
+    broker.said("files were changed where they are");
+    // A manifest that names what has not arrived.
+    std::fs::create_dir(at("next")).unwrap();
+    broker.write("next/wider.cedar", PERMIT_ALL);
+    broker.write("next/policies.sha256", &format!("{}  locked.cedar\n", "0".repeat(64)));
+    a_moment_passes();
+    std::fs::rename(at("policies"), at("older")).unwrap();
+    std::fs::rename(at("next"), at("policies")).unwrap();
+    broker.said("policies.sha256 does not fit: it does not name wider.cedar");
+    let refused = broker.ctl(&["reload"]);
+    assert!(!refused.status.success());
+    broker.said("reload refused, everything stays as it was");
+    assert!(broker.audit().iter().all(|record| record["event"] != "policy.reloaded"));
+    std::fs::remove_dir_all(at("policies")).unwrap();
+    broker.said("the policy folder cannot be read");
+}
+
+/// Threat: policies that are swapped unnoticed.
+#[test]
+fn a_link_anywhere_on_the_way_may_swap_the_folder() {
+    let setup = Setup::new().plaintext().key("watch_policies = \"reload\"");
+    let root = setup.path().to_owned();
+    std::fs::create_dir_all(root.join("1")).unwrap();
+    for (to, link) in [("1", "inner"), ("inner", "current"), ("current", "policies")] {
+        std::os::unix::fs::symlink(to, root.join(link)).unwrap();
+    }
+    let broker = setup.start();
+    let mut client = broker.simple(V, "client");
+    assert_eq!(suback(&mut client, "secret/a"), 1);
+    broker.write("2/all.cedar", LOCKED);
+    a_moment_passes();
+    std::os::unix::fs::symlink("2", root.join("new")).unwrap();
+    std::fs::rename(root.join("new"), root.join("inner")).unwrap();
+    client.raw.expect_disconnect(&[NOT_AUTHORIZED]);
+    broker.said("epoch=2");
+    broker.write("2/more.cedar", &LOCKED.replace("\"everything\"", "\"more\""));
+    broker.said("files were changed where they are");
+    std::fs::remove_file(root.join("inner")).unwrap();
+    broker.said("the policy folder cannot be read");
+}
+
+/// Threat: a pipe in the policy folder that keeps reloads, and the end, waiting for ever.
+#[test]
+fn a_pipe_among_the_policies_is_refused_at_once() {
+    let mut broker = Setup::new().plaintext().start();
+    let pipe = broker.path().join("policies/zz.cedar");
+    let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+    assert!(made.unwrap().success());
+    let refused = broker.ctl(&["reload"]);
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(said.contains("zz.cedar cannot be read: it is not a regular file"), "{said}");
+    std::fs::remove_file(&pipe).unwrap();
+    assert!(broker.ctl(&["reload"]).status.success());
+    broker.signal(Signal::TERM);
+    assert!(broker.wait().success());
 }
 
 /// Threat: a right outlives its time on a session that is already there.

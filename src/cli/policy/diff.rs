@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
-use std::fs::File;
 use std::io::BufReader;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,8 +11,9 @@ use serde_json::{Value, json};
 use crate::audit::Recorded;
 use crate::cli::Failure;
 use crate::harmless::harmless;
+use crate::pki::files::open_regular;
 use crate::policy::{
-    Answer, Answers, Bundle, CaseTables, Change, Comparison, LoadError, PolicyEpoch, RuleChanges,
+    Answer, Answers, Bundle, CaseTables, Change, Comparison, PolicyEpoch, RuleChanges,
 };
 
 /// Shows which decisions change from one folder of policies to another: of the cases of both,
@@ -61,13 +61,13 @@ struct Asked {
 
 impl DiffArgs {
     pub(super) fn run(self) -> Result<(), Failure> {
-        let old = load(&self.old)?;
-        let new = load(&self.new)?;
+        let (old, old_cases) = load(&self.old)?;
+        let (new, new_cases) = load(&self.new)?;
         let recorded = self.read_logs()?;
         let mut comparison = Comparison::new(&old, &new);
         let rules = comparison.rules();
         let mut asked = Asked::default();
-        asked.put_cases(&mut comparison, [&self.new, &self.old])?;
+        asked.put_cases(&mut comparison, [&new_cases, &old_cases])?;
         asked.put_recorded(&mut comparison, &recorded);
         // Stable: within a kind of change the order is that of the tables and the log.
         asked.changed.sort_by_key(|changed| changed.change);
@@ -85,7 +85,7 @@ impl DiffArgs {
                 "unlike_recorded": asked.unlike_recorded,
                 "changes": asked.changed.iter().map(Changed::json).collect::<Vec<_>>(),
             });
-            println!("{told}");
+            say!("{told}");
         } else {
             print_rules(&rules);
             for changed in &asked.changed {
@@ -105,7 +105,7 @@ impl DiffArgs {
     fn read_logs(&self) -> Result<Recorded, Failure> {
         let mut recorded = Recorded::default();
         for path in &self.audit {
-            let read = File::open(path).and_then(|log| recorded.read(BufReader::new(log)));
+            let read = open_regular(path).and_then(|log| recorded.read(BufReader::new(log)));
             read.map_err(|error| Failure(format!("audit log {}: {error}", path.display())))?;
         }
         let skipped = recorded.skipped();
@@ -122,14 +122,12 @@ impl DiffArgs {
     }
 }
 
-fn load(folder: &Path) -> Result<Arc<Bundle>, Failure> {
-    let loaded = Bundle::load_dir_untested(folder, PolicyEpoch(1));
-    loaded.map_err(|error| in_folder(folder, &error))
-}
-
-fn in_folder(folder: &Path, error: &LoadError) -> Failure {
-    let Failure(why) = Failure::policies(error);
-    Failure(format!("{}: {why}", folder.display()))
+fn load(folder: &Path) -> Result<(Arc<Bundle>, CaseTables), Failure> {
+    let loaded = Bundle::load_dir_with_tables(folder, PolicyEpoch(1));
+    loaded.map_err(|error| {
+        let Failure(why) = Failure::policies(&error);
+        Failure(format!("{}: {why}", folder.display()))
+    })
 }
 
 impl Asked {
@@ -137,11 +135,10 @@ impl Asked {
     fn put_cases(
         &mut self,
         comparison: &mut Comparison,
-        folders: [&Path; 2],
+        tables: [&CaseTables; 2],
     ) -> Result<(), Failure> {
         let mut known = BTreeSet::new();
-        for folder in folders {
-            let tables = CaseTables::read_dir(folder).map_err(|error| in_folder(folder, &error))?;
+        for tables in tables {
             for case in tables.cases() {
                 let case = case.map_err(|problem| Failure(problem.line()))?;
                 let question = case.words();
@@ -208,7 +205,7 @@ impl Changed {
         let _ = writeln!(text, "    old: {}", answers.old);
         let _ = writeln!(text, "    new: {}", answers.new);
         let _ = write!(text, "    {origin}");
-        println!("{}", harmless(&text));
+        say!("{}", harmless(&text));
     }
 
     fn json(&self) -> Value {
@@ -238,7 +235,7 @@ fn print_rules(rules: &RuleChanges) {
         [("added", &rules.added), ("removed", &rules.removed), ("changed", &rules.changed)]
     {
         for id in ids {
-            println!("{mark}: {}", harmless(id));
+            say!("{mark}: {}", harmless(id));
         }
     }
 }

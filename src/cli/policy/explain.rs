@@ -42,6 +42,9 @@ impl ExplainArgs {
         // A set whose cases fail has to be explained, too.
         let bundle = Bundle::load_dir_untested(&self.folder, PolicyEpoch(1))
             .map_err(|error| drawn(&error))?;
+        if let Some(error) = question.undeclared_group(&bundle) {
+            misuse(&error);
+        }
         let explanation = question.explain(&bundle)?;
         if self.json {
             put(&(serde_json::to_string(&explanation)? + "\n"))

@@ -2,15 +2,15 @@
 
 use std::path::{Path, PathBuf};
 
-use super::drawn;
-use crate::cli::Failure;
-use crate::pki::files;
+use super::{drawn, folders};
+use crate::cli::{Failure, coloured, count};
+use crate::pki::files::replace;
 use crate::policy::{Formatted, policy_files};
 
 /// Lays out policy files; their meaning never changes.
 #[derive(Debug, clap::Args)]
 pub(super) struct FmtArgs {
-    /// Folders of *.cedar files, and files
+    /// Files, and folders that have *.cedar files in them or below
     #[arg(value_name = "DIR|FILE", required = true)]
     paths: Vec<PathBuf>,
     /// Changes nothing; fails if a file is not laid out
@@ -20,30 +20,36 @@ pub(super) struct FmtArgs {
 
 impl FmtArgs {
     pub(super) fn run(self) -> Result<(), Failure> {
-        // Everything is laid out before anything is written.
-        let mut changed = Vec::new();
-        let mut files = 0_usize;
+        let (mut files, mut changed, mut refused) = (0_usize, 0_usize, 0_usize);
         for path in &self.paths {
             for file in listed(path)? {
-                files = files.saturating_add(1);
-                let formatted = Formatted::of_file(&file).map_err(|error| drawn(&error))?;
-                if !formatted.is_as_it_should_be() {
-                    changed.push((file, formatted));
+                files += 1;
+                match Formatted::of_file(&file) {
+                    Err(error) => {
+                        refused += 1;
+                        eprintln!("{}", error.problems().draw(coloured()));
+                    }
+                    Ok(formatted) if formatted.is_as_it_should_be() => {}
+                    Ok(formatted) => {
+                        changed += 1;
+                        if !self.check {
+                            replace(&file, formatted.after.as_bytes())?;
+                        }
+                        say!("{}", file.display());
+                    }
                 }
             }
         }
-        for (file, formatted) in &changed {
-            if !self.check {
-                files::replace(file, formatted.after.as_bytes())?;
-            }
-            println!("{}", file.display());
+        let of = count(files, "file", "files");
+        if refused > 0 {
+            return Err(Failure(format!("{refused} of {of} cannot be laid out")));
         }
-        match (changed.len(), self.check) {
-            (0, _) => eprintln!("fine: {files} files"),
-            (several, false) => eprintln!("laid out: {several} of {files} files"),
-            (several, true) => {
+        match (changed, self.check) {
+            (0, _) => eprintln!("fine: {of}"),
+            (_, false) => eprintln!("laid out: {changed} of {of}"),
+            (_, true) => {
                 return Err(Failure(format!(
-                    "{several} of {files} files are not laid out; run `portcullis policy fmt`"
+                    "not laid out: {changed} of {of}; run `portcullis policy fmt`"
                 )));
             }
         }
@@ -51,11 +57,14 @@ impl FmtArgs {
     }
 }
 
-/// The files that a path stands for.
+/// The files that a path stands for: of a folder, those in it and below it.
 fn listed(path: &Path) -> Result<Vec<PathBuf>, Failure> {
-    if path.is_dir() {
-        policy_files(path).map_err(|error| drawn(&error))
-    } else {
-        Ok(vec![path.to_owned()])
+    if !path.is_dir() {
+        return Ok(vec![path.to_owned()]);
     }
+    let mut files = Vec::new();
+    for folder in folders(path)? {
+        files.extend(policy_files(&folder).map_err(|error| drawn(&error))?);
+    }
+    Ok(files)
 }

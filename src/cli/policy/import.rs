@@ -2,9 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::cli::Failure;
+use crate::cli::{Failure, count};
 use crate::identity::PrincipalKind;
-use crate::pki::files::{self, Access};
+use crate::pki::files::{self, Access, FileError};
 use crate::policy::import::{Dialect, translate};
 
 /// Makes a policy folder of what another broker has.
@@ -33,7 +33,8 @@ struct FileArgs {
     /// What users of the file are in policies
     #[arg(long, value_enum, default_value_t = Principal::User)]
     principal: Principal,
-    /// Write the rest where lines cannot be translated, and tell which are missing
+    /// Write the rest where lines cannot be translated, and tell which are missing. A line that the
+    /// broker itself would not take, and a denial, are never left out
     #[arg(long)]
     skip_untranslatable: bool,
 }
@@ -70,7 +71,12 @@ impl ImportArgs {
 impl FileArgs {
     fn run(self, dialect: Dialect) -> Result<(), Failure> {
         let name = self.file.display().to_string();
-        let text = String::from_utf8(files::read(&self.file)?).map_err(|error| {
+        let read = files::read(&self.file).map_err(|error| match error {
+            // Its remedy is for certificates.
+            FileError::Io { source, .. } => Failure(format!("{name} cannot be read: {source}")),
+            other => other.into(),
+        });
+        let text = String::from_utf8(read?).map_err(|error| {
             let valid = error.utf8_error().valid_up_to();
             let before = error.as_bytes().get(..valid).unwrap_or_default();
             let line = before.split(|byte| *byte == b'\n').count();
@@ -86,9 +92,9 @@ impl FileArgs {
         }
         if !translation.untranslated.is_empty() && !self.skip_untranslatable {
             return Err(Failure(format!(
-                "{} lines cannot be translated, so that nothing is written; \
-                 --skip-untranslatable writes the rest",
-                translation.untranslated.len()
+                "{} cannot be translated, so that nothing is written; --skip-untranslatable \
+                 writes the rest",
+                count(translation.untranslated.len(), "line", "lines")
             )));
         }
         files::create_private_folder(&self.out)?;
@@ -97,12 +103,13 @@ impl FileArgs {
         {
             let path = self.out.join(name);
             files::write_new(&path, text.as_bytes(), Access::Everybody)?;
-            println!("{}", path.display());
+            say!("{}", path.display());
         }
         let (policies, cases) = translation.counts;
         eprintln!(
-            "fine: {policies} policies and {cases} cases, which hold; nobody may connect yet, \
-             acl.cedar says how to permit it"
+            "fine: {} and {}, which hold; nobody may connect yet, acl.cedar says how to permit it",
+            count(policies, "policy", "policies"),
+            count(cases, "case", "cases"),
         );
         Ok(())
     }

@@ -8,10 +8,9 @@ use serde_json::{Value, json};
 
 use crate::cli::Failure;
 use crate::harmless::harmless;
-use crate::policy::{Bundle, CaseTables, Examiner, LoadError, PolicyEpoch, Problem};
+use crate::policy::policy_folders as policy_folders_below;
+use crate::policy::{Bundle, Examiner, LoadError, PolicyEpoch, Problem};
 
-/// Folders inside each other below the one that is named.
-const DEPTH_MAX: usize = 16;
 /// Policies without a case that are named.
 const UNTESTED_NAMED_MAX: usize = 8;
 
@@ -78,7 +77,7 @@ impl TestArgs {
             }
         }
         if self.json {
-            println!("{}", json!({ "passed": passed, "failed": failed, "folders": told }));
+            say!("{}", json!({ "passed": passed, "failed": failed, "folders": told }));
         }
         if refused > 0 {
             let plural = if refused == 1 { "folder does" } else { "folders do" };
@@ -96,8 +95,7 @@ impl TestArgs {
 
 impl Tested {
     fn of(folder: &Path) -> Result<Self, LoadError> {
-        let bundle = Bundle::load_dir_untested(folder, PolicyEpoch(1))?;
-        let tables = CaseTables::read_dir(folder)?;
+        let (bundle, tables) = Bundle::load_dir_with_tables(folder, PolicyEpoch(1))?;
         let mut examiner = Examiner::new(&bundle);
         let mut deciding = BTreeSet::new();
         let (mut cases, mut problems) = (Vec::new(), Vec::new());
@@ -143,17 +141,14 @@ impl Tested {
 
     fn print(&self, verbose: bool) {
         for problem in &self.problems {
-            println!("failed  {}", harmless(&problem.line()));
+            say!("failed  {}", harmless(&problem.line()));
         }
         for case in &self.cases {
             let CaseTold { file, line, question, answer, failure, .. } = case;
             match failure {
-                Some(problem) => println!("failed  {}", harmless(&problem.line())),
+                Some(problem) => say!("failed  {}", harmless(&problem.line())),
                 None if verbose => {
-                    println!(
-                        "passed  {}",
-                        harmless(&format!("{file}:{line}: {question}: {answer}"))
-                    );
+                    say!("passed  {}", harmless(&format!("{file}:{line}: {question}: {answer}")));
                 }
                 None => {}
             }
@@ -162,7 +157,7 @@ impl Tested {
             return;
         }
         let folder = self.folder.display();
-        println!("{folder}: {} passed, {} failed", self.passed(), self.failed());
+        say!("{folder}: {} passed, {} failed", self.passed(), self.failed());
         if !self.untested.is_empty() {
             let named: Vec<&str> =
                 self.untested.iter().take(UNTESTED_NAMED_MAX).map(|id| &**id).collect();
@@ -207,42 +202,14 @@ fn refusal(folder: &Path, error: &LoadError) -> Value {
 fn policy_folders(named: &[PathBuf]) -> Result<BTreeSet<PathBuf>, Failure> {
     let mut found = BTreeSet::new();
     for folder in named {
-        if !find_policy_folders(folder, 0, &mut found)? {
+        let below = policy_folders_below(folder).map_err(|error| Failure::policies(&error))?;
+        if below.is_empty() {
             return Err(Failure(format!(
                 "there is no *.cedar file in or below {}; name a folder that has policies",
                 folder.display()
             )));
         }
+        found.extend(below);
     }
     Ok(found)
-}
-
-/// True when there is one. Links to folders are not followed, so that none is met twice; hidden
-/// folders are left out.
-fn find_policy_folders(
-    folder: &Path,
-    depth: usize,
-    found: &mut BTreeSet<PathBuf>,
-) -> Result<bool, Failure> {
-    let mut any = false;
-    let about =
-        |error: std::io::Error| Failure(format!("{} cannot be read: {error}", folder.display()));
-    for entry in std::fs::read_dir(folder).map_err(about)? {
-        let entry = entry.map_err(about)?;
-        if entry.file_name().as_encoded_bytes().starts_with(b".") {
-            continue;
-        }
-        let path = entry.path();
-        if entry.file_type().map_err(about)?.is_dir() {
-            if depth >= DEPTH_MAX {
-                let why = format!("{} is more than {DEPTH_MAX} folders deep", path.display());
-                return Err(Failure(why));
-            }
-            any |= find_policy_folders(&path, depth + 1, found)?;
-        } else if path.extension().is_some_and(|extension| extension == "cedar") {
-            found.insert(folder.to_owned());
-            any = true;
-        }
-    }
-    Ok(any)
 }

@@ -25,7 +25,7 @@ pub(super) struct Places {
 /// Shows it, step by step, on standard output.
 pub(super) fn show(places: &Places, address: SocketAddr) -> Result<(), Failure> {
     let certs = &places.certs;
-    println!("\nA demonstration with two devices, each with its own certificate:\n");
+    say!("\nA demonstration with two devices, each with its own certificate:\n");
     let mut dev1 = Client::connect(certs, address, "dev1")?;
     let mut dev2 = Client::connect(certs, address, "dev2")?;
     passed("dev1 and dev2 connect over mutual TLS 1.3");
@@ -49,7 +49,7 @@ pub(super) fn show(places: &Places, address: SocketAddr) -> Result<(), Failure> 
     let subscribed = dev2.subscribe("devices/#")?;
     expect("dev2 subscribes to devices/#", subscribed, ReasonCode::NotAuthorized)?;
     show_refusal(places, "dev2", "subscribe", "devices/#")?;
-    println!("\nThe demonstration passed.");
+    say!("\nThe demonstration passed.");
     Ok(())
 }
 
@@ -63,7 +63,7 @@ fn expect(what: &str, got: ReasonCode, wanted: ReasonCode) -> Result<(), Failure
 }
 
 fn passed(what: &str) {
-    println!("  ok  {what}");
+    say!("  ok  {what}");
 }
 
 /// Shows what the audit log says of a refusal, and the command that says why.
@@ -71,7 +71,7 @@ fn show_refusal(places: &Places, client_id: &str, verb: &str, target: &str) -> R
     show_record(&places.audit, client_id, verb, target)?;
     let policies = shell_word(&places.policies.to_string_lossy());
     let target = shell_word(target);
-    println!(
+    say!(
         "      why: portcullis policy explain {policies} Device::{client_id} {verb} {target} \
          --fact qos=1"
     );
@@ -105,7 +105,7 @@ fn show_record(audit: &Path, client_id: &str, verb: &str, target: &str) -> Resul
                 format!("forbidden by {}", policies.join(", "))
             };
             let number = record.get("seq").unwrap_or(&Value::Null);
-            println!("      audit record {number}: {policies}");
+            say!("      audit record {number}: {policies}");
             return Ok(());
         }
         if Instant::now() >= deadline {

@@ -55,7 +55,7 @@ impl QuickstartArgs {
             audit: config.audit.path.clone(),
         };
         let source = Source { path, overrides: self.set };
-        serve::runtime()?.block_on(async {
+        serve::to_its_end(async {
             let signals = serve::Signals::hear()?;
             let running = Running::start(config, source).await?;
             let address = running
@@ -171,7 +171,7 @@ fn print_commands(
     let metrics = running.metrics_address.map_or_else(String::new, |address| {
         format!("\n\n  # counters\n  curl http://{address}/metrics")
     });
-    println!(
+    say!(
         "\nThe broker is running. Try, in another terminal:\n\n  \
          # dev1 may publish below devices/dev1, dev2 may not\n  \
          mosquitto_pub {dev1} -q 1 -r -t devices/dev1/temperature -m 21.5\n  \

@@ -4,6 +4,7 @@ use std::fs;
 
 use super::*;
 use crate::policy::PolicyEpoch;
+use crate::policy::source::{FILE_BYTES_MAX, PolicyFolder};
 use crate::policy::tests::world::{bundle, nested};
 
 const POLICIES: &str = r#"
@@ -119,37 +120,37 @@ fn a_case_that_fails_tells_what_was_expected_and_what_came() {
     for (line, expected) in [
         (
             "Device::d|-|publish|devices/e/x|-|allow|own",
-            "cases.tsv:1:1: Device::d publish devices/e/x: expected allowed by own, but denied: \
+            "cases.tsv:1:35: Device::d publish devices/e/x: expected allowed by own, but denied: \
              no policy permits it; ",
         ),
         (
             "Device::d|-|publish|devices/d/x|qos=1 retain=true|deny|-",
-            "cases.tsv:1:1: Device::d publish devices/d/x with qos=1 retain=true: expected \
+            "cases.tsv:1:51: Device::d publish devices/d/x with qos=1 retain=true: expected \
              denied: no policy permits it, but allowed by own; ",
         ),
         (
             "Device::d|sensors,b|publish|devices/d/t|-|allow|own",
-            "cases.tsv:1:1: Device::d publish devices/d/t in sensors,b: expected allowed by own, \
+            "cases.tsv:1:49: Device::d publish devices/d/t in sensors,b: expected allowed by own, \
              but allowed by also, own; ",
         ),
         (
             "Device::d|-|publish|devices/d/command|-|deny|-",
-            "cases.tsv:1:1: Device::d publish devices/d/command: expected denied: no policy \
+            "cases.tsv:1:46: Device::d publish devices/d/command: expected denied: no policy \
              permits it, but denied: forbidden by locked; ",
         ),
         (
             "Device::d|-|publish|a|-|deny|locked",
-            "cases.tsv:1:1: Device::d publish a: expected denied: forbidden by locked, but \
+            "cases.tsv:1:30: Device::d publish a: expected denied: forbidden by locked, but \
              denied: no policy permits it; ",
         ),
         (
             "Device::d|-|publish|a|-|allow|*",
-            "cases.tsv:1:1: Device::d publish a: expected allowed, but denied: no policy permits \
+            "cases.tsv:1:25: Device::d publish a: expected allowed, but denied: no policy permits \
              it; ",
         ),
         (
             "User::u|-|connect|a|-|deny|*",
-            "cases.tsv:1:1: User::u connect a: expected denied, but allowed by users; ",
+            "cases.tsv:1:23: User::u connect a: expected denied, but allowed by users; ",
         ),
     ] {
         assert_eq!(check(line, &bundle), [format!("{expected}{remedy}")], "{line}");
@@ -225,13 +226,12 @@ fn a_folder_is_loaded_if_and_only_if_its_cases_pass() {
     write("principals.toml", "[group.sensors]\n");
     let hash = load().unwrap().hash().to_owned();
     write("b.tsv", "Device::d|-|publish|devices/d/x|-|allow|own\n");
-    write(".hidden.tsv", "oops");
     write("notes.txt", "oops");
     assert_eq!(load().unwrap().hash(), hash, "cases are no part of what decides");
     write("a.tsv", "Device::d|-|publish|a|-|allow|*\noops\n");
     write("c.tsv", "Device::d|-|publish|b|-|allow|*\n");
     let problems = lines();
-    let places = ["a.tsv:1:1: Device::d", "a.tsv:2:1: a case has", "c.tsv:1:1: Device::d"];
+    let places = ["a.tsv:1:25: Device::d", "a.tsv:2:1: a case has", "c.tsv:1:25: Device::d"];
     assert_eq!(problems.lines().count(), places.len(), "{problems}");
     for (problem, place) in problems.lines().zip(places) {
         assert!(problem.contains(place), "{problem}\nnot {place}");
@@ -241,6 +241,11 @@ fn a_folder_is_loaded_if_and_only_if_its_cases_pass() {
     fs::remove_file(dir.path().join("c.tsv")).unwrap();
     for (text, problem) in [
         ("", "a.tsv is empty"),
+        (
+            "Device::d|-|publish|devices/d/\u{202e}x|-|allow|own",
+            "a.tsv:1:31: the character U+202E may not stand here",
+        ),
+        ("\u{feff}Device::d|-|publish|a|-|deny|*", "begins with a byte order mark"),
         ("Device::d|-|publish|devices/d/x|-|all", "a.tsv:1:1: a case has 7 columns"),
     ] {
         write("a.tsv", text);
@@ -250,7 +255,7 @@ fn a_folder_is_loaded_if_and_only_if_its_cases_pass() {
     assert!(lines().contains("is no UTF-8"));
     write("a.tsv", &"#\n".repeat(LINES_MAX));
     assert!(lines().contains("more than 100000 lines together"));
-    write("a.tsv", &" ".repeat(source::FILE_BYTES_MAX + 1));
+    write("a.tsv", &" ".repeat(FILE_BYTES_MAX + 1));
     assert!(lines().contains("larger than"));
 }
 
@@ -286,15 +291,16 @@ fn no_table_is_too_odd_to_be_read() {
 /// The policies of a folder that comes with the broker, one text each.
 fn shipped(name: &str) -> (CaseTables, Vec<String>) {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("policies").join(name);
-    let sources = source::read_dir(&dir).unwrap();
-    let policies = sources.iter().flat_map(|source| {
+    let folder = PolicyFolder::read(&dir).unwrap();
+    let policies = folder.policies.iter().flat_map(|source| {
         let ranges = crate::policy::scan::scan(source).unwrap();
         ranges
             .into_iter()
             .map(|range| source.text.get(range).unwrap().to_owned())
             .collect::<Vec<_>>()
     });
-    (CaseTables::read_dir(&dir).unwrap(), policies.collect())
+    let policies = policies.collect();
+    (CaseTables::new(&dir, folder.tables).unwrap(), policies)
 }
 
 #[test]

@@ -261,12 +261,6 @@ impl Reader<'_> {
             return note(format!("says the same as line {first}"), "it has no policy of its own");
         }
         self.said.insert(key, draft.number);
-        if draft.who != Who::Pattern && ["%u", "%c"].iter().any(|it| draft.topic.contains(it)) {
-            note(
-                "%u and %c stand for themselves in a `topic` line".to_owned(),
-                "write `pattern` if the name of the client is meant",
-            );
-        }
         if self.dialect == Dialect::Vernemq && draft.topic.starts_with(['+', '#']) {
             note(
                 "VerneMQ takes a wildcard at the first level for `$SYS` and `$share` too, the \

@@ -14,7 +14,7 @@ const MOSQUITTO: &str = r#"
 // - Mosquitto grants every SUBSCRIBE and holds back what the client may not read. Here a SUBSCRIBE
 //   is refused unless one policy covers the whole filter; what is delivered is judged as there. To
 //   grant every SUBSCRIBE as Mosquitto does, write
-//     permit (principal, action == Action::"subscribe", resource);
+//     @id("subscribe") permit (principal, action == Action::"subscribe", resource);
 // - A `pattern deny` line takes nothing back that a `topic` line grants, so that it is no forbid,
 //   but an exception of the `pattern` lines.
 // - A user name or client id that holds / + # fills no placeholder here. In Mosquitto one with + or

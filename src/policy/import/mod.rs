@@ -17,7 +17,9 @@ mod tests;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
+use super::format::format_text;
 use super::problem::{LoadError, Problem};
+use super::scan::check_mark;
 use super::source::Source;
 use super::{Bundle, PolicyEpoch};
 use crate::identity::PrincipalKind;
@@ -101,6 +103,7 @@ pub fn translate(
     kind: PrincipalKind,
 ) -> Result<Translation, ImportError> {
     let source = Source::new(name, text);
+    check_mark(&source).map_err(|problem| ImportError::Unusable(vec![problem.line()]))?;
     let mut file = acl_file::read(&source, dialect)?;
     let load = |file: &AclFile| -> Result<Loaded, ImportError> {
         if file.rules.is_empty() {
@@ -109,6 +112,7 @@ pub fn translate(
         }
         let acl = Acl::new(dialect, file.rules.clone());
         let policies = cedar::write(&acl, name, kind, &file.untranslated);
+        let policies = format_text("acl.cedar", &policies)?;
         let bundle = Bundle::load_text("acl.cedar", &policies, None, PolicyEpoch(1))?;
         Ok(Loaded { acl, policies, bundle: Arc::new(bundle) })
     };

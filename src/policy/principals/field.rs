@@ -18,7 +18,8 @@ const WILDCARDS_MAX: usize = 8;
 pub(super) enum Field {
     /// An organizational unit of the subject, compared exactly.
     OrganizationalUnit,
-    /// A URI among the alternative names. A `*` stands for one or more characters but `/`.
+    /// A URI among the alternative names. A `*` stands for one or more characters of a segment:
+    /// no `/ ? # %`, and no segment that is `.` or `..`.
     SanUri,
     /// A DNS name among the alternative names. A `*` stands for one or more characters but `.`.
     SanDns,
@@ -67,7 +68,9 @@ impl Field {
         loop {
             match (patterns.next(), parts.next()) {
                 (None, None) => return true,
-                (Some(pattern), Some(part)) if part_matches(pattern, part) => {}
+                (Some(pattern), Some(part))
+                    if part_matches(pattern, part)
+                        && (self != Self::SanUri || is_plain(pattern, part)) => {}
                 _ => return false,
             }
         }
@@ -96,6 +99,13 @@ impl Field {
             Self::SanDns => check_wildcards(pattern).and_then(|()| check_dns(pattern)),
         }
     }
+}
+
+/// Whether wildcards stand for nothing that changes what a URI means: what is beyond its path,
+/// what is written in another way, or a step to another folder.
+fn is_plain(pattern: &str, part: &str) -> bool {
+    let as_often = |mark: char| pattern.matches(mark).count() == part.matches(mark).count();
+    pattern == part || (!matches!(part, "." | "..") && ['?', '#', '%'].into_iter().all(as_often))
 }
 
 /// Whether one part between separators matches; each `*` takes at least one character.
@@ -195,6 +205,14 @@ mod tests {
             (Field::SanUri, "spiffe://plant/ops/*", "xspiffe://plant/ops/ann", false),
             (Field::SanUri, "spiffe://plant/ops/*", "spiffe://plant/dev/ops/ann", false),
             (Field::SanUri, "spiffe://plant/ops/*", "spiffe://plant/ops/*", true),
+            (Field::SanUri, "spiffe://plant/ops/*", "spiffe://plant/ops/..", false),
+            (Field::SanUri, "spiffe://plant/ops/*", "spiffe://plant/ops/.", false),
+            (Field::SanUri, "spiffe://plant/ops/*", "spiffe://plant/ops/a?x=b", false),
+            (Field::SanUri, "spiffe://plant/ops/*", "spiffe://plant/ops/a#f", false),
+            (Field::SanUri, "spiffe://plant/ops/*", "spiffe://plant/ops/%2e%2e", false),
+            (Field::SanUri, "spiffe://plant/ops/*", "spiffe://plant/ops/a%2fb", false),
+            (Field::SanUri, "spiffe://plant/ops/*", "spiffe://plant/ops/a.b", true),
+            (Field::SanUri, "u:x?id=*", "u:x?id=7", true),
             (Field::SanUri, "spiffe://*/ops/x", "spiffe://a.b/ops/x", true),
             (Field::SanUri, "spiffe://*/ops/x", "spiffe:///ops/x", false),
             (Field::SanUri, "spiffe://*/ops/x", "spiffe://a/b/ops/x", false),

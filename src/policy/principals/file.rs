@@ -14,6 +14,7 @@ use super::{Grant, Principals};
 use crate::identity::PrincipalKind;
 use crate::policy::groups::{DeclaredGroups, GROUPS_MAX, GroupProblem};
 use crate::policy::problem::{LoadError, PROBLEMS_MAX, Problem};
+use crate::policy::scan::check_characters;
 use crate::policy::source::{self, FILE_BYTES_MAX, Source};
 use crate::suggest::nearest;
 
@@ -35,6 +36,7 @@ pub(super) fn read(source: &Source) -> Result<Principals, LoadError> {
     if source.text.len() > FILE_BYTES_MAX {
         return Err(source::too_large(&source.name).into());
     }
+    check_characters(source)?;
     let (document, errors) = DeTable::parse_recoverable(&source.text);
     let mut reader = Reader::new(source);
     for error in &errors {
@@ -85,6 +87,7 @@ impl<'a> Reader<'a> {
             match DeclaredGroups::new(std::mem::take(&mut self.parents)) {
                 Ok(groups) => {
                     self.check_depth(&groups);
+                    self.check_members(&groups);
                     self.principals.groups = groups;
                 }
                 Err(problem) => {
@@ -109,6 +112,25 @@ impl<'a> Reader<'a> {
                 let message = format!("with group {group:?} come more than {GROUPS_MAX} groups");
                 self.refuse(self.place(group), message, "nest it in fewer groups");
             }
+        }
+    }
+
+    /// Whoever is named in too many groups could do nothing at all.
+    fn check_members(&mut self, groups: &DeclaredGroups) {
+        let Principals { named, certificates, .. } = &self.principals;
+        let named = named
+            .iter()
+            .map(|((kind, name), holdings)| (format!("{}::{name:?}", kind.as_str()), holdings));
+        let certificates =
+            certificates.iter().map(|(hash, it)| (format!("certificate {hash}"), it));
+        let held = named.chain(certificates).filter_map(|(who, holdings)| {
+            let direct: Vec<Arc<str>> = holdings.groups.iter().cloned().collect();
+            let last = direct.last().filter(|_| groups.closure(&direct).is_none())?;
+            Some((who, self.place(last)))
+        });
+        for (who, at) in held.collect::<Vec<_>>() {
+            let message = format!("{who} is in more than {GROUPS_MAX} groups");
+            self.refuse(at, message, "take it out of some, or nest them in fewer groups");
         }
     }
 

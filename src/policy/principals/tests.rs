@@ -486,17 +486,30 @@ organizational_unit = "Welders"
 fn with_more_than_64_groups_everything_is_denied() {
     const POLICIES: &str = r#"@id("all") permit (principal, action, resource);"#;
     let judge = |count: usize| {
-        let groups = repeated(0..count, |number| {
+        let groups = repeated(1..count, |number| {
             format!("[group.g{number}]\nmembers = [\"Device::dev1\"]\n")
         });
-        let principals = principals(&groups);
+        let principals = principals(&format!("[group.g0]\n{groups}"));
         let bundle = Bundle::load_text("p.cedar", POLICIES, Some(&principals), PolicyEpoch(1));
-        publish(&mut subject(&Arc::new(bundle.unwrap()), device("dev1", &[])), "a")
+        publish(&mut subject(&Arc::new(bundle.unwrap()), device("dev1", &["g0"])), "a")
     };
     assert_eq!(judge(64), Ok(()));
     let denial = judge(65).unwrap_err();
     assert_eq!(denial.errors, ["the principal is in more than 64 groups"]);
     assert_eq!(denial.to_string(), "refused for the principal is in more than 64 groups");
+}
+
+#[test]
+fn whoever_is_named_in_more_than_64_groups_is_refused_with_the_file() {
+    for (key, member) in [("members", "Device::dev1"), ("certificates", &"ab".repeat(32))] {
+        let groups = |count: usize| {
+            repeated(0..count, |number| format!("[group.g{number:02}]\n{key} = [\"{member}\"]\n"))
+        };
+        assert!(Principals::parse("p", &groups(64)).is_ok());
+        let refused = refusal(&groups(65));
+        assert!(refused.starts_with("principals.toml:129:8: "), "{refused}");
+        assert!(refused.contains("is in more than 64 groups; take it out of some"), "{refused}");
+    }
 }
 
 #[test]

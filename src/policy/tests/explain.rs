@@ -179,9 +179,8 @@ fn what_is_told_is_bounded_however_many_policies_there_are() {
 #[test]
 fn nothing_in_an_explanation_acts_on_the_terminal() {
     let text = "@id(\"p\") permit (principal, action == Action::\"publish\", resource)\n\
-        when { /*\u{202e}*/ context.qos == 1 && context.session.client_id != \"\\u{1b}\" };"
-        .replace("/*\u{202e}*/", "// \u{1b}[2J\u{202e}\n");
-    let bundle = Arc::new(Bundle::load_text("p\u{1b}", &text, None, PolicyEpoch(1)).unwrap());
+        when { context.qos == 1 && context.session.client_id != \"\\u{1b}\" };";
+    let bundle = Arc::new(Bundle::load_text("p\u{1b}", text, None, PolicyEpoch(1)).unwrap());
     let asked = question("Device::d\u{1b}\u{202e} - publish a\u{200b}b qos=2 client_id=\u{1b}");
     let drawn = asked.explain(&bundle).unwrap().draw(false);
     assert!(!drawn.contains(['\u{1b}', '\u{200b}', '\u{202e}']), "{drawn}");

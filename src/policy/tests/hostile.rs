@@ -138,11 +138,11 @@ fn a_mistake_is_shown_with_file_line_column_and_remedy() {
         ),
         (
             "@id(\"a\") permit (principal is User, action == Action::\"publish\", resource)\nwhen { principal is Device };",
-            "p.cedar:1:1: for policy `a`, policy is impossible",
+            "p.cedar:1:1: for policy `a`, policy is impossible: the policy expression evaluates to false for all valid requests; correct what it asks for, or remove the policy",
         ),
         (
             "@id(\"a\") forbid (principal, action == Action::\"publish\", resource)\nwhen { context.payload_size * context.qos > 1000 };",
-            "p.cedar:1:1: `*` in a forbid: on overflow its evaluation fails",
+            "p.cedar:2:29: `*` in a forbid: on overflow its evaluation fails",
         ),
         (
             "@id(\"a\") permit (principal, action == Action::\"publish\", resource)\nwhen { (resource in TopicFilter::\"a\") == true };",
@@ -227,8 +227,166 @@ fn nothing_that_is_drawn_acts_on_the_terminal() {
     let text = "@id(\"a\") // \u{1b}[2J\u{202e}\r\npermit (principal, action, \u{1b}[31mresource);";
     let drawn = load(text).unwrap_err().problems().draw(false);
     assert!(!drawn.contains(['\u{1b}', '\u{202e}', '\r']), "{drawn}");
-    assert!(drawn.contains("p.cedar:2:28"), "{drawn}");
+    assert!(drawn.contains("p.cedar:1:13"), "{drawn}");
     assert!(drawn.contains("?[31mresource"), "{drawn}");
+}
+
+#[test]
+fn text_that_reads_otherwise_than_it_is_parsed_is_refused() {
+    let rule = "@id(\"a\") permit (principal, action, resource);";
+    for (text, place, code) in [
+        (format!("// old rule: \r{rule}"), "1:14", "U+000D"),
+        (format!("{rule}\r"), "1:47", "U+000D"),
+        (format!("// note\u{2028}{rule}"), "1:8", "U+2028"),
+        (format!("// note\u{b}{rule}"), "1:8", "U+000B"),
+        (format!("// \u{202e}x\n{rule}"), "1:4", "U+202E"),
+        (format!("{rule}// \0"), "1:50", "U+0000"),
+        (rule.replace("\"a\"", "\"a\0\""), "1:7", "U+0000"),
+        (rule.replace("\"a\"", "\"a\u{200b}\""), "1:7", "U+200B"),
+        (format!("// \u{1b}[8m\n{rule}"), "1:4", "U+001B"),
+    ] {
+        let found = refusal(&text);
+        let shown = format!("p.cedar:{place}: the character {code} may not stand here; ");
+        assert!(found.starts_with(&shown), "{found}\nnot\n{shown}");
+    }
+    let marked = refusal(&format!("\u{feff}{rule}"));
+    assert!(marked.starts_with("p.cedar:1:1: the file begins with a byte order mark"), "{marked}");
+    assert!(load(&format!("// a\tb é\r\n{rule}\r\n")).is_ok());
+}
+
+#[test]
+fn what_can_never_apply_is_refused() {
+    let forbid =
+        |scope: &str, condition: &str| format!("@id(\"a\") forbid ({scope})\n{condition};");
+    let publish = "principal, action == Action::\"publish\", resource";
+    let on = |resource: &str| forbid(&format!("{publish} {resource}"), "");
+    let when = |condition: &str| forbid(publish, &format!("when {{ {condition} }}"));
+    for (text, shown) in [
+        (
+            on(r#"== Topic::"a/+""#),
+            "p.cedar:1:77: no topic has this name: it is compared as it is written",
+        ),
+        (on(r#"== Topic::"a/#/b""#), "p.cedar:1:77: no topic has this name"),
+        (
+            forbid(r#"principal == Device::"${cn}", action, resource"#, ""),
+            "p.cedar:1:39: only a TopicFilter has placeholders",
+        ),
+        (
+            on(r#"in TopicFilter::"a/%c/#""#),
+            "p.cedar:1:83: TopicFilter \"a/%c/#\": \"%c\" is a level like any other",
+        ),
+        (on(r#"in TopicFilter::"dev-%u""#), "p.cedar:1:83: TopicFilter \"dev-%u\": "),
+        (
+            on(r#"in TopicFilter::"a/*""#),
+            "p.cedar:1:83: TopicFilter \"a/*\": \"*\" is a level like any other",
+        ),
+        (
+            when("context.qos > 2"),
+            "p.cedar:2:16: this comparison is never true: `qos` is 0, 1 or 2; correct the number",
+        ),
+        (
+            when("context.qos == 1 && context.qos == 2"),
+            "p.cedar:2:16: the policy never applies: no `qos` fulfils all of its conditions",
+        ),
+        (
+            when("context.retain || context.session.tls_version == 1"),
+            "p.cedar:2:42: this comparison is never true: `tls_version` is 12 or 13",
+        ),
+        (
+            forbid(
+                &format!("{publish} in TopicFilter::\"a/#\""),
+                "when { context.retain && resource in TopicFilter::\"${cn}/b/#\" } when { resource in TopicFilter::\"b/#\" }",
+            ),
+            "p.cedar:2:97: the policy never applies: no topic is in both \"a/#\" and \"b/#\"",
+        ),
+    ] {
+        let found = refusal(&text);
+        assert!(found.starts_with(shown), "{found}\nnot\n{shown}\nfor\n{text}");
+    }
+    for fine in [
+        on(r#"in TopicFilter::"a/100%/%cpu/*x""#),
+        when("context.qos >= 0 && context.session.tls_version == 0"),
+        forbid(
+            &format!("{publish} in TopicFilter::\"+/a/#\""),
+            "when { resource in TopicFilter::\"${cn}/#\" } unless { resource in TopicFilter::\"b\" }",
+        ),
+    ] {
+        assert!(load(&fine).is_ok(), "{:?}", load(&fine));
+    }
+}
+
+#[test]
+fn a_listener_that_does_not_exist_is_named() {
+    let known = ["devices".into(), "ops".into()];
+    for condition in [
+        "resource == Listener::\"devcies\"",
+        "context.session.listener == \"devcies\"",
+        "!(\"devcies\" == context.session.listener)",
+    ] {
+        let text = format!(
+            "@id(\"a\") forbid (principal, action == Action::\"connect\", resource)\nwhen {{ {condition} }};"
+        );
+        let bundle = load(&text).unwrap();
+        let found = lines(&bundle.check_listeners(&known).unwrap_err());
+        assert!(
+            found.contains("no listener of the configuration is called \"devcies\""),
+            "{found}"
+        );
+        assert!(
+            found.starts_with("p.cedar:2:") && found.contains("did you mean \"devices\"?"),
+            "{found}"
+        );
+        let bundle = load(&text.replace("devcies", "ops")).unwrap();
+        assert!(bundle.check_listeners(&known).is_ok());
+    }
+}
+
+#[test]
+fn no_function_of_times_can_fail_in_a_forbid() {
+    let forbid = |condition: &str| {
+        format!(
+            "@id(\"a\") forbid (principal, action == Action::\"publish\", resource)\nwhen {{ {condition} }};"
+        )
+    };
+    for condition in [
+        "context.time.offset(duration(\"9223372036854775807ms\")) > context.time",
+        "context.time.offset(context.time.toTime()) > context.time",
+    ] {
+        let found = refusal(&forbid(condition));
+        assert!(found.starts_with("p.cedar:2:21: `offset` in a forbid: on overflow"), "{found}");
+    }
+    assert!(load(&forbid("context.time.offset(duration(\"30d\")) > context.time")).is_ok());
+}
+
+#[test]
+fn what_is_behind_a_text_that_cannot_be_parsed_is_guessed() {
+    let rule = "permit (principal, action, resource)";
+    for (text, hint) in [
+        (format!("@id(\"a\") {rule}\n@id(\"b\") {rule};"), "is the `;` of the policy before it missing?"),
+        (format!("/* why */ @id(\"a\") {rule};"), "Cedar has only comments that begin with //"),
+        (
+            "@id(\"a\") permit (principal, action == Action::\"subscribe\", resource) when { resource.name like \"a*\" };".to_owned(),
+            "the text of a subscription cannot be compared",
+        ),
+    ] {
+        let found = refusal(&text);
+        assert!(found.contains(hint), "{found}\nnot\n{hint}");
+    }
+}
+
+#[test]
+fn an_id_can_be_seen_and_named_in_a_case() {
+    for (id, problem) in [
+        ("x,y", "no case could name"),
+        ("-", "no case could name"),
+        ("*", "no case could name"),
+        (" ", "no case could name"),
+        ("a\\u{1b}", "the @id has the character U+001B; remove it"),
+        (&"x".repeat(129), "the @id is longer than 128 bytes; shorten it"),
+    ] {
+        let found = refusal(&format!("@id(\"{id}\") permit (principal, action, resource);"));
+        assert!(found.contains(problem), "{found}");
+    }
 }
 
 #[test]
@@ -264,7 +422,6 @@ fn a_directory_is_loaded_whole_in_any_order_or_not_at_all() {
     assert!(lines(&load().unwrap_err()).contains("no *.cedar file"));
     fs::write(dir.path().join("b.cedar"), permit("one")).unwrap();
     fs::write(dir.path().join("a.cedar"), format!("// why\n{}", permit("two"))).unwrap();
-    fs::write(dir.path().join(".hidden.cedar"), "oops").unwrap();
     fs::write(dir.path().join("notes.txt"), "oops").unwrap();
     fs::create_dir(dir.path().join("more")).unwrap();
     let first = load().unwrap();
@@ -292,6 +449,107 @@ fn a_directory_is_loaded_whole_in_any_order_or_not_at_all() {
     fs::create_dir(dir.path().join("c.cedar")).unwrap();
     assert!(lines(&load().unwrap_err()).contains("cannot be read"));
     assert!(Bundle::load_dir(&dir.path().join("absent"), PolicyEpoch(1)).is_err());
+}
+
+#[test]
+fn only_regular_files_inside_the_folder_are_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let (folder, outside) = (dir.path().join("policies"), dir.path().join("outside"));
+    fs::create_dir(&folder).unwrap();
+    fs::write(&outside, "secret").unwrap();
+    let load = || Bundle::load_dir(&folder, PolicyEpoch(1));
+    fs::write(folder.join("a.cedar"), "@id(\"a\") permit (principal, action, resource);").unwrap();
+    for name in ["b.cedar", "b.tsv", "principals.toml", "policies.sha256"] {
+        let path = folder.join(name);
+        // Nobody writes there: whoever waits for it waits for ever.
+        let mode = rustix::fs::Mode::RWXU;
+        rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+        let error = lines(&load().unwrap_err());
+        assert!(
+            error.contains(&format!("{name} cannot be read: it is not a regular file")),
+            "{error}"
+        );
+        fs::remove_file(&path).unwrap();
+        if name == "policies.sha256" {
+            continue;
+        }
+        std::os::unix::fs::symlink("../outside", &path).unwrap();
+        let error = lines(&load().unwrap_err());
+        assert!(
+            error.contains(&format!("{name} is a link that leads out of the folder")),
+            "{error}"
+        );
+        assert!(!error.contains("secret"), "{error}");
+        fs::remove_file(&path).unwrap();
+    }
+    fs::create_dir(folder.join("..data")).unwrap();
+    fs::rename(folder.join("a.cedar"), folder.join("..data/a.cedar")).unwrap();
+    std::os::unix::fs::symlink("..data/a.cedar", folder.join("a.cedar")).unwrap();
+    assert_eq!(load().unwrap().policies(), 1, "a link that stays inside");
+}
+
+#[test]
+fn policy_text_that_would_not_be_read_is_refused_or_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let load = || Bundle::load_dir(dir.path(), PolicyEpoch(1));
+    let policy = "@id(\"a\") permit (principal in Group::\"g\", action, resource);";
+    fs::write(dir.path().join("a.cedar"), policy).unwrap();
+    fs::write(dir.path().join("principals.toml"), "[group.g]").unwrap();
+    for (name, problem) in [
+        ("G.Cedar", "G.Cedar is not read; policies are in *.cedar"),
+        (".f.cedar", ".f.cedar is not read; "),
+        ("Cases.TSV", "Cases.TSV is not read; "),
+        ("Principals.toml", "Principals.toml is not read; "),
+        ("sub/forbids/f.cedar", "sub are not read; move them into "),
+        ("sub/F.CEDAR", "sub are not read; move them into "),
+    ] {
+        let path = dir.path().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, "x").unwrap();
+        let error = lines(&load().unwrap_err());
+        assert!(error.contains(problem), "{name}: {error}");
+        fs::remove_file(&path).unwrap();
+    }
+    for name in ["notes.txt", ".a.cedar.swp", ".git/x.cedar", "sub/notes.md"] {
+        let path = dir.path().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, "x").unwrap();
+    }
+    assert_eq!(load().unwrap().warnings().count(), 0);
+    fs::write(dir.path().join("f.cedar.txt"), "x").unwrap();
+    let warned: Vec<String> = load().unwrap().warnings().lines().collect();
+    assert_eq!(warned.len(), 1);
+    assert!(warned[0].contains("f.cedar.txt is not read: its name does not end in .cedar"));
+}
+
+#[test]
+fn a_manifest_that_does_not_fit_is_an_error_for_every_load() {
+    let dir = tempfile::tempdir().unwrap();
+    let policy = "@id(\"a\") permit (principal, action, resource);";
+    let hash = crate::pki::sha256_hex(policy.as_bytes());
+    fs::write(dir.path().join("a.cedar"), policy).unwrap();
+    let load = |manifest: String| {
+        fs::write(dir.path().join("policies.sha256"), manifest).unwrap();
+        Bundle::load_dir_untested(dir.path(), PolicyEpoch(1))
+    };
+    assert!(load(format!("{hash}  a.cedar\n")).is_ok());
+    let error = lines(&load(format!("{hash}  a.cedar\n{hash}  commands.cedar\n")).unwrap_err());
+    assert!(
+        error.contains("policies.sha256: it names commands.cedar, which is not there"),
+        "{error}"
+    );
+    assert!(error.contains("is the folder copied only in part?"), "{error}");
+}
+
+#[test]
+fn a_file_of_principals_that_is_too_large_is_not_to_be_divided() {
+    let dir = tempfile::tempdir().unwrap();
+    let policy = "@id(\"a\") permit (principal, action, resource);";
+    fs::write(dir.path().join("a.cedar"), policy).unwrap();
+    fs::write(dir.path().join("principals.toml"), "#".repeat(FILE_BYTES_MAX + 1)).unwrap();
+    let error = lines(&Bundle::load_dir(dir.path(), PolicyEpoch(1)).unwrap_err());
+    assert!(error.contains("principals.toml is larger than"), "{error}");
+    assert!(error.contains("granted_by, not members") && !error.contains("divide"), "{error}");
 }
 
 #[test]

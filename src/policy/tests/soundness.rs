@@ -43,7 +43,8 @@ fn worlds(actions: &[&str], conditions: &[&str], check: impl Fn(&mut World)) {
         let subject = Subject::new(Arc::new(bundle), Arc::clone(&who.0), Arc::clone(&who.1));
         check(&mut World { seed, random, written, who, subject });
     }
-    assert!(refused < 20, "{refused} of the random sets were refused");
+    // Random filters often have nothing in common, which is refused.
+    assert!(refused < 30, "{refused} of the random sets were refused");
 }
 
 fn topics() -> Vec<String> {
