@@ -9,7 +9,8 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::str::FromStr;
-use std::sync::{Arc, mpsc};
+use std::sync::Arc;
+use std::sync::mpsc::{self, Sender};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
@@ -19,6 +20,9 @@ use crate::rules;
 
 /// The argument that makes a benchmark's own binary be the relay.
 pub(crate) const RELAY_ARGUMENT: &str = "be-the-relay";
+
+/// The control socket within the server's folder.
+const CONTROL: &str = "ctl.sock";
 
 /// How long a server may take to listen.
 const READY_MAX: Duration = Duration::from_secs(30);
@@ -34,12 +38,14 @@ pub(crate) enum Server {
     Portcullis,
     /// The same, built so that it judges no message: what is left out is the policies' share.
     Unjudged,
+    /// Portcullis, told to reload its policies again and again.
+    Reloading,
 }
 
 impl Server {
     /// All of them, in the order in which they are shown.
-    pub(crate) const ALL: [Self; 4] =
-        [Self::Relay, Self::Mosquitto, Self::Portcullis, Self::Unjudged];
+    pub(crate) const ALL: [Self; 5] =
+        [Self::Relay, Self::Mosquitto, Self::Portcullis, Self::Unjudged, Self::Reloading];
 
     /// The name in tables and on the command line.
     pub(crate) const fn name(self) -> &'static str {
@@ -48,6 +54,7 @@ impl Server {
             Self::Mosquitto => "mosquitto",
             Self::Portcullis => "portcullis",
             Self::Unjudged => "unjudged",
+            Self::Reloading => "reloading",
         }
     }
 
@@ -56,7 +63,7 @@ impl Server {
         match self {
             Self::Relay => "bare relay".to_owned(),
             Self::Portcullis => format!("Portcullis {}", env!("CARGO_PKG_VERSION")),
-            Self::Unjudged => "unjudged".to_owned(),
+            Self::Unjudged | Self::Reloading => self.name().to_owned(),
             Self::Mosquitto => {
                 let help = mosquitto_path().map(|path| Command::new(path).arg("-h").output());
                 let help = help.and_then(Result::ok).map(|output| output.stdout);
@@ -72,6 +79,7 @@ impl Server {
         match self {
             Self::Mosquitto => mosquitto_path().is_some(),
             Self::Unjudged => options.unjudged.is_some(),
+            Self::Reloading => options.reloading,
             Self::Relay | Self::Portcullis => true,
         }
     }
@@ -94,6 +102,8 @@ pub(crate) struct Options {
     pub(crate) config: Option<PathBuf>,
     /// So many policies beside those of `policies/permissive`.
     pub(crate) policies: usize,
+    /// A column for Portcullis while it reloads its policies.
+    pub(crate) reloading: bool,
     /// Mosquitto writes its snapshots.
     pub(crate) persistence: bool,
     /// The program built with `--cfg portcullis_unjudged`.
@@ -112,6 +122,7 @@ impl Options {
         match argument {
             "--v5" => self.version = Version::V5,
             "--set" => self.settings.push(value(argument, rest)?),
+            "--reloading" => self.reloading = true,
             "--policies" => self.policies = value(argument, rest)?,
             "--config" => self.config = Some(absolute(value(argument, rest)?)?),
             "--unjudged" => self.unjudged = Some(absolute(value(argument, rest)?)?),
@@ -141,6 +152,8 @@ pub(crate) struct Running {
     mtls: SocketAddr,
     authority: Arc<Authority>,
     version: Version,
+    /// Ends with the value.
+    reloading: Option<Sender<()>>,
     folder: TempDir,
 }
 
@@ -156,8 +169,11 @@ impl Running {
         let (plain, mtls) = (free_address()?, free_address()?);
         let child = command(server, options, folder.path(), &authority, plain, mtls)?.spawn()?;
         let version = options.version;
-        let mut running = Self { child, plain, mtls, authority, version, folder };
+        let mut running = Self { child, plain, mtls, authority, version, reloading: None, folder };
         running.wait_until_ready(server)?;
+        if server == Server::Reloading {
+            running.reloading = Some(keep_reloading(&running.folder.path().join(CONTROL)));
+        }
         Ok(running)
     }
 
@@ -170,7 +186,7 @@ impl Running {
 
     fn wait_until_ready(&mut self, server: Server) -> io::Result<()> {
         let ready = match server {
-            Server::Portcullis | Server::Unjudged => self.read_ready_line(),
+            Server::Portcullis | Server::Unjudged | Server::Reloading => self.read_ready_line(),
             Server::Relay | Server::Mosquitto => self.wait_for_port(),
         };
         ready.map_err(|error| {
@@ -271,6 +287,7 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
+        self.reloading = None;
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -287,12 +304,28 @@ fn command(
     let mut command = match server {
         Server::Relay => relay(plain)?,
         Server::Mosquitto => mosquitto(folder, authority, plain, mtls, options.persistence)?,
-        Server::Portcullis => portcullis(None, folder, authority, options)?,
+        Server::Portcullis | Server::Reloading => portcullis(None, folder, authority, options)?,
         Server::Unjudged => portcullis(options.unjudged.as_deref(), folder, authority, options)?,
     };
     let log = std::fs::File::create(folder.join("log"))?;
     command.stdin(Stdio::null()).stderr(log);
     Ok(command)
+}
+
+/// Tells a broker to reload, one time after the other, until the sender is dropped.
+fn keep_reloading(socket: &Path) -> Sender<()> {
+    let (sender, ended) = mpsc::channel::<()>();
+    let socket = socket.to_owned();
+    std::thread::spawn(move || {
+        while ended.try_recv() == Err(mpsc::TryRecvError::Empty) {
+            let mut ctl = Command::new(env!("CARGO_BIN_EXE_portcullis"));
+            ctl.arg("ctl").arg("--socket").arg(&socket).arg("reload").stdout(Stdio::null());
+            if !ctl.status().is_ok_and(|status| status.success()) {
+                return;
+            }
+        }
+    });
+    sender
 }
 
 /// What the files below a folder take on disk, holes not counted.
@@ -366,6 +399,7 @@ fn portcullis(
     let mut set = |key: &str, value: &str| {
         command.arg("--set").arg(format!("{key}={value}"));
     };
+    set("control.socket", &folder.join(CONTROL).display().to_string());
     set("listener.plain.address", "127.0.0.1:0");
     set("listener.mtls.address", "127.0.0.1:0");
     let tls = [
