@@ -354,6 +354,7 @@ impl Broker {
         }
         let mut wakes = Wakes::default();
         self.router.redeliver(deliveries, &mut wakes, &self.judge(now));
+        self.tell_of_full(&mut wakes);
         self.write_soon();
     }
 
@@ -408,6 +409,32 @@ impl Broker {
     /// # Errors
     /// The [`Refusal`]; nothing was delivered then.
     pub fn publish(
+        &self,
+        subject: &mut Subject,
+        message: Message,
+        publisher: Publisher<'_>,
+        routes: &mut RouteCache,
+        wakes: &mut Wakes,
+        now: Now,
+    ) -> Result<Routed, Refusal> {
+        let routed = self.route(subject, message, publisher, routes, wakes, now);
+        self.tell_of_full(wakes);
+        routed
+    }
+
+    /// Records that messages are dropped, for whom it has to be.
+    fn tell_of_full(&self, wakes: &mut Wakes) {
+        for peer in wakes.take_full() {
+            let standing = peer.standing();
+            let client = audit::Subject::default()
+                .identified(&standing.identity)
+                .named(peer.client_id.shared());
+            let full = Kind::SessionQueueFull { waiting: peer.mailbox.len() as u64 };
+            self.audit.record(Event::about(&Arc::new(client), full));
+        }
+    }
+
+    fn route(
         &self,
         subject: &mut Subject,
         message: Message,
