@@ -36,7 +36,7 @@ const ROOMY: &str = "[profile.default.mailbox]\nmessages_max = 1000000\nbytes_ma
 /// Topics with retained messages.
 const RETAINED_TOPICS: u8 = 6;
 /// Rounds of the short form.
-const ROUNDS: u32 = 8;
+const ROUNDS: u32 = 10;
 
 /// What clients work towards.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -308,5 +308,6 @@ fn what_was_acknowledged_outlives_every_crash() {
 #[test]
 fn a_crash_that_loses_everything_is_noticed() {
     let mut trial = Trial::begin(seed(), "[store]\ndurability = \"memory\"");
-    trial.run(4).unwrap_err();
+    let account = trial.run(4).unwrap_err();
+    assert!(account.ends_with("its session is not there"), "{account}");
 }

@@ -57,6 +57,9 @@ impl Ghost {
         chance.pause(40);
         drop(line);
         chance.pause(40);
+        if stage.is_over() {
+            return Ok(());
+        }
         self.0 = Said::Nothing;
         let clean = Connect::new(Version::Mqtt5, Self::NAME);
         Line::open(stage.address, &clean).map_err(gone)?;
@@ -101,7 +104,7 @@ impl Waverer {
 
     fn waver(&mut self, stage: &Stage<'_>, chance: &mut Chance) -> Result<(), Lost> {
         let (mut line, _) = Line::open(stage.address, &lasting(Self::NAME))?;
-        loop {
+        while !stage.is_over() {
             let (request, after) = match self.0 {
                 Said::Gone => {
                     (wire::subscribe(Version::Mqtt5, 1, &[], &[("probe/+", 1)]), Said::There)
@@ -124,6 +127,7 @@ impl Waverer {
             self.0 = after;
             chance.pause(10);
         }
+        Ok(())
     }
 
     /// After a restart.
