@@ -94,7 +94,7 @@ pub struct Opened {
     pub term: Term,
     /// True when a session was there to resume.
     pub resumed: bool,
-    /// What CONNACK says of the session is on disk once this is done.
+    /// What CONNACK and the answers after it say of the session is on disk once this is done.
     pub commit: Option<Commit>,
 }
 
@@ -262,8 +262,10 @@ impl Broker {
         if let Some(durable) = opened.peer.durable() {
             let will = will.map(|will| StoredWill { will: *will, due_at: None });
             let record = record(&opened.peer, expiry_s, None, will);
+            // A resumed session waits too: its answers may speak of what an earlier connection has
+            // taken down and nobody has seen on disk yet.
             let begun = durable.change(|number| Change::Session(number, Box::new(record)));
-            commit = commit.max(Some(begun).filter(|_| !opened.resumed));
+            commit = commit.max(Some(begun));
         }
         if commit.is_some() {
             self.write_soon();

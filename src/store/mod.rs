@@ -276,6 +276,13 @@ impl Store {
         self.shared.inbox.push(change)
     }
 
+    /// What this thread takes down until the value is dropped is written in one batch, all of it
+    /// or nothing. It keeps the writer from its work: not for long, and not twice in one thread.
+    #[must_use]
+    pub fn together(&self) -> Together<'_> {
+        Together { _boundary: self.shared.inbox.together() }
+    }
+
     /// Starts the next batch, unless one is being written: then it follows. Where nothing but
     /// [`Change::Finished`] was taken down there is no hurry: that is written within a second.
     pub fn flush(&self) {
@@ -348,6 +355,12 @@ impl Drop for Store {
         self.shared.inbox.stop();
         self.join();
     }
+}
+
+/// See [`Store::together`].
+#[derive(Debug)]
+pub struct Together<'a> {
+    _boundary: parking_lot::RwLockReadGuard<'a, ()>,
 }
 
 fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, StoreError> {
