@@ -5,6 +5,7 @@ pub(crate) mod relay;
 
 use std::io::{self, BufRead as _, BufReader};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::str::FromStr;
@@ -93,6 +94,8 @@ pub(crate) struct Options {
     pub(crate) config: Option<PathBuf>,
     /// So many policies beside those of `policies/permissive`.
     pub(crate) policies: usize,
+    /// Mosquitto writes its snapshots.
+    pub(crate) persistence: bool,
     /// The program built with `--cfg portcullis_unjudged`.
     pub(crate) unjudged: Option<PathBuf>,
     /// The protocol version that the clients speak.
@@ -150,33 +153,31 @@ impl Running {
         raise_open_files()?;
         let folder = tempfile::Builder::new().prefix("portcullis-bench-").tempdir()?;
         let authority = Authority::create(folder.path())?;
-        let log = std::fs::File::create(folder.path().join("log"))?;
         let (plain, mtls) = (free_address()?, free_address()?);
-        let mut command = match server {
-            Server::Relay => relay(plain)?,
-            Server::Mosquitto => mosquitto(folder.path(), &authority, plain, mtls)?,
-            Server::Portcullis | Server::Unjudged => {
-                let program = options.unjudged.as_deref().filter(|_| server == Server::Unjudged);
-                portcullis(program, folder.path(), &authority, options)?
-            }
-        };
-        command.stdin(Stdio::null()).stderr(log);
-        let child = command.spawn()?;
+        let child = command(server, options, folder.path(), &authority, plain, mtls)?.spawn()?;
         let version = options.version;
         let mut running = Self { child, plain, mtls, authority, version, folder };
+        running.wait_until_ready(server)?;
+        Ok(running)
+    }
+
+    fn launch(&mut self, server: Server, options: &Options) -> io::Result<()> {
+        let folder = self.folder.path();
+        let mut command = command(server, options, folder, &self.authority, self.plain, self.mtls)?;
+        self.child = command.spawn()?;
+        self.wait_until_ready(server)
+    }
+
+    fn wait_until_ready(&mut self, server: Server) -> io::Result<()> {
         let ready = match server {
-            Server::Portcullis | Server::Unjudged => running.read_ready_line(),
-            Server::Relay | Server::Mosquitto => running.wait_for_port(),
+            Server::Portcullis | Server::Unjudged => self.read_ready_line(),
+            Server::Relay | Server::Mosquitto => self.wait_for_port(),
         };
-        match ready {
-            Ok(()) => Ok(running),
-            Err(error) => {
-                let log = std::fs::read_to_string(running.folder.path().join("log"));
-                let log = log.unwrap_or_default();
-                let text = format!("{} is not ready: {error}\n{log}", server.name());
-                Err(io::Error::other(text))
-            }
-        }
+        ready.map_err(|error| {
+            let log = std::fs::read_to_string(self.folder.path().join("log"));
+            let log = log.unwrap_or_default();
+            io::Error::other(format!("{} is not ready: {error}\n{log}", server.name()))
+        })
     }
 
     /// The plaintext listener.
@@ -188,6 +189,28 @@ impl Running {
     pub(crate) fn mtls(&self) -> Target {
         let authority = Some(Arc::clone(&self.authority));
         Target { address: self.mtls, authority, version: self.version }
+    }
+
+    /// Bytes of disk that its folder takes.
+    pub(crate) fn disk_bytes(&self) -> u64 {
+        disk_bytes(self.folder.path())
+    }
+
+    /// Kills it and starts it again on the same folder: the time and the CPU time until it
+    /// listens.
+    ///
+    /// # Errors
+    /// As [`Running::start`].
+    pub(crate) fn kill_and_restart(
+        &mut self,
+        server: Server,
+        options: &Options,
+    ) -> io::Result<(Duration, CpuTime)> {
+        self.child.kill()?;
+        self.child.wait()?;
+        let began = Instant::now();
+        self.launch(server, options)?;
+        Ok((began.elapsed(), self.cpu()))
     }
 
     /// CPU time until now.
@@ -253,6 +276,37 @@ impl Drop for Running {
     }
 }
 
+fn command(
+    server: Server,
+    options: &Options,
+    folder: &Path,
+    authority: &Authority,
+    plain: SocketAddr,
+    mtls: SocketAddr,
+) -> io::Result<Command> {
+    let mut command = match server {
+        Server::Relay => relay(plain)?,
+        Server::Mosquitto => mosquitto(folder, authority, plain, mtls, options.persistence)?,
+        Server::Portcullis => portcullis(None, folder, authority, options)?,
+        Server::Unjudged => portcullis(options.unjudged.as_deref(), folder, authority, options)?,
+    };
+    let log = std::fs::File::create(folder.join("log"))?;
+    command.stdin(Stdio::null()).stderr(log);
+    Ok(command)
+}
+
+/// What the files below a folder take on disk, holes not counted.
+fn disk_bytes(folder: &Path) -> u64 {
+    let Ok(entries) = std::fs::read_dir(folder) else { return 0 };
+    let of = |entry: std::fs::DirEntry| match entry.metadata() {
+        Ok(metadata) if metadata.is_dir() => disk_bytes(&entry.path()),
+        Ok(metadata) => metadata.blocks() * 512,
+        // Removed meanwhile.
+        Err(_) => 0,
+    };
+    entries.filter_map(Result::ok).map(of).sum()
+}
+
 fn relay(address: SocketAddr) -> io::Result<Command> {
     let mut command = Command::new(std::env::current_exe()?);
     command.arg(RELAY_ARGUMENT).arg(address.to_string()).stdout(Stdio::null());
@@ -264,11 +318,14 @@ fn mosquitto(
     authority: &Authority,
     plain: SocketAddr,
     mtls: SocketAddr,
+    persistence: bool,
 ) -> io::Result<Command> {
     let program = mosquitto_path().ok_or_else(|| io::Error::other("not installed"))?;
     let config = format!(
         "user root\n\
-         persistence false\n\
+         persistence {persistence}\n\
+         persistence_location {folder}/\n\
+         autosave_interval 1800\n\
          allow_anonymous true\n\
          max_inflight_messages 0\n\
          max_queued_messages 0\n\
@@ -281,6 +338,7 @@ fn mosquitto(
          certfile {certificate}\n\
          keyfile {key}\n\
          require_certificate true\n",
+        folder = folder.display(),
         plain_port = plain.port(),
         mtls_port = mtls.port(),
         ca = authority.ca_certificate().display(),
@@ -320,7 +378,7 @@ fn portcullis(
     }
     if options.policies > 0 {
         let policies = folder.join("policies");
-        std::fs::create_dir(&policies)?;
+        std::fs::create_dir_all(&policies)?;
         let permissive = package.join("policies/permissive/allow-all.cedar");
         rules::write(&policies, &std::fs::read_to_string(permissive)?, options.policies)?;
         set("policies", &policies.display().to_string());

@@ -290,8 +290,9 @@ impl Mailbox {
         }
         let durable = delivery.qos != Qos::AtMostOnce && inner.backlog.is_some();
         let mut posted = Posted::Queued;
-        let in_memory = inner.has_room(bytes) && !durable && self.budget.take(bytes);
-        if !in_memory && !(durable && inner.has_room(bytes)) {
+        // Of the budget a durable one takes only where it is kept in memory as well.
+        let fits = inner.has_room(bytes) && (durable || self.budget.take(bytes));
+        if !fits {
             if delivery.qos == Qos::AtMostOnce || inner.settings.overflow == Overflow::DropNewest {
                 return Receipt::without(Posted::Dropped);
             }

@@ -135,8 +135,8 @@ impl Outbound {
     }
 
     fn first_unfinished(&self) -> Option<Seq> {
-        let undone = self.inflight.iter().filter(|entry| !matches!(entry.state, State::Done));
-        undone.filter_map(|entry| entry.seq).next()
+        let mut undone = self.inflight.iter().filter(|entry| !matches!(entry.state, State::Done));
+        undone.find_map(|entry| entry.seq)
     }
 
     /// Marks everything in flight as to be sent again on a new connection.

@@ -117,26 +117,27 @@ impl Backlog {
         self.first.after(self.sizes.len() as u64)
     }
 
-    /// Takes the first number off.
-    fn pop(&mut self) -> Option<Option<u32>> {
-        let size = self.sizes.pop_front()?;
+    /// Takes the first number off. `false`: there was no message behind it.
+    fn pop(&mut self) -> bool {
+        let Some(size) = self.sizes.pop_front() else { return false };
         self.first = self.first.after(1);
         if let Some(bytes) = size {
             self.messages -= 1;
             self.bytes -= u64::from(bytes);
         }
-        Some(size)
+        size.is_some()
     }
 
     /// Drops the first message. `None`: there is none.
     pub(super) fn drop_oldest(&mut self) -> Option<()> {
-        loop {
+        while !self.is_empty() {
             let seq = self.first;
-            if self.pop()?.is_some() {
+            if self.pop() {
                 self.dropped(seq);
                 return Some(());
             }
         }
+        None
     }
 
     /// A message will not be delivered.
@@ -190,10 +191,18 @@ impl Backlog {
         Some(page)
     }
 
-    /// What of a part still waits.
+    /// What of a part still waits. What is missing in it has expired, and is dropped.
     pub(super) fn advance(&mut self, page: Page) -> impl Iterator<Item = Delivery> + use<> {
         let first = self.first;
-        while self.first < page.next && self.pop().is_some() {}
+        let mut there = page.deliveries.iter().filter_map(|delivery| delivery.seq).peekable();
+        while there.next_if(|seq| *seq < first).is_some() {}
+        while self.first < page.next && !self.is_empty() {
+            let seq = self.first;
+            let is_there = there.next_if_eq(&seq).is_some();
+            if self.pop() && !is_there {
+                self.dropped(seq);
+            }
+        }
         page.deliveries.into_iter().filter(move |delivery| delivery.seq >= Some(first))
     }
 }

@@ -395,7 +395,7 @@ proptest! {
             let model = &mut models[which];
             match step {
                 Step::Post(qos, bytes) => {
-                    let (posted, _) = post(&mailbox, delivery(number, qos, bytes));
+                    let (posted, _) = post(mailbox, delivery(number, qos, bytes));
                     prop_assert_eq!(posted, model.post(number, qos, bytes as u64, others));
                 }
                 Step::Take(room, count_max, bytes_max) => {
