@@ -138,6 +138,7 @@ async fn a_durable_session_waits_for_the_disk_whenever_it_is_opened() {
     let settings = crate::store::Settings {
         folder: folder.path().join("store"),
         durability: crate::store::Durability::Os,
+        accept_loss: false,
     };
     let (store, _) = Store::open(&settings, (Instant::now(), SystemTime::now())).unwrap();
     let broker = broker_with(10, Some(Arc::clone(&store)));
