@@ -68,7 +68,7 @@ impl Connection {
 
     pub(super) fn begin(client: &Client) -> io::Result<Self> {
         let mut outbound = Vec::new();
-        wire::connect(&mut outbound, client.version, &client.id, true, 600);
+        wire::connect(&mut outbound, client.version, &client.id, !client.lasting, 600);
         Ok(Self {
             transport: Some(Transport::begin(client.address, client.tls.clone())?),
             phase: Phase::Opening,

@@ -50,6 +50,14 @@ pub(crate) struct Client {
     pub(super) version: Version,
     pub(super) id: String,
     pub(super) tls: Option<Arc<ClientConfig>>,
+    pub(super) lasting: bool,
+}
+
+impl Client {
+    /// Its session outlives the connection, and is resumed (MQTT 3.1.1).
+    pub(crate) fn lasting(self) -> Self {
+        Self { lasting: true, ..self }
+    }
 }
 
 impl Target {
@@ -60,7 +68,7 @@ impl Target {
             None => None,
             Some(authority) => Some(authority.client(&id)?),
         };
-        Ok(Client { address: self.address, version: self.version, id, tls })
+        Ok(Client { address: self.address, version: self.version, id, tls, lasting: false })
     }
 }
 

@@ -5,10 +5,12 @@ pub(crate) mod relay;
 
 use std::io::{self, BufRead as _, BufReader};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::str::FromStr;
-use std::sync::{Arc, mpsc};
+use std::sync::Arc;
+use std::sync::mpsc::{self, Sender};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
@@ -18,6 +20,9 @@ use crate::rules;
 
 /// The argument that makes a benchmark's own binary be the relay.
 pub(crate) const RELAY_ARGUMENT: &str = "be-the-relay";
+
+/// The control socket within the server's folder.
+const CONTROL: &str = "ctl.sock";
 
 /// How long a server may take to listen.
 const READY_MAX: Duration = Duration::from_secs(30);
@@ -33,12 +38,14 @@ pub(crate) enum Server {
     Portcullis,
     /// The same, built so that it judges no message: what is left out is the policies' share.
     Unjudged,
+    /// Portcullis, told to reload its policies again and again.
+    Reloading,
 }
 
 impl Server {
     /// All of them, in the order in which they are shown.
-    pub(crate) const ALL: [Self; 4] =
-        [Self::Relay, Self::Mosquitto, Self::Portcullis, Self::Unjudged];
+    pub(crate) const ALL: [Self; 5] =
+        [Self::Relay, Self::Mosquitto, Self::Portcullis, Self::Unjudged, Self::Reloading];
 
     /// The name in tables and on the command line.
     pub(crate) const fn name(self) -> &'static str {
@@ -47,6 +54,7 @@ impl Server {
             Self::Mosquitto => "mosquitto",
             Self::Portcullis => "portcullis",
             Self::Unjudged => "unjudged",
+            Self::Reloading => "reloading",
         }
     }
 
@@ -55,7 +63,7 @@ impl Server {
         match self {
             Self::Relay => "bare relay".to_owned(),
             Self::Portcullis => format!("Portcullis {}", env!("CARGO_PKG_VERSION")),
-            Self::Unjudged => "unjudged".to_owned(),
+            Self::Unjudged | Self::Reloading => self.name().to_owned(),
             Self::Mosquitto => {
                 let help = mosquitto_path().map(|path| Command::new(path).arg("-h").output());
                 let help = help.and_then(Result::ok).map(|output| output.stdout);
@@ -71,6 +79,7 @@ impl Server {
         match self {
             Self::Mosquitto => mosquitto_path().is_some(),
             Self::Unjudged => options.unjudged.is_some(),
+            Self::Reloading => options.reloading,
             Self::Relay | Self::Portcullis => true,
         }
     }
@@ -93,6 +102,10 @@ pub(crate) struct Options {
     pub(crate) config: Option<PathBuf>,
     /// So many policies beside those of `policies/permissive`.
     pub(crate) policies: usize,
+    /// A column for Portcullis while it reloads its policies.
+    pub(crate) reloading: bool,
+    /// Mosquitto writes its snapshots.
+    pub(crate) persistence: bool,
     /// The program built with `--cfg portcullis_unjudged`.
     pub(crate) unjudged: Option<PathBuf>,
     /// The protocol version that the clients speak.
@@ -109,6 +122,7 @@ impl Options {
         match argument {
             "--v5" => self.version = Version::V5,
             "--set" => self.settings.push(value(argument, rest)?),
+            "--reloading" => self.reloading = true,
             "--policies" => self.policies = value(argument, rest)?,
             "--config" => self.config = Some(absolute(value(argument, rest)?)?),
             "--unjudged" => self.unjudged = Some(absolute(value(argument, rest)?)?),
@@ -138,6 +152,8 @@ pub(crate) struct Running {
     mtls: SocketAddr,
     authority: Arc<Authority>,
     version: Version,
+    /// Ends with the value.
+    reloading: Option<Sender<()>>,
     folder: TempDir,
 }
 
@@ -150,33 +166,34 @@ impl Running {
         raise_open_files()?;
         let folder = tempfile::Builder::new().prefix("portcullis-bench-").tempdir()?;
         let authority = Authority::create(folder.path())?;
-        let log = std::fs::File::create(folder.path().join("log"))?;
         let (plain, mtls) = (free_address()?, free_address()?);
-        let mut command = match server {
-            Server::Relay => relay(plain)?,
-            Server::Mosquitto => mosquitto(folder.path(), &authority, plain, mtls)?,
-            Server::Portcullis | Server::Unjudged => {
-                let program = options.unjudged.as_deref().filter(|_| server == Server::Unjudged);
-                portcullis(program, folder.path(), &authority, options)?
-            }
-        };
-        command.stdin(Stdio::null()).stderr(log);
-        let child = command.spawn()?;
+        let child = command(server, options, folder.path(), &authority, plain, mtls)?.spawn()?;
         let version = options.version;
-        let mut running = Self { child, plain, mtls, authority, version, folder };
-        let ready = match server {
-            Server::Portcullis | Server::Unjudged => running.read_ready_line(),
-            Server::Relay | Server::Mosquitto => running.wait_for_port(),
-        };
-        match ready {
-            Ok(()) => Ok(running),
-            Err(error) => {
-                let log = std::fs::read_to_string(running.folder.path().join("log"));
-                let log = log.unwrap_or_default();
-                let text = format!("{} is not ready: {error}\n{log}", server.name());
-                Err(io::Error::other(text))
-            }
+        let mut running = Self { child, plain, mtls, authority, version, reloading: None, folder };
+        running.wait_until_ready(server)?;
+        if server == Server::Reloading {
+            running.reloading = Some(keep_reloading(&running.folder.path().join(CONTROL)));
         }
+        Ok(running)
+    }
+
+    fn launch(&mut self, server: Server, options: &Options) -> io::Result<()> {
+        let folder = self.folder.path();
+        let mut command = command(server, options, folder, &self.authority, self.plain, self.mtls)?;
+        self.child = command.spawn()?;
+        self.wait_until_ready(server)
+    }
+
+    fn wait_until_ready(&mut self, server: Server) -> io::Result<()> {
+        let ready = match server {
+            Server::Portcullis | Server::Unjudged | Server::Reloading => self.read_ready_line(),
+            Server::Relay | Server::Mosquitto => self.wait_for_port(),
+        };
+        ready.map_err(|error| {
+            let log = std::fs::read_to_string(self.folder.path().join("log"));
+            let log = log.unwrap_or_default();
+            io::Error::other(format!("{} is not ready: {error}\n{log}", server.name()))
+        })
     }
 
     /// The plaintext listener.
@@ -188,6 +205,28 @@ impl Running {
     pub(crate) fn mtls(&self) -> Target {
         let authority = Some(Arc::clone(&self.authority));
         Target { address: self.mtls, authority, version: self.version }
+    }
+
+    /// Bytes of disk that its folder takes.
+    pub(crate) fn disk_bytes(&self) -> u64 {
+        disk_bytes(self.folder.path())
+    }
+
+    /// Kills it and starts it again on the same folder: the time and the CPU time until it
+    /// listens.
+    ///
+    /// # Errors
+    /// As [`Running::start`].
+    pub(crate) fn kill_and_restart(
+        &mut self,
+        server: Server,
+        options: &Options,
+    ) -> io::Result<(Duration, CpuTime)> {
+        self.child.kill()?;
+        self.child.wait()?;
+        let began = Instant::now();
+        self.launch(server, options)?;
+        Ok((began.elapsed(), self.cpu()))
     }
 
     /// CPU time until now.
@@ -248,9 +287,57 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
+        self.reloading = None;
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+fn command(
+    server: Server,
+    options: &Options,
+    folder: &Path,
+    authority: &Authority,
+    plain: SocketAddr,
+    mtls: SocketAddr,
+) -> io::Result<Command> {
+    let mut command = match server {
+        Server::Relay => relay(plain)?,
+        Server::Mosquitto => mosquitto(folder, authority, plain, mtls, options.persistence)?,
+        Server::Portcullis | Server::Reloading => portcullis(None, folder, authority, options)?,
+        Server::Unjudged => portcullis(options.unjudged.as_deref(), folder, authority, options)?,
+    };
+    let log = std::fs::File::create(folder.join("log"))?;
+    command.stdin(Stdio::null()).stderr(log);
+    Ok(command)
+}
+
+/// Tells a broker to reload, one time after the other, until the sender is dropped.
+fn keep_reloading(socket: &Path) -> Sender<()> {
+    let (sender, ended) = mpsc::channel::<()>();
+    let socket = socket.to_owned();
+    std::thread::spawn(move || {
+        while ended.try_recv() == Err(mpsc::TryRecvError::Empty) {
+            let mut ctl = Command::new(env!("CARGO_BIN_EXE_portcullis"));
+            ctl.arg("ctl").arg("--socket").arg(&socket).arg("reload").stdout(Stdio::null());
+            if !ctl.status().is_ok_and(|status| status.success()) {
+                return;
+            }
+        }
+    });
+    sender
+}
+
+/// What the files below a folder take on disk, holes not counted.
+fn disk_bytes(folder: &Path) -> u64 {
+    let Ok(entries) = std::fs::read_dir(folder) else { return 0 };
+    let of = |entry: std::fs::DirEntry| match entry.metadata() {
+        Ok(metadata) if metadata.is_dir() => disk_bytes(&entry.path()),
+        Ok(metadata) => metadata.blocks() * 512,
+        // Removed meanwhile.
+        Err(_) => 0,
+    };
+    entries.filter_map(Result::ok).map(of).sum()
 }
 
 fn relay(address: SocketAddr) -> io::Result<Command> {
@@ -264,11 +351,14 @@ fn mosquitto(
     authority: &Authority,
     plain: SocketAddr,
     mtls: SocketAddr,
+    persistence: bool,
 ) -> io::Result<Command> {
     let program = mosquitto_path().ok_or_else(|| io::Error::other("not installed"))?;
     let config = format!(
         "user root\n\
-         persistence false\n\
+         persistence {persistence}\n\
+         persistence_location {folder}/\n\
+         autosave_interval 1800\n\
          allow_anonymous true\n\
          max_inflight_messages 0\n\
          max_queued_messages 0\n\
@@ -281,6 +371,7 @@ fn mosquitto(
          certfile {certificate}\n\
          keyfile {key}\n\
          require_certificate true\n",
+        folder = folder.display(),
         plain_port = plain.port(),
         mtls_port = mtls.port(),
         ca = authority.ca_certificate().display(),
@@ -308,6 +399,7 @@ fn portcullis(
     let mut set = |key: &str, value: &str| {
         command.arg("--set").arg(format!("{key}={value}"));
     };
+    set("control.socket", &folder.join(CONTROL).display().to_string());
     set("listener.plain.address", "127.0.0.1:0");
     set("listener.mtls.address", "127.0.0.1:0");
     let tls = [
@@ -320,7 +412,7 @@ fn portcullis(
     }
     if options.policies > 0 {
         let policies = folder.join("policies");
-        std::fs::create_dir(&policies)?;
+        std::fs::create_dir_all(&policies)?;
         let permissive = package.join("policies/permissive/allow-all.cedar");
         rules::write(&policies, &std::fs::read_to_string(permissive)?, options.policies)?;
         set("policies", &policies.display().to_string());

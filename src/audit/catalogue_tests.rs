@@ -75,6 +75,7 @@ fn samples() -> Vec<Kind> {
         Kind::SessionTakenOver { by_address: None },
         Kind::SessionRefusedOwner { owner: (PrincipalKind::User, "eve".into()) },
         Kind::SubscriptionWithdrawn { filter: "plant/#".into(), policies: policies() },
+        Kind::SessionQueueFull { waiting: 10_000 },
         Kind::WillDiscarded { topic: "t".into(), policies: Arc::new([]), why: "revoked".into() },
         Kind::PolicyReloaded { old: version(1), new: version(2) },
         Kind::PolicyReloadFailed { old: version(1), why: "unexpected `;`".into() },

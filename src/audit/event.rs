@@ -242,6 +242,12 @@ pub enum Kind {
         #[serde(serialize_with = "text::policies")]
         policies: Arc<[Arc<str>]>,
     },
+    /// Messages for a session are dropped, since as much waits for it as may; said once a minute.
+    #[serde(rename = "session.queue-full")]
+    SessionQueueFull {
+        /// How many messages wait.
+        waiting: u64,
+    },
     /// A will was not published.
     #[serde(rename = "will.discarded")]
     WillDiscarded {
@@ -343,6 +349,7 @@ impl Kind {
             | Self::SessionTakenOver { .. }
             | Self::SessionRefusedOwner { .. }
             | Self::SubscriptionWithdrawn { .. }
+            | Self::SessionQueueFull { .. }
             | Self::WillDiscarded { .. }
             | Self::TaskPanicked { .. } => true,
             Self::BrokerStarted { .. }

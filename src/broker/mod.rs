@@ -94,7 +94,7 @@ pub struct Opened {
     pub term: Term,
     /// True when a session was there to resume.
     pub resumed: bool,
-    /// What CONNACK says of the session is on disk once this is done.
+    /// What CONNACK and the answers after it say of the session is on disk once this is done.
     pub commit: Option<Commit>,
 }
 
@@ -262,8 +262,10 @@ impl Broker {
         if let Some(durable) = opened.peer.durable() {
             let will = will.map(|will| StoredWill { will: *will, due_at: None });
             let record = record(&opened.peer, expiry_s, None, will);
+            // A resumed session waits too: its answers may speak of what an earlier connection has
+            // taken down and nobody has seen on disk yet.
             let begun = durable.change(|number| Change::Session(number, Box::new(record)));
-            commit = commit.max(Some(begun).filter(|_| !opened.resumed));
+            commit = commit.max(Some(begun));
         }
         if commit.is_some() {
             self.write_soon();
@@ -354,6 +356,7 @@ impl Broker {
         }
         let mut wakes = Wakes::default();
         self.router.redeliver(deliveries, &mut wakes, &self.judge(now));
+        self.tell_of_full(&mut wakes);
         self.write_soon();
     }
 
@@ -408,6 +411,32 @@ impl Broker {
     /// # Errors
     /// The [`Refusal`]; nothing was delivered then.
     pub fn publish(
+        &self,
+        subject: &mut Subject,
+        message: Message,
+        publisher: Publisher<'_>,
+        routes: &mut RouteCache,
+        wakes: &mut Wakes,
+        now: Now,
+    ) -> Result<Routed, Refusal> {
+        let routed = self.route(subject, message, publisher, routes, wakes, now);
+        self.tell_of_full(wakes);
+        routed
+    }
+
+    /// Records that messages are dropped, for whom it has to be.
+    fn tell_of_full(&self, wakes: &mut Wakes) {
+        for peer in wakes.take_full() {
+            let standing = peer.standing();
+            let client = audit::Subject::default()
+                .identified(&standing.identity)
+                .named(peer.client_id.shared());
+            let full = Kind::SessionQueueFull { waiting: peer.mailbox.len() as u64 };
+            self.audit.record(Event::about(&Arc::new(client), full));
+        }
+    }
+
+    fn route(
         &self,
         subject: &mut Subject,
         message: Message,

@@ -51,7 +51,13 @@ impl Broker {
         let mailbox = Mailbox::new(Arc::new(mailbox), Arc::clone(self.router.budget()));
         let peer = Arc::new(Peer::new(client_id, mailbox, standing.clone()));
         peer.make_durable(Arc::clone(store), number, &waiting, next_seq);
-        let remains = Remains { held: &held, released: &released, next: next_seq };
+        let ends = waiting.first().zip(waiting.last());
+        let remains = Remains {
+            held: &held,
+            released: &released,
+            waiting: ends.map(|((first, _), (last, _))| (*first, *last)),
+            next: next_seq,
+        };
         let link = link(standing.facts.protocol);
         let mut session = Session::restored(UNBOUNDED, link, &remains, now.instant);
 

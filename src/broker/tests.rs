@@ -18,13 +18,17 @@ use crate::session::{Delivery, Sent};
 const SECOND: Duration = Duration::from_secs(1);
 
 fn broker(sessions_max: u32) -> Arc<Broker> {
+    broker_with(sessions_max, None)
+}
+
+fn broker_with(sessions_max: u32, store: Option<Arc<Store>>) -> Arc<Broker> {
     let settings = Settings {
         sessions_max,
         queued_bytes_max: 1 << 20,
         retained: RetainedSettings { messages_max: 10, bytes_max: 1 << 20 },
     };
     let audit = AuditLog::to_writer(std::io::sink()).unwrap();
-    Arc::new(Broker::new(&settings, open_policies(), Arc::new(Metrics::new()), audit, None))
+    Arc::new(Broker::new(&settings, open_policies(), Arc::new(Metrics::new()), audit, store))
 }
 
 /// The same, with somebody who looks after what is due.
@@ -125,6 +129,24 @@ fn signal(opened: &Opened) -> Option<Signal> {
 async fn let_run() {
     for _ in 0..10 {
         yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn a_durable_session_waits_for_the_disk_whenever_it_is_opened() {
+    let folder = tempfile::tempdir().unwrap();
+    let settings = crate::store::Settings {
+        folder: folder.path().join("store"),
+        durability: crate::store::Durability::Os,
+        accept_loss: false,
+    };
+    let (store, _) = Store::open(&settings, (Instant::now(), SystemTime::now())).unwrap();
+    let broker = broker_with(10, Some(Arc::clone(&store)));
+    for resumed in [false, true] {
+        let durable = Opening { durable: true, expiry_s: 60, ..opening("c", "alice", false) };
+        let opened = broker.open(durable, Now::read()).await.unwrap();
+        assert_eq!((opened.resumed, opened.commit.is_some()), (resumed, true));
+        close(&broker, opened, 60);
     }
 }
 

@@ -305,7 +305,7 @@ fn read_store(section: &mut Section<'_>, path: &Location) -> Option<store::Setti
             "is \"memory\": sessions, queues and retained messages are gone with the process",
         ),
     }
-    durability.map(|durability| store::Settings { folder, durability })
+    durability.map(|durability| store::Settings { folder, durability, accept_loss: false })
 }
 
 fn read_metrics(section: &mut Section<'_>) -> Option<SocketAddr> {

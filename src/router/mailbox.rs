@@ -13,6 +13,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Waker;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
@@ -101,6 +102,9 @@ impl Budget {
     }
 }
 
+/// How often it is told of one session that messages are dropped.
+const TELL_EVERY: Duration = Duration::from_mins(1);
+
 /// Bytes of a durable session's queue that are kept in memory as well while it is connected.
 const MEMORY_BYTES: u64 = 256 * 1024;
 
@@ -134,13 +138,15 @@ pub(super) struct Receipt {
     pub(super) posted: Posted,
     /// The caller has to wake the connection.
     wake: bool,
+    /// Messages are dropped, and nobody was told for a while.
+    tell: bool,
     /// The delivery is on disk once this is done.
     pub(super) commit: Option<Commit>,
 }
 
 impl Receipt {
     pub(super) const fn without(posted: Posted) -> Self {
-        Self { posted, wake: false, commit: None }
+        Self { posted, wake: false, tell: false, commit: None }
     }
 }
 
@@ -185,6 +191,8 @@ struct Inner {
     signal: Option<Signal>,
     /// What waits in the store alone, behind the queue.
     backlog: Option<Box<Backlog>>,
+    /// When it was last told that messages are dropped.
+    told_at: Option<Instant>,
 }
 
 impl Inner {
@@ -192,6 +200,16 @@ impl Inner {
         let (messages, stored) = self.backlog.as_ref().map_or((0, 0), |backlog| backlog.size());
         self.queue.len() + messages < self.settings.messages_max as usize
             && self.bytes.saturating_add(stored).saturating_add(bytes) <= self.settings.bytes_max
+    }
+
+    /// A message is dropped: whether somebody has to be told.
+    fn tell(&mut self) -> bool {
+        let now = Instant::now();
+        let again = self.told_at.is_none_or(|at| now.duration_since(at) >= TELL_EVERY);
+        if again {
+            self.told_at = Some(now);
+        }
+        again
     }
 
     /// Undertakes to wake the connection, if it has to be.
@@ -216,6 +234,7 @@ impl Mailbox {
             ended: false,
             signal: None,
             backlog: None,
+            told_at: None,
         };
         Self { inner: Mutex::new(inner), budget }
     }
@@ -289,16 +308,17 @@ impl Mailbox {
             return Receipt::without(Posted::Absent);
         }
         let durable = delivery.qos != Qos::AtMostOnce && inner.backlog.is_some();
-        let mut posted = Posted::Queued;
+        let (mut posted, mut tell) = (Posted::Queued, false);
         // Of the budget a durable one takes only where it is kept in memory as well.
         let fits = inner.has_room(bytes) && (durable || self.budget.take(bytes));
         if !fits {
-            if delivery.qos == Qos::AtMostOnce || inner.settings.overflow == Overflow::DropNewest {
-                return Receipt::without(Posted::Dropped);
-            }
-            match self.drop_oldest(&mut inner, bytes, durable) {
+            tell = inner.tell();
+            let newest =
+                delivery.qos == Qos::AtMostOnce || inner.settings.overflow == Overflow::DropNewest;
+            let dropped = if newest { None } else { self.drop_oldest(&mut inner, bytes, durable) };
+            match dropped {
                 Some(dropped) => posted = Posted::DroppedOldest(dropped),
-                None => return Receipt::without(Posted::Dropped),
+                None => return Receipt { tell, ..Receipt::without(Posted::Dropped) },
             }
         }
         let mut commit = None;
@@ -313,12 +333,12 @@ impl Mailbox {
                 && self.budget.take(bytes);
             commit = Some(backlog.enqueue(&mut delivery, at_once));
             if !at_once {
-                return Receipt { posted, wake: inner.schedule(), commit };
+                return Receipt { posted, wake: inner.schedule(), tell, commit };
             }
         }
         inner.bytes += bytes;
         inner.queue.push_back(delivery);
-        Receipt { posted, wake: inner.schedule(), commit }
+        Receipt { posted, wake: inner.schedule(), tell, commit }
     }
 
     /// Drops the oldest messages until there is room for `bytes` more, and takes that from the
@@ -465,30 +485,42 @@ impl Drop for Mailbox {
     }
 }
 
-/// The connections to wake at the end of a publisher's batch, each once.
+/// The connections to wake at the end of a publisher's batch, each once; and the peers for which
+/// messages were dropped.
 #[derive(Debug, Default)]
-pub struct Wakes(Vec<Arc<Peer>>);
+pub struct Wakes {
+    peers: Vec<Arc<Peer>>,
+    full: Vec<Arc<Peer>>,
+}
 
 impl Wakes {
     /// Posts a delivery to a peer and remembers to wake it.
     pub(super) fn post(&mut self, peer: &Arc<Peer>, delivery: Delivery) -> Receipt {
         let receipt = peer.mailbox.post(delivery);
         if receipt.wake {
-            self.0.push(Arc::clone(peer));
+            self.peers.push(Arc::clone(peer));
+        }
+        if receipt.tell {
+            self.full.push(Arc::clone(peer));
         }
         receipt
     }
 
+    /// The peers of which it has to be told that messages for them are dropped.
+    pub fn take_full(&mut self) -> impl Iterator<Item = Arc<Peer>> {
+        self.full.drain(..)
+    }
+
     /// Wakes them.
     pub fn wake_all(&mut self) {
-        for peer in self.0.drain(..) {
+        for peer in self.peers.drain(..) {
             let waker = peer.mailbox.inner.lock().waker.take();
             if let Some(waker) = waker {
                 waker.wake();
             }
         }
-        if self.0.capacity() > 1024 {
-            self.0 = Vec::new();
+        if self.peers.capacity() > 1024 {
+            self.peers = Vec::new();
         }
     }
 }

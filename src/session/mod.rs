@@ -126,6 +126,8 @@ pub struct Remains<'a> {
     pub held: &'a [PacketId],
     /// Deliveries for which PUBREC came, in order.
     pub released: &'a [Seq],
+    /// The first and last of the deliveries that wait. Some released ones may lie behind them.
+    pub waiting: Option<(Seq, Seq)>,
     /// The number of the next delivery.
     pub next: Seq,
 }
@@ -161,7 +163,7 @@ impl Session {
     pub fn restored(settings: Settings, link: Link, remains: &Remains<'_>, now: Instant) -> Self {
         Self {
             inbound: Inbound::restored(remains.held),
-            outbound: Outbound::restored(remains.released, remains.next),
+            outbound: Outbound::restored(remains),
             ..Self::new(settings, link, now)
         }
     }

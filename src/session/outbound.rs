@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use super::aliases::{OutgoingAliases, Said};
 use super::message::{Delivery, Seq};
-use super::{Link, Settings, Step};
+use super::{Link, Remains, Settings, Step};
 use crate::mqtt::packet::{
     Ack, Packet, PacketId, PublishBody, PublishHead, Qos, encode_publish, publish_bytes,
 };
@@ -50,8 +50,13 @@ pub(super) struct Outbound {
 /// How far the queue of a durable session has been sent.
 #[derive(Debug, Default)]
 struct QueueEnd {
-    /// The last delivery that was sent, or never will be.
+    /// The last delivery that was sent, or never will be, and so were all before it.
     last: Option<Seq>,
+    /// What a restart has left: once the first of these numbers was sent, so was all up to the
+    /// second, which is released.
+    released: Option<(Seq, Seq)>,
+    /// What is in flight is not in the order of its numbers.
+    is_mixed: bool,
     /// Up to here they may have been sent before the broker was restarted.
     sent_before: Option<Seq>,
     /// The steps of the session that were not taken yet.
@@ -76,22 +81,27 @@ enum State {
 }
 
 impl Outbound {
-    /// For a durable session that was in the store: `released` is what PUBREL was or will be sent
-    /// for, and everything before `next` may have been sent.
-    pub(super) fn restored(released: &[Seq], next: Seq) -> Self {
+    /// For a durable session that was in the store: everything before the next number may have
+    /// been sent, and PUBREL was or will be sent for what is released.
+    pub(super) fn restored(remains: &Remains<'_>) -> Self {
+        let Remains { released, waiting, next, .. } = remains;
         let inflight = released.iter().map(|seq| Inflight {
             packet_id: id_of(*seq),
             state: State::Released,
             seq: Some(*seq),
         });
+        let last_released = released.last().copied();
+        let queue = QueueEnd {
+            last: waiting.map_or(last_released, |(first, _)| first.before()),
+            released: waiting.map(|(_, last)| last).zip(last_released),
+            is_mixed: true,
+            sent_before: next.before(),
+            steps: Vec::new(),
+        };
         Self {
             inflight: inflight.collect(),
             active: u16::try_from(released.len()).unwrap_or(u16::MAX),
-            queue: Some(Box::new(QueueEnd {
-                last: released.last().copied(),
-                sent_before: next.before(),
-                steps: Vec::new(),
-            })),
+            queue: Some(Box::new(queue)),
             ..Self::default()
         }
     }
@@ -117,15 +127,16 @@ impl Outbound {
     pub(super) fn pass(&mut self, seq: Option<Seq>) {
         if let Some(queue) = &mut self.queue {
             queue.last = queue.last.max(seq);
+            if let Some((_, last)) = queue.released.take_if(|(waited, _)| seq >= Some(*waited)) {
+                queue.last = queue.last.max(Some(last));
+            }
         }
     }
 
     /// Everything in a durable session's queue up to here is done with; `None`: nothing yet.
     pub(super) fn finished(&self) -> Option<Seq> {
-        match self.first_unfinished() {
-            Some(seq) => seq.before(),
-            None => self.queue.as_ref()?.last,
-        }
+        let last = self.queue.as_ref()?.last;
+        self.first_unfinished().map_or(last, |seq| seq.before().min(last))
     }
 
     /// The first delivery of a durable session's queue that has to wait until others are done:
@@ -135,8 +146,10 @@ impl Outbound {
     }
 
     fn first_unfinished(&self) -> Option<Seq> {
-        let mut undone = self.inflight.iter().filter(|entry| !matches!(entry.state, State::Done));
-        undone.find_map(|entry| entry.seq)
+        let undone = self.inflight.iter().filter(|entry| !matches!(entry.state, State::Done));
+        let mut numbers = undone.filter_map(|entry| entry.seq);
+        let is_mixed = self.queue.as_ref().is_some_and(|queue| queue.is_mixed);
+        if is_mixed { numbers.min() } else { numbers.next() }
     }
 
     /// Marks everything in flight as to be sent again on a new connection.
@@ -386,6 +399,9 @@ impl Outbound {
         while self.inflight.front().is_some_and(|entry| matches!(entry.state, State::Done)) {
             self.inflight.pop_front();
             self.sent = self.sent.saturating_sub(1);
+        }
+        if let Some(queue) = self.queue.as_mut().filter(|_| self.inflight.is_empty()) {
+            queue.is_mixed = queue.released.is_some();
         }
         // A client that never acknowledges one message must not make the gaps behind it grow.
         if self.inflight.len() > 2 * usize::from(self.active) + 64 {

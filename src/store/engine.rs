@@ -26,8 +26,18 @@ pub(super) struct Engine {
     pub(super) retained: Keyspace,
 }
 
+/// What is in a database, by name.
+pub(super) const KEYSPACES: [&str; 4] = ["state", "queue", "bodies", "retained"];
+
 impl Engine {
+    /// Opens the database in this folder, and makes what is not there.
     pub(super) fn open(folder: &Path) -> fjall::Result<Self> {
+        // What is damaged may be met by an assertion of the engine's.
+        let opened = std::panic::catch_unwind(|| Self::try_open(folder));
+        opened.unwrap_or(Err(fjall::Error::Unrecoverable))
+    }
+
+    fn try_open(folder: &Path) -> fjall::Result<Self> {
         let database = Database::builder(folder)
             .cache_size(CACHE_BYTES)
             .max_journaling_size(JOURNAL_BYTES_MAX)
@@ -48,6 +58,26 @@ impl Engine {
             retained: open("retained", 8 * MIB)?,
             database,
         })
+    }
+
+    /// Its keyspaces, in the order of [`KEYSPACES`].
+    pub(super) fn keyspaces(&self) -> [&Keyspace; 4] {
+        [&self.state, &self.queue, &self.bodies, &self.retained]
+    }
+}
+
+/// True for what comes of bytes on disk that are not what was written.
+pub(super) fn is_damage(error: &fjall::Error) -> bool {
+    match error {
+        fjall::Error::Storage(fjall::LsmError::Io(error)) | fjall::Error::Io(error) => matches!(
+            error.kind(),
+            std::io::ErrorKind::NotFound
+                | std::io::ErrorKind::UnexpectedEof
+                | std::io::ErrorKind::InvalidData
+                | std::io::ErrorKind::InvalidInput
+        ),
+        fjall::Error::Poisoned | fjall::Error::KeyspaceDeleted | fjall::Error::Locked => false,
+        _ => true,
     }
 }
 

@@ -11,7 +11,7 @@ use std::task::{Wake, Waker};
 use std::thread::Thread;
 use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, RwLock, RwLockReadGuard};
 use tokio::sync::watch;
 
 use super::{Change, Commit, StoreError};
@@ -26,6 +26,9 @@ type Wakers = HashMap<(usize, usize), Waker, ahash::RandomState>;
 #[derive(Debug)]
 pub(super) struct Inbox {
     gathering: Mutex<Gathering>,
+    /// Held by the writer while it takes a batch, shared by those whose changes must not be
+    /// parted. Taken before `gathering`, never after.
+    boundary: RwLock<()>,
     bell: Condvar,
     committed: AtomicU64,
     failure: watch::Sender<Option<StoreError>>,
@@ -86,10 +89,16 @@ impl Inbox {
         };
         Self {
             gathering: Mutex::new(gathering),
+            boundary: RwLock::new(()),
             bell: Condvar::new(),
             committed: AtomicU64::new(0),
             failure: watch::Sender::new(None),
         }
+    }
+
+    /// What this thread pushes until the guard is dropped is in one batch.
+    pub(super) fn together(&self) -> RwLockReadGuard<'_, ()> {
+        self.boundary.read()
     }
 
     /// Takes a change down. After the end it is dropped, and its commit is never done.
@@ -193,6 +202,9 @@ impl Inbox {
             }
         }
         gathering.writer = Writer::Busy;
+        drop(gathering);
+        let _boundary = self.boundary.write();
+        let mut gathering = self.gathering.lock();
         if gathering.end == End::Now {
             return None;
         }
@@ -326,6 +338,26 @@ mod tests {
         assert_eq!(inbox.next(Vec::new()).unwrap().commit, second);
         inbox.publish(second);
         assert_eq!(count.0.load(Ordering::SeqCst), 2);
+    }
+
+    #[test]
+    fn what_belongs_together_is_in_one_batch() {
+        let inbox = Arc::new(Inbox::new());
+        let together = inbox.together();
+        let first = inbox.push(urgent());
+        inbox.call();
+        let writer = std::thread::spawn({
+            let inbox = Arc::clone(&inbox);
+            move || inbox.next(Vec::new()).unwrap()
+        });
+        // Until the writer wants the batch.
+        while inbox.boundary.try_read().is_some() {
+            std::thread::yield_now();
+        }
+        assert_eq!(inbox.push(urgent()), first);
+        drop(together);
+        let batch = writer.join().unwrap();
+        assert_eq!((batch.commit, batch.changes.len()), (first, 2));
     }
 
     #[test]

@@ -25,6 +25,8 @@ use crate::mqtt::packet::PacketId;
 pub(super) const FORMAT: &[u8] = b"mformat";
 /// Session numbers below this one may have been given.
 pub(super) const SESSIONS: &[u8] = b"msessions";
+/// The mark of the last batch.
+pub(super) const MARK: &[u8] = b"mbatch";
 /// What the keys of all sessions begin with.
 pub(super) const SESSION_PREFIX: &[u8] = b"s";
 

@@ -12,13 +12,20 @@
 mod codec;
 mod content;
 mod engine;
+mod folder;
 mod inbox;
+mod journal;
 mod keys;
+mod mark;
 mod open;
 mod page;
 mod queues;
 mod reader;
 mod record;
+mod repair;
+mod salvage;
+mod scan;
+mod tables;
 mod writer;
 
 #[cfg(test)]
@@ -53,6 +60,8 @@ pub struct Settings {
     pub folder: PathBuf,
     /// What an acknowledgement promises.
     pub durability: Durability,
+    /// What cannot be read is set aside, and the rest served.
+    pub accept_loss: bool,
 }
 
 /// What an acknowledgement promises.
@@ -243,6 +252,8 @@ impl Store {
         let writer = Writer {
             shared: Arc::clone(&shared),
             engine: found.engine.clone(),
+            _folder: Arc::clone(&found.folder),
+            marks: found.marks,
             durability: settings.durability,
             counts: found.counts,
             next_body: found.next_body,
@@ -251,7 +262,7 @@ impl Store {
         let reader = Reader {
             shared: Arc::clone(&shared),
             engine: found.engine,
-            folder: settings.folder.clone(),
+            folder: found.folder,
             messages: HashMap::default(),
         };
         let (requests, wanted) = mpsc::channel();
@@ -274,6 +285,13 @@ impl Store {
     /// Takes a change down; it is written with the next batch, which [`Store::flush`] starts.
     pub fn change(&self, change: Change) -> Commit {
         self.shared.inbox.push(change)
+    }
+
+    /// What this thread takes down until the value is dropped is written in one batch, all of it
+    /// or nothing. It keeps the writer from its work: not for long, and not twice in one thread.
+    #[must_use]
+    pub fn together(&self) -> Together<'_> {
+        Together { _boundary: self.shared.inbox.together() }
     }
 
     /// Starts the next batch, unless one is being written: then it follows. Where nothing but
@@ -348,6 +366,12 @@ impl Drop for Store {
         self.shared.inbox.stop();
         self.join();
     }
+}
+
+/// See [`Store::together`].
+#[derive(Debug)]
+pub struct Together<'a> {
+    _boundary: parking_lot::RwLockReadGuard<'a, ()>,
 }
 
 fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, StoreError> {

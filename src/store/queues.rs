@@ -3,7 +3,7 @@
 //! The writer changes it, the reader looks pages up in it: a queue is read by the keys of its
 //! pages, never by a search that would go over what was removed before.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 use super::SessionNo;
 use super::page::PageRef;
@@ -23,9 +23,9 @@ pub(super) struct Queue {
     pub(super) highest: u64,
     /// Above `finished`: deliveries whose message is never sent again.
     pub(super) released: BTreeSet<u64>,
-    /// Above `finished`: the first and last of those that were dropped, all in one run, since the
-    /// oldest that waits is what is dropped. What is under way lies before.
-    pub(super) dropped: Option<(u64, u64)>,
+    /// Above `finished`: those that were dropped, as runs of numbers: the first and the last.
+    /// What is under way lies before or between them.
+    pub(super) dropped: BTreeMap<u64, u64>,
 }
 
 /// Where to read on in a queue.
@@ -72,22 +72,33 @@ impl Queues {
 impl Queue {
     /// True when this delivery is not to be sent any more.
     pub(super) fn is_done(&self, seq: u64) -> bool {
+        let run = self.dropped.range(..=seq).next_back();
         seq <= self.finished
             || self.released.contains(&seq)
-            || self.dropped.is_some_and(|(first, last)| (first..=last).contains(&seq))
+            || run.is_some_and(|(_, last)| seq <= *last)
     }
 
     /// Takes down that a delivery was dropped, and says which pages are to go.
     pub(super) fn drop(&mut self, seq: u64) -> Vec<PageRef> {
         self.highest = self.highest.max(seq);
-        let (first, last) = match self.dropped {
-            Some((first, last)) => (first, last.max(seq)),
-            None => (seq, seq),
-        };
-        if first <= self.finished.saturating_add(1) {
-            return self.finish(last).0;
+        if self.is_done(seq) {
+            return Vec::new();
         }
-        self.dropped = Some((first, last));
+        if seq == self.finished.saturating_add(1) {
+            return self.finish(seq).0;
+        }
+        let last = self.dropped.remove(&seq.saturating_add(1)).unwrap_or(seq);
+        let before = self.dropped.range_mut(..seq).next_back();
+        let first = match before.filter(|(_, last)| last.saturating_add(1) == seq) {
+            Some((first, before)) => {
+                *before = last;
+                *first
+            }
+            None => {
+                self.dropped.insert(seq, last);
+                seq
+            }
+        };
         let from = self.pages.partition_point(|page| page.first < first);
         let to = self.pages.partition_point(|page| page.last <= last);
         if from < to { self.pages.drain(from..to).collect() } else { Vec::new() }
@@ -99,8 +110,12 @@ impl Queue {
         if up_to <= self.finished {
             return (Vec::new(), Vec::new());
         }
-        let run = self.dropped.take_if(|(first, _)| *first <= up_to.saturating_add(1));
-        let up_to = run.map_or(up_to, |(_, last)| last.max(up_to));
+        let mut up_to = up_to;
+        while let Some(run) = self.dropped.first_entry()
+            && *run.key() <= up_to.saturating_add(1)
+        {
+            up_to = up_to.max(run.remove());
+        }
         self.finished = up_to;
         self.highest = self.highest.max(up_to);
         let done = self.pages.partition_point(|page| page.last <= up_to);
@@ -141,9 +156,24 @@ mod tests {
         assert_eq!(queue.drop(6), vec![page(6, 6)]);
         assert!(!queue.is_done(3) && queue.is_done(5) && !queue.is_done(7));
         assert_eq!(queue.finish(3), (vec![page(1, 3)], vec![]));
-        assert_eq!((queue.finished, queue.dropped), (6, None));
+        assert_eq!((queue.finished, queue.dropped.len()), (6, 0));
         assert_eq!(queue.drop(7), vec![]);
         assert_eq!(queue.finished, 7);
+    }
+
+    #[test]
+    fn what_lies_between_two_that_were_dropped_is_not() {
+        let mut queue = Queue::default();
+        queue.pages.extend([page(1, 1), page(2, 2), page(3, 3), page(4, 4), page(5, 5)]);
+        assert_eq!(queue.drop(2), vec![page(2, 2)]);
+        assert_eq!(queue.drop(5), vec![page(5, 5)]);
+        assert!(queue.is_done(2) && !queue.is_done(3) && !queue.is_done(4) && queue.is_done(5));
+        assert_eq!(queue.drop(4), vec![page(4, 4)]);
+        assert!(!queue.is_done(3));
+        assert_eq!(queue.finish(1), (vec![page(1, 1)], vec![]));
+        assert_eq!(queue.finished, 2);
+        assert_eq!(queue.finish(3), (vec![page(3, 3)], vec![]));
+        assert_eq!((queue.finished, queue.dropped.len()), (5, 0));
     }
 
     #[test]

@@ -1,12 +1,12 @@
 //! The thread that reads queues back.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
 use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Weak};
 
 use super::codec::{Clock, Damage};
-use super::engine::{Engine, failed};
+use super::engine::{Engine, describe, failed, is_damage};
+use super::folder::Folder;
 use super::page::{Entries, Entry};
 use super::queues::Place;
 use super::{Commit, Page, SessionNo, Shared, StoreError, keys};
@@ -32,7 +32,7 @@ pub(super) type Then = Box<dyn FnOnce(Result<Page, StoreError>) + Send>;
 pub(super) struct Reader {
     pub(super) shared: Arc<Shared>,
     pub(super) engine: Engine,
-    pub(super) folder: PathBuf,
+    pub(super) folder: Arc<Folder>,
     /// Messages of `bodies` that somebody still has.
     pub(super) messages: HashMap<u64, Weak<Message>, ahash::RandomState>,
 }
@@ -61,32 +61,61 @@ impl Reader {
             let Some(place) = place.filter(|place| !place.pages.is_empty()) else { return Ok(()) };
             for (first, last) in &place.pages {
                 let key = keys::page(session, *first);
-                let stored = self.engine.queue.get(key).map_err(failed("read the store"))?;
-                // A page that is not there any more was finished meanwhile.
-                if let Some(stored) = stored {
-                    match self.take_page(&key, &stored, &place, reading) {
-                        Ok(More::Wanted) => {}
-                        Ok(More::Enough) => return Ok(()),
-                        Err(Trouble::Damage(damage)) => {
-                            return Err(self.damaged(session, (*first, *last), damage));
-                        }
-                        Err(Trouble::Engine(error)) => return Err(error),
-                    }
+                let at = At { session, first: *first, last: *last, key };
+                match self.engine.queue.get(key) {
+                    // A page that is not there any more was finished meanwhile.
+                    Ok(None) => {}
+                    Ok(Some(stored)) => match self.take_page(&at, &stored, &place, reading)? {
+                        More::Wanted => {}
+                        More::Enough => return Ok(()),
+                    },
+                    Err(error) if is_damage(&error) => self.lost(&at, &[], &describe(&error)),
+                    Err(error) => return Err(failed("read the store")(error)),
                 }
                 reading.go_on_after(*last);
             }
         }
     }
 
+    /// Takes what is wanted of a page. What cannot be read of it is set aside; without it goes
+    /// on.
     fn take_page(
         &mut self,
-        key: &[u8],
+        at: &At,
         stored: &[u8],
         place: &Place,
         reading: &mut Reading,
-    ) -> Result<More, Trouble> {
-        let mut entries = Entries::open(key, stored)?;
-        while let Some(entry) = entries.next()? {
+    ) -> Result<More, StoreError> {
+        let mut damage = None;
+        let more = match Entries::open(&at.key, stored) {
+            Ok(entries) => self.take_entries(entries, place, reading, &mut damage)?,
+            Err(found) => {
+                damage = Some(found);
+                More::Wanted
+            }
+        };
+        if let Some(damage) = damage {
+            self.lost(at, stored, &damage.to_string());
+        }
+        Ok(more)
+    }
+
+    fn take_entries(
+        &mut self,
+        mut entries: Entries<'_>,
+        place: &Place,
+        reading: &mut Reading,
+        damage: &mut Option<Damage>,
+    ) -> Result<More, StoreError> {
+        loop {
+            let entry = match entries.next() {
+                Ok(Some(entry)) => entry,
+                Ok(None) => return Ok(More::Wanted),
+                Err(found) => {
+                    damage.get_or_insert(found);
+                    return Ok(More::Wanted);
+                }
+            };
             let seq = entry.seq;
             let is_done = seq <= place.finished || place.released.contains(&seq);
             if seq < reading.page.next.0.get() || is_done || entry.has_expired(&reading.clock) {
@@ -96,11 +125,16 @@ impl Reader {
                 return Ok(More::Enough);
             }
             reading.bytes_left = reading.bytes_left.saturating_sub(entry.bytes);
-            let message = self.message(&entry, &reading.clock)?;
-            reading.page.deliveries.push(entry.delivery(message)?);
+            let message = self.message(&entry, &reading.clock);
+            match message.and_then(|message| Ok(entry.delivery(message)?)) {
+                Ok(delivery) => reading.page.deliveries.push(delivery),
+                Err(Trouble::Damage(found)) => {
+                    damage.get_or_insert(found);
+                }
+                Err(Trouble::Engine(error)) => return Err(error),
+            }
             reading.go_on_after(seq);
         }
-        Ok(More::Wanted)
     }
 
     fn message(&mut self, entry: &Entry<'_>, clock: &Clock) -> Result<Arc<Message>, Trouble> {
@@ -110,7 +144,13 @@ impl Reader {
             return Ok(message);
         }
         let key = keys::body(body);
-        let stored = self.engine.bodies.get(key).map_err(failed("read the store"))?;
+        let stored = self.engine.bodies.get(key).map_err(|error| {
+            if is_damage(&error) {
+                Trouble::Damage(Damage("the table with a message of its cannot be read"))
+            } else {
+                Trouble::Engine(failed("read the store")(error))
+            }
+        })?;
         let stored = stored.ok_or(Damage("a message that an entry refers to is not there"))?;
         let message = Arc::new(entry.message_in(&key, &stored, id, clock)?);
         if self.messages.len() >= SHARED_MAX {
@@ -122,14 +162,32 @@ impl Reader {
         Ok(message)
     }
 
-    fn damaged(&self, session: SessionNo, (first, last): (u64, u64), damage: Damage) -> StoreError {
-        let what = format!(
-            "deliveries {first} to {last} of session {} cannot be read: {damage}",
-            session.0
+    /// Says what is not delivered, and keeps it for whoever looks into it.
+    fn lost(&self, at: &At, stored: &[u8], why: &str) {
+        let kept = if stored.is_empty() {
+            "nowhere".to_owned()
+        } else {
+            match self.folder.set_record_aside("queue", &at.key, stored) {
+                Ok(path) => path.display().to_string(),
+                Err(error) => format!("nowhere ({error})"),
+            }
+        };
+        tracing::error!(
+            session = at.session.0,
+            first = at.first,
+            last = at.last,
+            kept,
+            "deliveries are lost: {why}"
         );
-        tracing::error!(store = %self.folder.display(), "{what}");
-        StoreError::Damaged { file: self.folder.clone(), what }
     }
+}
+
+/// Which page is read.
+struct At {
+    session: SessionNo,
+    first: u64,
+    last: u64,
+    key: [u8; 16],
 }
 
 /// What is read, and how much more may be.
@@ -165,11 +223,5 @@ enum Trouble {
 impl From<Damage> for Trouble {
     fn from(damage: Damage) -> Self {
         Self::Damage(damage)
-    }
-}
-
-impl From<StoreError> for Trouble {
-    fn from(error: StoreError) -> Self {
-        Self::Engine(error)
     }
 }

@@ -9,6 +9,8 @@ use fjall::{OwnedWriteBatch, PersistMode, UserKey};
 use super::codec::{Clock, Record, put_u64};
 use super::content::put_subscription;
 use super::engine::{Engine, failed};
+use super::folder::Folder;
+use super::mark::Marks;
 use super::page::{PageRef, Writing, seal_body};
 use super::queues::Queue;
 use super::{Change, Durability, RetainedRecord, SessionNo, Shared, StoreError, keys};
@@ -30,6 +32,9 @@ pub(super) type BodyCounts = Map<u64, u32>;
 pub(super) struct Writer {
     pub(super) shared: Arc<Shared>,
     pub(super) engine: Engine,
+    /// Kept locked.
+    pub(super) _folder: Arc<Folder>,
+    pub(super) marks: Marks,
     pub(super) durability: Durability,
     pub(super) counts: BodyCounts,
     pub(super) next_body: u64,
@@ -88,7 +93,7 @@ impl Writer {
         let clock = Clock::now();
         let mut outcome = self.apply(changes);
         self.forget_ended(&mut outcome)?;
-        let mut batch = self.engine.database.batch();
+        let mut batch = self.marks.batch(&self.engine);
         let added = self.put_pages(&mut batch, &outcome.pending, &clock);
         self.remove_pages(&mut batch, &outcome.gone);
         for (key, record) in outcome.state {
@@ -111,6 +116,9 @@ impl Writer {
             self.durability == Durability::Fsync && (outcome.is_promised || !added.is_empty());
         let mode = if must_sync { PersistMode::SyncData } else { PersistMode::Buffer };
         batch.durability(Some(mode)).commit().map_err(failed("write to the store"))?;
+        if must_sync {
+            self.marks.synced();
+        }
         let mut queues = self.shared.queues.lock();
         for (number, page) in added {
             if let Some(queue) = queues.queue(number) {

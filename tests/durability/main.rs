@@ -11,6 +11,7 @@
 #[path = "../harness/mod.rs"]
 mod harness;
 
+mod crash;
 mod retained;
 mod sessions;
 mod store;

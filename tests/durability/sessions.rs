@@ -143,6 +143,32 @@ fn a_released_delivery_goes_on_with_pubrel() {
 }
 
 #[test]
+fn a_delivery_before_a_released_one_waits_for_its_own_acknowledgement() {
+    let mut broker = start();
+    let mut reader = broker.client(&lasting("reader"));
+    reader.subscribe("a", 2);
+    let mut writer = broker.simple(Version::Mqtt5, "writer");
+    writer.publish_surely(&Publish::new("a", "one"));
+    writer.send(&Publish::new("a", "two").qos(2, 9));
+    writer.expect_ack(wire::PUBREC, 9);
+    assert_eq!((reader.receive().text(), reader.receive().text()), ("one", "two"));
+    reader.raw.send(&wire::ack(wire::PUBREC, 2));
+    reader.expect_ack(wire::PUBREL, 2);
+    for end in [Signal::KILL, Signal::TERM] {
+        broker.restart(end);
+        reader = broker.client(&lasting("reader"));
+        reader.expect_ack(wire::PUBREL, 2);
+        reader.raw.send(&wire::ack(wire::PUBCOMP, 2));
+        assert_eq!(reader.receive().text(), "one");
+        reader.ping();
+    }
+    reader.raw.send(&wire::ack(wire::PUBACK, 1));
+    reader.ping();
+    broker.restart(Signal::TERM);
+    broker.client(&lasting("reader")).ping();
+}
+
+#[test]
 fn a_subscription_that_was_taken_back_stays_away() {
     let mut broker = start();
     let mut reader = broker.client(&lasting("reader"));

@@ -59,7 +59,13 @@ fn a_queue_on_disk_keeps_its_bounds() {
         for number in 0..6 {
             writer.publish_surely(&Publish::new("a", &number.to_string()));
         }
+        // Told once, however many are dropped.
+        let full = broker.audited("the overflow", |record| record["event"] == "session.queue-full");
+        assert_eq!((&full["client_id"], &full["waiting"]), (&"reader".into(), &3.into()));
         broker.restart(Signal::TERM);
+        let events = broker.audit();
+        let told = events.iter().filter(|record| record["event"] == "session.queue-full");
+        assert_eq!(told.count(), 1);
         let mut reader = broker.client(&lasting("reader"));
         for payload in left {
             reader.receive_text(payload);

@@ -191,11 +191,17 @@ impl Backlog {
         Some(page)
     }
 
-    /// What of a part still waits.
+    /// What of a part still waits. What is missing in it has expired, and is dropped.
     pub(super) fn advance(&mut self, page: Page) -> impl Iterator<Item = Delivery> + use<> {
         let first = self.first;
+        let mut there = page.deliveries.iter().filter_map(|delivery| delivery.seq).peekable();
+        while there.next_if(|seq| *seq < first).is_some() {}
         while self.first < page.next && !self.is_empty() {
-            self.pop();
+            let seq = self.first;
+            let is_there = there.next_if_eq(&seq).is_some();
+            if self.pop() && !is_there {
+                self.dropped(seq);
+            }
         }
         page.deliveries.into_iter().filter(move |delivery| delivery.seq >= Some(first))
     }

@@ -103,7 +103,8 @@ impl Connection {
         }
     }
 
-    fn note_steps(&mut self) {
+    /// Takes the steps of a durable session down; the answers of this round wait for them.
+    pub(super) fn note_steps(&mut self) {
         let Some(durable) = self.link.peer.durable() else { return };
         let mut commit = None;
         for step in self.link.session.take_steps() {

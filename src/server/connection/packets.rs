@@ -151,6 +151,11 @@ impl Connection {
         self.link.broker.metrics.publishes_received.inc();
         let version = self.link.session.link().version;
         let ticket = inward.ticket();
+        // Exactly once: where the disk has the message, it has its identifier too, so that it is
+        // known when it is sent again after a crash.
+        let broker = Arc::clone(&self.link.broker);
+        let is_held = inward.publish.qos == Qos::ExactlyOnce && self.link.peer.durable().is_some();
+        let together = broker.store.as_ref().filter(|_| is_held).map(|store| store.together());
         let topic = inward.topic.clone();
         #[cfg(test)]
         assert_ne!(topic.as_str(), super::tests::PANICS_ON, "provoked");
@@ -182,6 +187,9 @@ impl Connection {
             }
         };
         self.link.session.settle(ticket, reason, out);
+        if together.is_some() {
+            self.note_steps();
+        }
         Ok(())
     }
 

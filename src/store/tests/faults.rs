@@ -18,7 +18,7 @@ fn a_store_is_open_once() {
 fn a_store_of_a_later_version_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     drop(open(folder.path()));
-    let engine = engine::Engine::open(folder.path()).unwrap();
+    let engine = engine(folder.path());
     engine.state.insert(keys::FORMAT, writer::number_record(keys::FORMAT, 2)).unwrap();
     drop(engine);
     let error = try_open(folder.path()).unwrap_err();
@@ -56,7 +56,7 @@ fn a_record_that_cannot_be_read_is_named() {
     let number = begin(&store, "client");
     commit(&store, [enqueue(number, 1)]);
     drop(store);
-    let engine = engine::Engine::open(folder.path()).unwrap();
+    let engine = engine(folder.path());
     let key = keys::page(number, 1);
     let mut page = engine.queue.get(key).unwrap().unwrap().to_vec();
     page[5] ^= 1;

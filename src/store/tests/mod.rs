@@ -2,8 +2,12 @@
 
 mod effects;
 mod faults;
+#[allow(clippy::cast_possible_truncation, reason = "what is tested is small")]
+mod folders;
 mod model;
 mod records;
+#[allow(clippy::cast_possible_truncation, reason = "what is tested is small")]
+mod torn;
 
 use std::num::NonZeroU64;
 use std::path::Path;
@@ -79,7 +83,18 @@ fn enqueue(session: SessionNo, number: u64) -> Change {
 }
 
 fn settings(folder: &Path) -> Settings {
-    Settings { folder: folder.to_owned(), durability: Durability::Os }
+    Settings { folder: folder.to_owned(), durability: Durability::Os, accept_loss: false }
+}
+
+/// Opens a store, and accepts the loss of what cannot be read.
+fn open_lossy(folder: &Path) -> (Arc<Store>, Recovered) {
+    let settings = Settings { accept_loss: true, ..settings(folder) };
+    Store::open(&settings, (Instant::now(), SystemTime::now())).unwrap()
+}
+
+/// The engine in a store's folder.
+fn engine(folder: &Path) -> engine::Engine {
+    engine::Engine::open(&folder.join("data")).unwrap()
 }
 
 fn try_open(folder: &Path) -> Result<(Arc<Store>, Recovered), StoreError> {
@@ -152,7 +167,7 @@ fn crash_image(folder: &Path) -> tempfile::TempDir {
 
 /// How many records there are of a kind.
 fn count(folder: &Path, keyspace: &str) -> usize {
-    let database = fjall::Database::builder(folder).open().unwrap();
+    let database = fjall::Database::builder(folder.join("data")).open().unwrap();
     let keyspace = database.keyspace(keyspace, fjall::KeyspaceCreateOptions::default).unwrap();
     keyspace.iter().map(|found| found.key().unwrap()).filter(|key| !key.starts_with(b"m")).count()
 }

@@ -1,0 +1,309 @@
+//! The folder of a store: whose it is, and that all is there which the engine takes for granted.
+//!
+//! | entry | what |
+//! |---|---|
+//! | `lock` | locked by whoever has the store open; says that the store is complete |
+//! | `data` | the engine's folder, with `identity`: the token of the store |
+//! | `data.new` | a store that is being made; renamed once it is whole |
+//! | `set-aside` | what could not be read |
+//!
+//! The engine makes anew what it does not find: an entry that is missing is found out here, before
+//! the engine sees the folder.
+
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::mark::Token;
+use super::{Settings, StoreError, salvage, tables};
+
+/// What the lock file of a complete store says.
+const COMPLETE: &str = "portcullis store\n";
+/// What the engine's own `version` file says.
+const ENGINE_VERSION: &[u8] = b"FJL\x03";
+/// The engine's own and four of ours.
+const KEYSPACES: usize = 5;
+/// A record whose key is longer in hexadecimal is named by its SHA-256.
+const RECORD_NAME_MAX: usize = 128;
+/// How often a lock is tried for, and how long apart: a process that was killed may be on its
+/// way out.
+const LOCK_TRIES: usize = 4;
+const LOCK_PAUSE: Duration = Duration::from_millis(100);
+
+/// The folder of a store that nobody else has open.
+#[derive(Debug)]
+pub(super) struct Folder {
+    pub(super) root: PathBuf,
+    pub(super) data: PathBuf,
+    pub(super) token: Token,
+    pub(super) accept_loss: bool,
+    lock: File,
+}
+
+/// What is to be done before the store can be opened.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum State {
+    Complete,
+    /// It is to be made: see [`Folder::being_made`].
+    New,
+}
+
+impl Folder {
+    /// Locks the folder, and makes it where there is none. Nothing is written into one that is
+    /// no store.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub(super) fn take(settings: &Settings) -> Result<(Self, State), StoreError> {
+        let root = settings.folder.clone();
+        let failed = io_failed("open the folder of the store", &root);
+        refuse_foreign(&root)?;
+        let made = DirBuilder::new().recursive(true).mode(0o700).create(&root);
+        made.map_err(io_failed("make the folder of the store", &root))?;
+        let path = root.join("lock");
+        let mut options = OpenOptions::new();
+        let options = options.read(true).write(true).create(true).truncate(false).mode(0o600);
+        let lock = options.open(&path).map_err(&failed)?;
+        take_lock(&lock, &root)?;
+        let data = root.join("data");
+        let mut folder =
+            Self { root, data, token: Token::default(), accept_loss: settings.accept_loss, lock };
+        let is_complete = std::fs::metadata(&path).map_err(&failed)?.len() > 0;
+        if !folder.data.exists() && folder.being_made().join("identity").exists() {
+            std::fs::rename(folder.being_made(), &folder.data).map_err(&failed)?;
+            sync_folder(&folder.root)?;
+        }
+        if folder.data.exists() {
+            folder.token = folder.read_identity()?;
+            if !is_complete {
+                folder.complete()?;
+            }
+            return Ok((folder, State::Complete));
+        }
+        if is_complete {
+            folder.accept(&folder.data, "it is not there")?;
+        }
+        aws_lc_rs::rand::fill(&mut folder.token).map_err(|_| StoreError::Failed {
+            doing: "make the token of the store",
+            error: "there are no random numbers".to_owned(),
+        })?;
+        if folder.being_made().exists() {
+            std::fs::remove_dir_all(folder.being_made()).map_err(failed)?;
+        }
+        Ok((folder, State::New))
+    }
+
+    /// Where the engine's folder is made.
+    pub(super) fn being_made(&self) -> PathBuf {
+        self.root.join("data.new")
+    }
+
+    /// What is being made is whole, and will be put in its place even after a crash.
+    pub(super) fn is_made(&self) -> Result<(), StoreError> {
+        write_identity(&self.being_made(), &self.token)
+    }
+
+    /// The engine's folder was made, and is closed: from now on it is the store's.
+    pub(super) fn put_in_place(&self) -> Result<(), StoreError> {
+        let made = self.being_made();
+        std::fs::rename(&made, &self.data)
+            .map_err(io_failed("put the new store in its place", &self.data))?;
+        sync_folder(&self.root)?;
+        self.complete()
+    }
+
+    fn complete(&self) -> Result<(), StoreError> {
+        let failed = io_failed("write the lock file of the store", &self.root);
+        (&self.lock).write_all(COMPLETE.as_bytes()).map_err(&failed)?;
+        self.lock.sync_all().map_err(failed)?;
+        sync_folder(&self.root)
+    }
+
+    fn read_identity(&self) -> Result<Token, StoreError> {
+        let path = self.data.join("identity");
+        let read = std::fs::read(&path).unwrap_or_default();
+        if let Ok(token) = hex::decode(read.trim_ascii()).unwrap_or_default().try_into() {
+            return Ok(token);
+        }
+        self.accept(&path, "it is missing, or does not hold the token of the store")?;
+        let mut token = Token::default();
+        // Without random numbers the token is one that others know: no loss beyond the one that
+        // was accepted.
+        let _ = aws_lc_rs::rand::fill(&mut token);
+        write_identity(&self.data, &token)?;
+        Ok(token)
+    }
+
+    /// Refuses a folder that lacks what the engine would make anew, empty.
+    pub(super) fn check(&self) -> Result<(), StoreError> {
+        let version = self.data.join("version");
+        if !version.exists() {
+            self.accept(&version, "it is missing")?;
+            self.write_data("version", ENGINE_VERSION)?;
+        }
+        // The engine opens it without making it. It holds nothing.
+        let lock = self.data.join("lock");
+        if !lock.exists() {
+            self.write_data("lock", b"")?;
+        }
+        for id in 0..KEYSPACES {
+            let path = self.data.join("keyspaces").join(id.to_string());
+            if let Err((file, what)) = tables::check(&path) {
+                self.accept(&file, &what)?;
+                salvage::do_without(self, &path, id)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Goes on where the loss is accepted.
+    ///
+    /// # Errors
+    /// [`StoreError::Damaged`] where it is not.
+    pub(super) fn accept(&self, file: &Path, what: &str) -> Result<(), StoreError> {
+        if !self.accept_loss {
+            return Err(self.damaged(file, what));
+        }
+        tracing::warn!(file = %file.display(), "damage that is accepted: {what}");
+        Ok(())
+    }
+
+    pub(super) fn damaged(&self, file: &Path, what: &str) -> StoreError {
+        let remedy = if self.accept_loss {
+            "restore a backup"
+        } else {
+            "restore a backup, or serve the rest with `--accept-loss`"
+        };
+        StoreError::Damaged { file: file.to_owned(), what: format!("{what}: {remedy}") }
+    }
+
+    /// Where something of this name is set aside: it does not exist yet.
+    pub(super) fn set_aside(&self, name: &str) -> Result<PathBuf, StoreError> {
+        let folder = self.root.join("set-aside");
+        let made = DirBuilder::new().recursive(true).mode(0o700).create(&folder);
+        made.map_err(io_failed("make a folder", &folder))?;
+        let names = std::iter::once(name.to_owned());
+        let mut names = names.chain((2..).map(|number: u64| format!("{name}.{number}")));
+        let free = names.find_map(|name| {
+            let path = folder.join(name);
+            (!path.exists()).then_some(path)
+        });
+        Ok(free.unwrap_or(folder))
+    }
+
+    /// Writes a record into `set-aside`, under its keyspace and key.
+    pub(super) fn set_record_aside(
+        &self,
+        keyspace: &str,
+        key: &[u8],
+        stored: &[u8],
+    ) -> Result<PathBuf, StoreError> {
+        let mut name = hex::encode(key);
+        if name.len() > RECORD_NAME_MAX {
+            name = hex::encode(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, key));
+        }
+        let name = format!("{keyspace}-{name}");
+        let path = self.root.join("set-aside").join(&name);
+        if std::fs::read(&path).is_ok_and(|kept| kept == stored) {
+            return Ok(path);
+        }
+        let path = self.set_aside(&name)?;
+        write_synced(&path, stored)?;
+        Ok(path)
+    }
+
+    /// Renames a part of the store into `set-aside`.
+    pub(super) fn move_aside(&self, path: &Path) -> Result<(), StoreError> {
+        let relative = path.strip_prefix(&self.root).unwrap_or(path).to_string_lossy();
+        let aside = self.set_aside(&relative.replace('/', "-"))?;
+        tracing::warn!(file = %path.display(), to = %aside.display(), "set aside");
+        std::fs::rename(path, aside).map_err(io_failed("set aside what cannot be read", path))
+    }
+
+    /// Writes a file of the engine's.
+    pub(super) fn write_data(&self, name: &str, bytes: &[u8]) -> Result<(), StoreError> {
+        write_synced(&self.data.join(name), bytes)?;
+        self.sync_data()
+    }
+
+    pub(super) fn sync_data(&self) -> Result<(), StoreError> {
+        sync_folder(&self.data)
+    }
+}
+
+fn take_lock(lock: &File, root: &Path) -> Result<(), StoreError> {
+    let mut tries = 0;
+    loop {
+        match lock.try_lock() {
+            Ok(()) => return Ok(()),
+            Err(std::fs::TryLockError::Error(error)) => {
+                return Err(io_failed("lock the store", root)(error));
+            }
+            Err(std::fs::TryLockError::WouldBlock) if tries < LOCK_TRIES => {
+                tries += 1;
+                std::thread::sleep(LOCK_PAUSE);
+            }
+            Err(std::fs::TryLockError::WouldBlock) => {
+                return Err(StoreError::InUse(root.to_owned()));
+            }
+        }
+    }
+}
+
+/// Refuses a folder that has something in it and is no store.
+fn refuse_foreign(root: &Path) -> Result<(), StoreError> {
+    let failed = io_failed("read the folder of the store", root);
+    let entries = match std::fs::read_dir(root) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        read => read.map_err(&failed)?,
+    };
+    let lock = std::fs::read(root.join("lock")).ok();
+    let is_ours = lock.as_ref().is_some_and(|text| text.starts_with(b"portcullis store"))
+        || root.join("data/identity").exists();
+    if is_ours {
+        return Ok(());
+    }
+    for entry in entries {
+        let name = entry.map_err(&failed)?.file_name();
+        let is_of_a_new_store = match name.to_str() {
+            Some("lock") => lock.as_ref().is_some_and(Vec::is_empty),
+            Some("data.new") => lock.is_some(),
+            Some("lost+found") => true,
+            _ => false,
+        };
+        if !is_of_a_new_store {
+            let why = format!("it holds `{}`, and is no store", name.to_string_lossy());
+            return Err(StoreError::Foreign { folder: root.to_owned(), why });
+        }
+    }
+    Ok(())
+}
+
+fn write_identity(folder: &Path, token: &Token) -> Result<(), StoreError> {
+    write_synced(&folder.join("identity"), hex::encode(token).as_bytes())?;
+    sync_folder(folder)
+}
+
+fn write_synced(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
+    let written = File::create(path).and_then(|mut file| {
+        file.write_all(bytes)?;
+        file.sync_all()
+    });
+    written.map_err(io_failed("write a file of the store", path))
+}
+
+fn sync_folder(path: &Path) -> Result<(), StoreError> {
+    let synced = File::open(path).and_then(|folder| folder.sync_all());
+    synced.map_err(io_failed("sync a folder of the store", path))
+}
+
+/// What the system says, as an error of ours.
+pub(super) fn io_failed(
+    doing: &'static str,
+    path: &Path,
+) -> impl Fn(io::Error) -> StoreError + use<> {
+    let path = path.to_owned();
+    move |error| StoreError::Failed { doing, error: format!("{}: {error}", path.display()) }
+}
