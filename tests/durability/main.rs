@@ -11,6 +11,8 @@
 #[path = "../harness/mod.rs"]
 mod harness;
 
+mod damage;
+mod full;
 mod retained;
 mod sessions;
 mod store;
