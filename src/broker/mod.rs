@@ -450,6 +450,7 @@ impl Broker {
         let message = match self.router.publish(permit, publisher, routes, wakes, &judge) {
             Ok(done) => return Ok(done),
             Err(Unrouted::RetainedFull(full)) => return Err(full.into()),
+            Err(Unrouted::DiskFull) => return Err(Refusal::DiskFull),
             Err(Unrouted::Stale(message)) => message,
         };
         // Its owner judges the subject itself anew before the next packet; this one is judged by
@@ -460,6 +461,7 @@ impl Broker {
         self.router.publish(permit, publisher, routes, wakes, &judge).map_err(|unrouted| {
             match unrouted {
                 Unrouted::RetainedFull(full) => full.into(),
+                Unrouted::DiskFull => Refusal::DiskFull,
                 // Two changes of policy within one publication: it may come again.
                 Unrouted::Stale(_) => RetainedFull::Store.into(),
             }
@@ -479,6 +481,8 @@ impl Broker {
         metrics.retained_bytes.set(gauge(retained_bytes));
         metrics.queued_messages.set(gauge(self.router.budget().messages()));
         metrics.queued_bytes.set(gauge(self.router.budget().bytes()));
+        let is_full = self.store.as_ref().is_some_and(|store| store.is_full());
+        metrics.store_full.set(is_full.into());
     }
 
     /// Ends sessions that have expired, sends wills that are due and removes expired retained

@@ -139,6 +139,7 @@ async fn a_durable_session_waits_for_the_disk_whenever_it_is_opened() {
         folder: folder.path().join("store"),
         durability: crate::store::Durability::Os,
         accept_loss: false,
+        free_bytes_min: None,
     };
     let (store, _) = Store::open(&settings, (Instant::now(), SystemTime::now())).unwrap();
     let broker = broker_with(10, Some(Arc::clone(&store)));

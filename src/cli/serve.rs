@@ -26,12 +26,18 @@ pub(super) struct ServeArgs {
     /// Prints one line of JSON when the broker is ready, with the address of each listener
     #[arg(long)]
     ready_json: bool,
+    /// Starts though part of the store cannot be read: that part is set aside and lost
+    #[arg(long)]
+    accept_loss: bool,
 }
 
 impl ServeArgs {
     pub(super) fn run(self) -> Result<(), Failure> {
-        let config = Config::load(&self.config, &self.set)
+        let mut config = Config::load(&self.config, &self.set)
             .map_err(|error| Failure(error.render(coloured())))?;
+        if let Some(store) = &mut config.store {
+            store.accept_loss = self.accept_loss;
+        }
         log_to_stderr(&config.log);
         let source = Source { path: self.config, overrides: self.set };
         to_its_end(async {

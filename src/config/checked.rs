@@ -305,7 +305,9 @@ fn read_store(section: &mut Section<'_>, path: &Location) -> Option<store::Setti
             "is \"memory\": sessions, queues and retained messages are gone with the process",
         ),
     }
-    durability.map(|durability| store::Settings { folder, durability, accept_loss: false })
+    let free_bytes_min = section.find("free_bytes_min", &bytes(1024 * 1024, 1 << 60));
+    let accept_loss = false;
+    durability.map(|durability| store::Settings { folder, durability, accept_loss, free_bytes_min })
 }
 
 fn read_metrics(section: &mut Section<'_>) -> Option<SocketAddr> {

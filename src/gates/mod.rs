@@ -62,6 +62,9 @@ pub enum Refusal {
     /// Allowed, but there is no room.
     #[error(transparent)]
     RetainedFull(#[from] RetainedFull),
+    /// Allowed, but the disk of the store is nearly full.
+    #[error("the broker has no room for messages that are to be kept")]
+    DiskFull,
     /// The session has as many subscriptions as its profile allows.
     #[error("the session has {allowed} subscriptions, the most its profile allows")]
     Subscriptions {
@@ -80,7 +83,9 @@ impl Refusal {
             Self::Feature(not_offered) => not_offered.reason,
             Self::Rate => ReasonCode::MessageRateTooHigh,
             Self::Denied(_) => ReasonCode::NotAuthorized,
-            Self::RetainedFull(_) | Self::Subscriptions { .. } => ReasonCode::QuotaExceeded,
+            Self::RetainedFull(_) | Self::DiskFull | Self::Subscriptions { .. } => {
+                ReasonCode::QuotaExceeded
+            }
         }
     }
 }

@@ -65,6 +65,8 @@ pub struct Metrics {
     pub retained_messages: Gauge,
     /// Bytes of retained messages: topics, payloads and properties.
     pub retained_bytes: Gauge,
+    /// 1 while the disk of the store is nearly full, and durable messages are refused.
+    pub store_full: Gauge,
     /// Messages waiting for clients.
     pub queued_messages: Gauge,
     /// Bytes of messages waiting for clients.
@@ -134,6 +136,7 @@ impl Metrics {
             sessions_offline: register(r, "sessions_offline", "Sessions without a connection"),
             retained_messages: register(r, "retained_messages", "Retained messages"),
             retained_bytes: register(r, "retained_bytes", "Bytes of retained messages"),
+            store_full: register(r, "store_full", "1 while the disk of the store is nearly full"),
             queued_messages: register(r, "queued_messages", "Messages waiting for clients"),
             queued_bytes: register(r, "queued_bytes", "Bytes waiting for clients"),
             audit_written: register(r, "audit_written", "Audit events written"),

@@ -149,6 +149,8 @@ pub enum Unrouted {
     Stale(Box<Message>),
     /// The message is to be retained and there is no room for it.
     RetainedFull(RetainedFull),
+    /// The message would go to the disk, and there is hardly any room left.
+    DiskFull,
 }
 
 /// What routing a message did.
@@ -261,11 +263,14 @@ impl Router {
             return Err(Unrouted::Stale(Box::new(message.into_inner())));
         }
         let message = Arc::new(message.into_inner());
+        let route = routes.route(self, &message.topic, publisher.peer());
+        if self.store.as_ref().is_some_and(|store| store.is_full()) && route.is_written(&message) {
+            return Err(Unrouted::DiskFull);
+        }
         let mut commit = None;
         if message.retain {
             commit = self.retain(&message, &publisher.keeper()).map_err(Unrouted::RetainedFull)?;
         }
-        let route = routes.route(self, &message.topic, publisher.peer());
         let mut routed = Self::deliver(&message, &route, wakes, judge);
         routed.commit = routed.commit.max(commit);
         Ok(routed)

@@ -10,7 +10,7 @@ use super::shared::Group;
 use super::{Peer, Router};
 use crate::mqtt::packet::Qos;
 use crate::mqtt::{TopicFilter, TopicName};
-use crate::session::{Subscription, Via};
+use crate::session::{Message, Subscription, Via};
 
 /// One client on a route.
 #[derive(Debug)]
@@ -68,6 +68,20 @@ impl Route {
         }
         matched |= !groups.is_empty();
         Self { targets, groups, matched }
+    }
+}
+
+impl Route {
+    /// True when the message would go to the disk: it is to be retained, or some durable session
+    /// gets it with a QoS above 0.
+    pub(super) fn is_written(&self, message: &Message) -> bool {
+        let keeps = message.retain && !message.payload.is_empty();
+        let is_queued = |qos: Qos, peer: &Peer| {
+            qos.min(message.qos) != Qos::AtMostOnce && peer.durable().is_some()
+        };
+        keeps
+            || self.targets.iter().any(|target| is_queued(target.qos, &target.peer))
+            || self.groups.iter().any(|group| group.any(is_queued))
     }
 }
 

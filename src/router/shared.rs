@@ -8,6 +8,7 @@ use parking_lot::RwLock;
 use super::entries::{Entries, Entry};
 use super::{Judge, Peer};
 use crate::mqtt::ShareName;
+use crate::mqtt::packet::Qos;
 use crate::session::Message;
 
 /// The members of one share group of one filter.
@@ -35,6 +36,12 @@ impl Group {
 
     pub(super) fn is_empty(&self) -> bool {
         self.members.read().is_empty()
+    }
+
+    /// True when this holds for some member, with the QoS of its subscription.
+    pub(super) fn any(&self, holds: impl Fn(Qos, &Peer) -> bool) -> bool {
+        let members = self.members.read();
+        members.as_slice().iter().any(|one| holds(one.subscription.options.qos, &one.peer))
     }
 
     /// Chooses the member for a message, round robin: among those that may receive it, one that

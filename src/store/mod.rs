@@ -15,6 +15,7 @@ mod engine;
 mod folder;
 mod inbox;
 mod journal;
+mod keeper;
 mod keys;
 mod mark;
 mod open;
@@ -35,10 +36,11 @@ pub use record::{QueueBounds, RetainedRecord, SessionRecord, StoredWill};
 
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};
 use std::task::Waker;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 
@@ -49,6 +51,7 @@ use crate::session::{Delivery, Message, MessageId, Seq, SubscriptionOptions};
 
 use codec::Clock;
 use inbox::Inbox;
+use keeper::{Keeper, Probes};
 use queues::Queues;
 use reader::{Reader, Request};
 use writer::Writer;
@@ -62,6 +65,9 @@ pub struct Settings {
     pub durability: Durability,
     /// What cannot be read is set aside, and the rest served.
     pub accept_loss: bool,
+    /// With fewer bytes free on its file system, nothing durable is taken any more. `None`: the
+    /// larger of 5 % and 1 GiB.
+    pub free_bytes_min: Option<u64>,
 }
 
 /// What an acknowledgement promises.
@@ -204,12 +210,28 @@ struct Shared {
     inbox: Inbox,
     queues: Mutex<Queues>,
     next_message: AtomicU64,
+    /// Batches that were written.
+    written: AtomicU64,
+    /// Records that were removed since room was given back.
+    removed: AtomicU64,
+    is_full: AtomicBool,
 }
 
 /// Ids of messages that were read back have this bit: they are none of those that arrived.
 const READ_BACK: u64 = 1 << 63;
 
 impl Shared {
+    fn new() -> Self {
+        Self {
+            inbox: Inbox::new(),
+            queues: Mutex::default(),
+            next_message: AtomicU64::new(0),
+            written: AtomicU64::new(0),
+            removed: AtomicU64::new(0),
+            is_full: AtomicBool::new(false),
+        }
+    }
+
     /// A name for a message that was read back.
     fn next_message(&self) -> MessageId {
         MessageId(READ_BACK | self.next_message.fetch_add(1, Ordering::Relaxed))
@@ -227,6 +249,8 @@ pub struct Store {
 #[derive(Debug)]
 struct Threads {
     requests: mpsc::Sender<Request>,
+    stop: mpsc::Sender<()>,
+    keeper: JoinHandle<()>,
     writer: JoinHandle<()>,
     reader: JoinHandle<()>,
 }
@@ -241,11 +265,15 @@ impl Store {
         settings: &Settings,
         now: (std::time::Instant, std::time::SystemTime),
     ) -> Result<(Arc<Self>, Recovered), StoreError> {
-        let mut shared = Shared {
-            inbox: Inbox::new(),
-            queues: Mutex::default(),
-            next_message: AtomicU64::new(0),
-        };
+        Self::open_with(settings, now, Probes::default())
+    }
+
+    fn open_with(
+        settings: &Settings,
+        now: (std::time::Instant, std::time::SystemTime),
+        probes: Probes,
+    ) -> Result<(Arc<Self>, Recovered), StoreError> {
+        let mut shared = Shared::new();
         let found = open::open(settings, &shared, Clock::at(now))?;
         shared.queues = Mutex::new(found.queues);
         let shared = Arc::new(shared);
@@ -258,7 +286,17 @@ impl Store {
             counts: found.counts,
             next_body: found.next_body,
             sessions_end: found.next_session,
+            #[cfg(test)]
+            probe: probes.write,
         };
+        let keeper = Keeper {
+            shared: Arc::clone(&shared),
+            engine: found.engine.clone(),
+            folder: Arc::clone(&found.folder),
+            free_bytes_min: settings.free_bytes_min,
+            read_space: probes.read_space,
+        };
+        keeper.check_space();
         let reader = Reader {
             shared: Arc::clone(&shared),
             engine: found.engine,
@@ -266,8 +304,11 @@ impl Store {
             messages: HashMap::default(),
         };
         let (requests, wanted) = mpsc::channel();
+        let (stop, stopped) = mpsc::channel();
         let threads = Threads {
             requests,
+            stop,
+            keeper: spawn("store keeper", move || keeper.run(&stopped))?,
             writer: spawn("store writer", move || writer.run())?,
             reader: spawn("store reader", move || reader.run(&wanted))?,
         };
@@ -334,6 +375,12 @@ impl Store {
         }
     }
 
+    /// True while there is so little room on the disk that nothing durable is to be taken.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.shared.is_full.load(Ordering::Relaxed)
+    }
+
     /// Waits until writing has failed, and says why. From then on no commit is done any more.
     pub async fn failed(&self) -> StoreError {
         self.shared.inbox.failed().await
@@ -350,16 +397,41 @@ impl Store {
     }
 
     fn join(&self) {
-        let Some(Threads { requests, writer, reader }) = self.threads.lock().take() else { return };
+        let Some(threads) = self.threads.lock().take() else { return };
+        let Threads { requests, stop, keeper, writer, reader } = threads;
         drop(requests);
-        for thread in [writer, reader] {
-            // One that drops the last reference to the store cannot wait for itself.
-            if thread.thread().id() != std::thread::current().id() && thread.join().is_err() {
-                tracing::error!("a thread of the store has panicked");
+        self.join_one(writer);
+        self.join_one(reader);
+        drop(stop);
+        self.join_one(keeper);
+    }
+
+    /// Waits for a thread. One that waits itself for an engine that has failed is left alone.
+    fn join_one(&self, thread: JoinHandle<()>) {
+        // One that drops the last reference to the store cannot wait for itself.
+        if thread.thread().id() == std::thread::current().id() {
+            return;
+        }
+        let mut left = JOIN_PAUSES_MAX;
+        while !thread.is_finished() {
+            if self.shared.inbox.failure().is_some() {
+                left -= 1;
+                if left == 0 {
+                    tracing::error!("a thread of the store does not end");
+                    return;
+                }
             }
+            std::thread::sleep(JOIN_PAUSE);
+        }
+        if thread.join().is_err() {
+            tracing::error!("a thread of the store has panicked");
         }
     }
 }
+
+/// How often, and how long each time, a thread of a store that has failed is waited for.
+const JOIN_PAUSES_MAX: u32 = 500;
+const JOIN_PAUSE: Duration = Duration::from_millis(2);
 
 impl Drop for Store {
     fn drop(&mut self) {

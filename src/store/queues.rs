@@ -55,6 +55,11 @@ impl Queues {
         self.0.get_mut(&number)
     }
 
+    /// Pages of all queues.
+    pub(super) fn pages(&self) -> u64 {
+        self.0.values().map(|queue| queue.pages.len() as u64).sum()
+    }
+
     /// The next pages of a queue from this number on; `None` when there is no such session.
     pub(super) fn place(&self, number: SessionNo, from: u64) -> Option<Place> {
         let queue = self.0.get(&number)?;

@@ -3,6 +3,7 @@
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use fjall::{OwnedWriteBatch, PersistMode, UserKey};
 
@@ -40,6 +41,8 @@ pub(super) struct Writer {
     pub(super) next_body: u64,
     /// Session numbers below this one are taken down as given.
     pub(super) sessions_end: u64,
+    #[cfg(test)]
+    pub(super) probe: Box<dyn FnMut() -> Result<(), StoreError> + Send>,
 }
 
 /// A message to retain, and for whom it counts.
@@ -112,6 +115,8 @@ impl Writer {
                 None => batch.remove(&self.engine.retained, key),
             }
         }
+        #[cfg(test)]
+        (self.probe)()?;
         let must_sync =
             self.durability == Durability::Fsync && (outcome.is_promised || !added.is_empty());
         let mode = if must_sync { PersistMode::SyncData } else { PersistMode::Buffer };
@@ -119,6 +124,8 @@ impl Writer {
         if must_sync {
             self.marks.synced();
         }
+        self.shared.written.fetch_add(1, Ordering::Relaxed);
+        self.shared.removed.fetch_add(outcome.gone.len() as u64, Ordering::Relaxed);
         let mut queues = self.shared.queues.lock();
         for (number, page) in added {
             if let Some(queue) = queues.queue(number) {

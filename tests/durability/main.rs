@@ -12,6 +12,8 @@
 mod harness;
 
 mod crash;
+mod damage;
+mod full;
 mod retained;
 mod sessions;
 mod store;

@@ -70,10 +70,19 @@ pub struct Refused {
 impl Broker {
     /// Starts the binary on a folder that holds `portcullis.toml`, and waits until it is ready.
     fn start(folder: TempDir, authority: Option<Authority>) -> Result<Self, Refused> {
+        Self::start_with(&[], folder, authority)
+    }
+
+    fn start_with(
+        arguments: &[&str],
+        folder: TempDir,
+        authority: Option<Authority>,
+    ) -> Result<Self, Refused> {
         let log = fs::File::create(folder.path().join("stderr.txt")).unwrap();
         let mut child = Command::new(PORTCULLIS)
             .args(["serve", "--ready-json", "--config"])
             .arg(folder.path().join("portcullis.toml"))
+            .args(arguments)
             .current_dir(folder.path())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -119,9 +128,14 @@ impl Broker {
     pub fn restart(&mut self, signal: Signal) {
         self.signal(signal);
         self.wait();
+        self.start_again(&[]);
+    }
+
+    /// Starts a process that has ended again on the same folder, with more arguments.
+    pub fn start_again(&mut self, arguments: &[&str]) {
         let elsewhere = tempfile::tempdir().unwrap();
         let folder = std::mem::replace(&mut self.folder, elsewhere);
-        *self = Self::start(folder, self.authority.take())
+        *self = Self::start_with(arguments, folder, self.authority.take())
             .unwrap_or_else(|refused| panic!("the broker does not start again: {refused:#?}"));
     }
 

@@ -60,9 +60,10 @@ impl Refused {
     fn by_refusal(refusal: &Refusal) -> Self {
         let gate = match refusal {
             Refusal::Violation(violation) => return Self::by_violation(violation),
-            Refusal::Size(_) | Refusal::RetainedFull(_) | Refusal::Subscriptions { .. } => {
-                Gate::Size
-            }
+            Refusal::Size(_)
+            | Refusal::RetainedFull(_)
+            | Refusal::DiskFull
+            | Refusal::Subscriptions { .. } => Gate::Size,
             Refusal::Feature(_) => Gate::Features,
             Refusal::Rate => Gate::Rate,
             Refusal::Denied(_) => Gate::Authorize,

@@ -4,6 +4,7 @@ mod effects;
 mod faults;
 #[allow(clippy::cast_possible_truncation, reason = "what is tested is small")]
 mod folders;
+mod keeping;
 mod model;
 mod records;
 #[allow(clippy::cast_possible_truncation, reason = "what is tested is small")]
@@ -83,7 +84,12 @@ fn enqueue(session: SessionNo, number: u64) -> Change {
 }
 
 fn settings(folder: &Path) -> Settings {
-    Settings { folder: folder.to_owned(), durability: Durability::Os, accept_loss: false }
+    Settings {
+        folder: folder.to_owned(),
+        durability: Durability::Os,
+        accept_loss: false,
+        free_bytes_min: Some(1),
+    }
 }
 
 /// Opens a store, and accepts the loss of what cannot be read.
