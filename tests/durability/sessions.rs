@@ -215,6 +215,8 @@ fn a_will_is_sent_when_the_broker_comes_back() {
     let mut polite = broker.client(&lasting("polite").will(wire::Will::new("wills", "never")));
     polite.ping();
     polite.disconnect();
+    // What comes to the disk later than its goodbye.
+    watcher.publish_surely(&Publish::new("later", "x").retain());
     broker.restart(Signal::KILL);
     let mut watcher = broker.client(&lasting("watcher"));
     watcher.receive_text("lost");
