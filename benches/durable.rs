@@ -13,6 +13,8 @@
     clippy::expect_used,
     clippy::indexing_slicing,
     clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    clippy::cast_sign_loss,
     clippy::cast_precision_loss,
     clippy::doc_markdown,
     reason = "a benchmark may stop at what it did not expect"
@@ -141,6 +143,7 @@ fn measure(messages: usize, mosquitto: bool, options: &Options) -> io::Result<()
             }
             // A publisher that waits for a sync each time is slow.
             let messages = messages.min(load.publishers * load.window as usize * 2_000);
+            let messages = if load.fan_out { messages / 10 } else { messages };
             run(load, column, messages, options)?;
         }
     }
@@ -152,12 +155,8 @@ fn run(load: Load, column: &Column, messages: usize, options: &Options) -> io::R
     options.settings.extend(column.settings.iter().map(|&setting| setting.to_owned()));
     options.settings.push("profile.default.features.session_expiry_max=1h".to_owned());
     let mut server = Running::start(column.server, &options)?;
-    let target = server.plain();
-    let sessions: Vec<Client> = (0..load.sessions)
-        .map(|number| Ok(target.client(format!("session-{number}"))?.lasting()))
-        .collect::<io::Result<_>>()?;
     let mut swarm = Swarm::new()?;
-    let connections = swarm.open(&sessions, 64)?;
+    let connections = swarm.open(&sessions(&server, load)?, 64)?;
     for (number, index) in connections.enumerate() {
         let topic = if load.fan_out { "t/+".to_owned() } else { format!("t/{number}") };
         swarm.subscribe(index, 1, &[topic])?;
@@ -183,7 +182,7 @@ fn run(load: Load, column: &Column, messages: usize, options: &Options) -> io::R
             format!("{memory:.0}"),
         );
     }
-    let drained = drain(&server, &sessions, queued as u64)?;
+    let drained = drain(&server, load, queued as u64)?;
     let rested = Instant::now();
     let mut left = server.disk_bytes();
     while left > 1 << 20 && rested.elapsed() < REST_MAX.min(Duration::from_secs(5)) {
@@ -206,6 +205,12 @@ fn run(load: Load, column: &Column, messages: usize, options: &Options) -> io::R
         left as f64 / 1024.0 / 1024.0,
     );
     Ok(())
+}
+
+fn sessions(server: &Running, load: Load) -> io::Result<Vec<Client>> {
+    let target = server.plain();
+    let client = |number| Ok(target.client(format!("session-{number}"))?.lasting());
+    (0..load.sessions).map(client).collect()
 }
 
 /// Sends `each` messages from every publisher, as many at a time as its window allows; the time
@@ -256,10 +261,10 @@ fn publish(server: &Running, load: Load, each: u32) -> io::Result<(Duration, Dur
 }
 
 /// Connects the sessions and takes all that waits for them: the server's CPU time.
-fn drain(server: &Running, sessions: &[Client], messages: u64) -> io::Result<Duration> {
+fn drain(server: &Running, load: Load, messages: u64) -> io::Result<Duration> {
     let cpu = server.cpu();
     let mut swarm = Swarm::new()?;
-    let connections = swarm.open(sessions, 64)?;
+    let connections = swarm.open(&sessions(server, load)?, 64)?;
     let mut taken = 0;
     swarm.settle("delivered", messages, |swarm| {
         let more = connections.clone().map(|index| swarm.connection_mut(index).take_delivered());

@@ -5,7 +5,7 @@ pub(crate) mod relay;
 
 use std::io::{self, BufRead as _, BufReader};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::str::FromStr;
@@ -164,7 +164,10 @@ impl Running {
     /// When it is not installed, exits, or does not listen within 30 seconds.
     pub(crate) fn start(server: Server, options: &Options) -> io::Result<Self> {
         raise_open_files()?;
-        let folder = tempfile::Builder::new().prefix("portcullis-bench-").tempdir()?;
+        let folder = tempfile::Builder::new()
+            .prefix("portcullis-bench-")
+            .permissions(std::fs::Permissions::from_mode(0o700))
+            .tempdir()?;
         let authority = Authority::create(folder.path())?;
         let (plain, mtls) = (free_address()?, free_address()?);
         let child = command(server, options, folder.path(), &authority, plain, mtls)?.spawn()?;
@@ -399,6 +402,7 @@ fn portcullis(
     let mut set = |key: &str, value: &str| {
         command.arg("--set").arg(format!("{key}={value}"));
     };
+    set("store.folder", &folder.join("store").display().to_string());
     set("control.socket", &folder.join(CONTROL).display().to_string());
     set("listener.plain.address", "127.0.0.1:0");
     set("listener.mtls.address", "127.0.0.1:0");

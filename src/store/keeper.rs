@@ -149,12 +149,22 @@ pub(super) fn tidy(engine: &Engine, shared: &Shared) {
     while is_waiting() && shared.inbox.failure().is_none() {
         std::thread::sleep(Duration::from_millis(20));
     }
-    let compacted = tidied
-        .and_then(|()| engine.keyspaces().into_iter().try_for_each(fjall::Keyspace::major_compact));
+    let compacted = tidied.and_then(|()| {
+        engine.keyspaces().into_iter().try_for_each(|keyspace| compact(engine, keyspace))
+    });
     match compacted {
         Ok(()) => tracing::debug!("room on the disk was given back"),
         Err(error) => tracing::warn!("room on the disk cannot be given back: {error:?}"),
     }
+}
+
+/// Writes all tables of a keyspace anew, and has the files of the old ones removed, which would
+/// stay until the next table is written. Whoever still reads one keeps it until then.
+fn compact(engine: &Engine, keyspace: &fjall::Keyspace) -> fjall::Result<()> {
+    keyspace.major_compact()?;
+    let seqno = engine.database.seqno();
+    keyspace.tree.get_version_history_lock().maintenance(keyspace.path(), seqno)?;
+    Ok(())
 }
 
 /// What a store asks of the system, so that a test can answer in its place.

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
+use crate::harness::Broker;
 use crate::harness::wire::{self, Connect, Publish, Version, property};
 use crate::{ENDS, lasting, start};
 
@@ -169,6 +170,33 @@ fn a_delivery_before_a_released_one_waits_for_its_own_acknowledgement() {
 }
 
 #[test]
+fn a_delivery_behind_a_released_one_is_sent_once() {
+    let mut broker = start();
+    let mut reader = broker.client(&lasting("reader"));
+    reader.subscribe("a", 2);
+    let mut number = 0;
+    let mut publish = |broker: &Broker| {
+        number += 1;
+        let mut writer = broker.simple(Version::Mqtt5, "writer");
+        writer.send(&Publish::new("a", &number.to_string()).qos(2, number));
+        writer.expect_ack(wire::PUBREC, number);
+    };
+    broker.simple(Version::Mqtt5, "early").publish_surely(&Publish::new("a", "0"));
+    publish(&broker);
+    assert_eq!((reader.receive().text(), reader.receive().text()), ("0", "1"));
+    reader.raw.send(&wire::ack(wire::PUBREC, 2));
+    reader.expect_ack(wire::PUBREL, 2);
+    broker.restart(Signal::KILL);
+    publish(&broker);
+    let mut reader = broker.client(&lasting("reader"));
+    reader.expect_ack(wire::PUBREL, 2);
+    assert_eq!((reader.receive().text(), reader.receive().text()), ("0", "2"));
+    publish(&broker);
+    assert_eq!(reader.receive().text(), "3");
+    reader.ping();
+}
+
+#[test]
 fn a_subscription_that_was_taken_back_stays_away() {
     let mut broker = start();
     let mut reader = broker.client(&lasting("reader"));
@@ -215,6 +243,8 @@ fn a_will_is_sent_when_the_broker_comes_back() {
     let mut polite = broker.client(&lasting("polite").will(wire::Will::new("wills", "never")));
     polite.ping();
     polite.disconnect();
+    // What comes to the disk later than its goodbye.
+    watcher.publish_surely(&Publish::new("later", "x").retain());
     broker.restart(Signal::KILL);
     let mut watcher = broker.client(&lasting("watcher"));
     watcher.receive_text("lost");

@@ -74,10 +74,7 @@ impl Backlog {
             reading: false,
         };
         for (seq, bytes) in waiting {
-            while backlog.end() < *seq {
-                backlog.sizes.push_back(None);
-            }
-            backlog.push(*bytes);
+            backlog.push(*seq, *bytes);
         }
         backlog
     }
@@ -101,12 +98,19 @@ impl Backlog {
         if in_memory {
             self.first = self.next;
         } else {
-            self.push(u32::try_from(delivery.message.bytes()).unwrap_or(u32::MAX));
+            self.push(seq, u32::try_from(delivery.message.bytes()).unwrap_or(u32::MAX));
         }
         self.commit
     }
 
-    fn push(&mut self, bytes: u32) {
+    fn push(&mut self, seq: Seq, bytes: u32) {
+        // The last numbers before it may be without a message too.
+        if self.is_empty() {
+            self.first = seq;
+        }
+        while self.end() < seq {
+            self.sizes.push_back(None);
+        }
         self.sizes.push_back(Some(bytes));
         self.messages += 1;
         self.bytes += u64::from(bytes);

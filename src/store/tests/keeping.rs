@@ -191,5 +191,9 @@ fn the_room_of_what_is_gone_is_given_back() {
     keeper::tidy(&found.engine, &shared);
     let Engine { queue, bodies, .. } = &found.engine;
     assert_eq!((queue.table_count(), bodies.table_count()), (0, 0));
+    for keyspace in [2, 3] {
+        let tables = folder.path().join(format!("data/keyspaces/{keyspace}/tables"));
+        assert_eq!(std::fs::read_dir(tables).unwrap().count(), 0);
+    }
     assert_eq!(found.engine.database.journal_count(), 1);
 }

@@ -1,6 +1,6 @@
 //! A subscriber that keeps what MQTT has it keep, and counts what its application gets.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use super::chance::Chance;
@@ -82,6 +82,8 @@ struct Session<'a> {
     out: Vec<u8>,
     /// PUBACKs that are late.
     late: Vec<u8>,
+    /// Identifiers of QoS 2 deliveries that came and PUBREL has not come for.
+    came: BTreeSet<u16>,
     pinged: bool,
 }
 
@@ -159,7 +161,8 @@ impl Subscriber {
             return Err(self.complaint(format!("its session is not there: {connack:?}")).into());
         }
         let (out, late) = (Vec::new(), Vec::new());
-        Ok(Session { line, subscriber: self, out, late, pinged: false })
+        let came = BTreeSet::new();
+        Ok(Session { line, subscriber: self, out, late, came, pinged: false })
     }
 
     /// One connection, for so many packets.
@@ -280,6 +283,7 @@ impl Session<'_> {
             wire::PUBREL => {
                 let (id, _) = acknowledged(packet);
                 subscriber.held.remove(&id);
+                self.came.remove(&id);
                 self.out.extend(wire::ack(wire::PUBCOMP, id));
             }
             0x30..=0x3f => {
@@ -290,6 +294,11 @@ impl Session<'_> {
                         self.late.extend(wire::ack(wire::PUBACK, id));
                     }
                     (2, Some(id)) => {
+                        // Sending again is for a new connection [MQTT-4.4.0-1].
+                        if !self.came.insert(id) {
+                            let what = format!("twice on one connection: {publish:?}");
+                            return Err(subscriber.complaint(what).into());
+                        }
                         match subscriber.held.get(&id) {
                             None => {
                                 subscriber.deliver(&publish)?;
