@@ -117,3 +117,83 @@ impl ClassCache {
         self.0.insert(question, verdict.clone());
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::permit::Denial;
+    use crate::policy::tests::world::Random;
+
+    fn key(action: Action, qos: Qos) -> Key {
+        let small = Small { qos, retain: false, will: false };
+        Key::new(action, Reads::QOS, small, Rank::default())
+    }
+
+    fn topic(text: &str) -> TopicName {
+        TopicName::parse(text).unwrap()
+    }
+
+    /// A verdict that says which question it answers.
+    fn verdict(key: Key, topic: &TopicName) -> Verdict {
+        Verdict::from(Err(Denial::failed(format!("{key:?} {topic}"))))
+    }
+
+    /// Whether the question is known; from then on it may be.
+    fn ask(cache: &mut TopicCache, hash: u64, key: Key, topic: &TopicName) -> bool {
+        let expected = verdict(key, topic);
+        if let Some(found) = cache.find(hash, key, topic) {
+            assert_eq!(*found, expected);
+            return true;
+        }
+        cache.keep(hash, key, topic, &expected);
+        false
+    }
+
+    #[test]
+    fn what_is_found_is_the_verdict_of_that_very_topic_and_question() {
+        // Four topics share each hash, and most of the hashes a slot.
+        const HASHES: [u64; 4] = [0, 1, 17, 33];
+        let topics: Vec<TopicName> = (0..16).map(|it| topic(&format!("t/{it}"))).collect();
+        let keys = [
+            key(Action::Publish, Qos::AtMostOnce),
+            key(Action::Publish, Qos::ExactlyOnce),
+            key(Action::Receive, Qos::AtMostOnce),
+        ];
+        let (mut random, mut cache, mut found) = (Random(1), TopicCache::default(), 0);
+        for _ in 0..5_000 {
+            let at = random.below(topics.len());
+            let (key, hash) = (*random.pick(&keys), HASHES[at % HASHES.len()]);
+            for _ in 0..=random.below(4) {
+                // The topic of the next packet is equal, and the same text only at times.
+                let again = topic(topics[at].as_str());
+                let topic = if random.percent(50) { &again } else { &topics[at] };
+                found += usize::from(ask(&mut cache, hash, key, topic));
+            }
+        }
+        assert!(found > 1_000, "{found}");
+    }
+
+    #[test]
+    fn a_topic_is_known_from_its_second_appearance_on_until_another_has_appeared_twice() {
+        let (one, other) = (topic("one"), topic("other"));
+        let key = key(Action::Publish, Qos::AtMostOnce);
+        let mut cache = TopicCache::default();
+        let mut known = |hash, topic| ask(&mut cache, hash, key, topic);
+        assert!(!known(1, &one) && !known(1, &one) && known(1, &one));
+        // In the same slot.
+        assert!(!known(17, &other) && known(1, &one) && !known(17, &other) && known(17, &other));
+        assert!(!known(1, &one) && known(17, &other));
+        // In another one.
+        assert!(!known(2, &one) && !known(2, &one) && known(2, &one) && known(17, &other));
+    }
+
+    #[test]
+    fn a_long_topic_is_never_known() {
+        let key = key(Action::Publish, Qos::AtMostOnce);
+        for (bytes, known) in [(TOPIC_BYTES_MAX, true), (TOPIC_BYTES_MAX + 1, false)] {
+            let (topic, mut cache) = (topic(&"x".repeat(bytes)), TopicCache::default());
+            let known_at_last = (0..4).map(|_| ask(&mut cache, 1, key, &topic)).last();
+            assert_eq!(known_at_last, Some(known), "{bytes}");
+        }
+    }
+}

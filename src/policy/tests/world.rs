@@ -87,6 +87,7 @@ pub(in crate::policy) struct Message {
     pub(super) retain: bool,
     pub(super) will: bool,
     pub(super) payload_bytes: usize,
+    pub(super) content_type: Option<&'static str>,
     pub(super) user_properties: UserProperties,
     /// When it is published or delivered.
     pub(super) now: SystemTime,
@@ -103,7 +104,7 @@ impl Publication for Message {
             retain: self.retain,
             will: self.will,
             payload_bytes: self.payload_bytes,
-            content_type: None,
+            content_type: self.content_type,
             user_properties: Some(&self.user_properties),
         }
     }
@@ -116,6 +117,7 @@ pub(in crate::policy) fn message(topic: &str) -> Message {
         retain: false,
         will: false,
         payload_bytes: 120,
+        content_type: None,
         user_properties: UserProperties::default(),
         now: now(),
     }
@@ -136,7 +138,7 @@ pub(in crate::policy) fn delivery(message: &Message) -> ReceiveFacts<'_> {
         qos: message.qos,
         retain: message.retain,
         payload_bytes: message.payload_bytes,
-        content_type: None,
+        content_type: message.content_type,
         user_properties: Some(&message.user_properties),
         now: message.now,
     }
