@@ -529,12 +529,13 @@ mod tests {
         found
     }
 
-    #[test]
-    fn a_walk_finds_what_comparing_with_every_filter_finds() {
+    /// Walks a tree of every filter over these levels with every such filter, and every topic that
+    /// can tell two of them apart.
+    fn check_walks(levels: &[&str], longest: usize) {
         let identity = device("dev1", &[]);
         let resolved = Resolved::default();
         let bindings = Bindings { identity: &identity, client_id: "c", resolved: &resolved };
-        let texts = filters(&["", "a", "$s", "+"], 3);
+        let texts = filters(&[levels, &["+"]].concat(), longest);
         let parsed: Vec<TopicFilter> =
             texts.iter().map(|text| TopicFilter::parse(text).unwrap()).collect();
         let normalised: Vec<_> = parsed.iter().map(Normalised::of).collect();
@@ -557,13 +558,45 @@ mod tests {
                 "overlapping {filter}"
             );
         }
-        for topic in sequences(&["", "a", "$s", "z"], 4) {
+        for topic in sequences(&[levels, &["z"]].concat(), longest + 1) {
             assert_eq!(
                 collect(|mut found| trie.matching(&topic, bindings, &mut found)),
                 every(&|at| matches(&texts[at], &topic)),
                 "matching {topic}"
             );
         }
+    }
+
+    #[test]
+    fn a_walk_finds_what_comparing_with_every_filter_finds() {
+        check_walks(&["", "a", "$s"], 3);
+    }
+
+    #[test]
+    fn a_walk_finds_as_much_where_literals_are_hashed() {
+        let names: Vec<String> = (0..FEW_LITERALS).map(|number| format!("l{number}")).collect();
+        for more in [&["$s"][..], &["", "$s"], &["", "a", "$s"]] {
+            let names = names.iter().take(FEW_LITERALS - 1).map(String::as_str);
+            check_walks(&names.chain(more.iter().copied()).collect::<Vec<_>>(), 2);
+        }
+    }
+
+    #[test]
+    fn a_value_that_is_not_one_level_fills_no_filter() {
+        let resolved = Resolved::default();
+        let filled = |name: &str, filter: &str| {
+            let identity = device(name, &[]);
+            let bindings = Bindings { identity: &identity, client_id: "c", resolved: &resolved };
+            let filter = PolicyFilter::parse(filter).unwrap();
+            filter.filled(bindings).iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
+        };
+        for name in ["", "/", "a/b", "+", "a+", "#", "\0", "a\0"] {
+            assert_eq!(filled(name, "a/${principal}/#"), "", "{name:?}");
+            assert_eq!(filled(name, "${principal}/#"), "", "{name:?}");
+        }
+        assert_eq!(filled("$a", "a/${principal}/#"), "a/$a/#");
+        assert_eq!(filled("$a", "${principal}/#"), "");
+        assert_eq!(filled("${cn}", "a/${principal}"), "a/${cn}");
     }
 
     #[test]
@@ -576,6 +609,7 @@ mod tests {
                 "$share/g/a",
                 "a policy judges the filter inside $share/<group>/, never the share itself",
             ),
+            ("$share", "a policy judges the filter inside $share/<group>/, never the share itself"),
             ("a/${cm}", "there is no placeholder ${cm}"),
             ("a/${tag:}", "there is no placeholder ${tag:}"),
             ("a/${}", "there is no placeholder ${}"),

@@ -106,9 +106,11 @@ fn a_forbid_reaches_exactly_the_principal_it_names_by_placeholder() {
     assert!(subscribe(&mut dev1, "devices/+/secret").is_err());
     assert!(subscribe(&mut dev1, "devices/#").is_err());
     assert!(subscribe(&mut dev1, "devices/dev2/secret").is_ok());
-    // This value fills nothing, so there is nothing the forbid could overlap.
-    let mut odd = subject(&bundle, device("a/b", &[]));
-    assert!(subscribe(&mut odd, "devices/#").is_ok());
+    // These values fill nothing, so there is nothing the forbid could overlap.
+    for name in ["", "/", "a/b", "+", "a+", "#", "\0", "a\0"] {
+        let mut odd = subject(&bundle, device(name, &[]));
+        assert!(subscribe(&mut odd, "devices/#").is_ok(), "{name:?}");
+    }
 }
 
 #[test]
