@@ -337,6 +337,9 @@ fn somebody_is_in_a_group_by_name_certificate_or_a_field_of_the_right_authority(
         (uri("Operators"), false),
         (dns("Operators"), false),
         (unit("spiffe://plant/ops/ann"), false),
+        (unit("ann.ops.example"), false),
+        (uri("ann.ops.example"), false),
+        (dns("spiffe://plant/ops/ann"), false),
         (certified("Operators", |certificate| certificate.cn = "Operators".into()), false),
         (
             certified("dev9", |certificate| {
@@ -497,6 +500,12 @@ fn with_more_than_64_groups_everything_is_denied() {
     let denial = judge(65).unwrap_err();
     assert_eq!(denial.errors, ["the principal is in more than 64 groups"]);
     assert_eq!(denial.to_string(), "refused for the principal is in more than 64 groups");
+    // Likewise where nothing says which groups exist.
+    let bundle = Arc::new(Bundle::load_text("p.cedar", POLICIES, None, PolicyEpoch(1)).unwrap());
+    let names: Vec<String> = (0..65).map(|number| format!("g{number}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    assert_eq!(publish(&mut subject(&bundle, device("dev1", &names[1..])), "a"), Ok(()));
+    assert_eq!(publish(&mut subject(&bundle, device("dev1", &names)), "a"), Err(denial));
 }
 
 #[test]

@@ -305,6 +305,8 @@ fn the_permissive_policy_permits_every_verb_on_every_topic_to_everybody() {
     }
     assert_eq!(receive(&mut stranger, "$SYS/x"), Ok(()));
     assert_eq!(publish(&mut stranger, "$SYS/x"), forbidden(&["sys-is-the-brokers"]));
+    let below_share = publish(&mut stranger, "$share/g/a").unwrap_err();
+    assert!(below_share.to_string().contains("below $share/"), "{below_share}");
     for filter in ["#", "+/+", "$SYS/#", "$share/g/a/#"] {
         assert_eq!(subscribe(&mut stranger, filter), Ok(()));
     }
