@@ -1,5 +1,9 @@
 //! Rights that are taken away while they are in use, and reloads that fail.
 
+use std::io::Write as _;
+
+use rustix::fs::{CWD, Mode, mkfifoat};
+
 use crate::harness::certificates::Authority;
 use crate::harness::setup::PERMIT_ALL;
 use crate::harness::wire::{Connect, Publish, Version, Will, property};
@@ -322,6 +326,27 @@ fn only_a_folder_that_is_replaced_as_a_whole_is_loaded_by_itself() {
     std::fs::rename(at("next"), at("policies")).unwrap();
     broker.audited("the refusal", |record| record["event"] == "policy.reload-failed");
     assert_eq!(suback(&mut client, "secret/a"), 1);
+}
+
+/// Threat: config reload fails open: a folder that changes while it is read is half of either.
+#[test]
+fn a_folder_that_changes_while_it_is_loaded_is_not_put_in_force() {
+    let setup = Setup::new().plaintext().policies(LOCKED).key("watch_policies = \"reload\"");
+    let broker = setup.start();
+    let at = |name: &str| broker.path().join(name);
+    let mut client = broker.simple(V, "client");
+    broker.write("next/all.cedar", PERMIT_ALL);
+    // Who reads a pipe waits for what is written to it, and who writes waits for a reader.
+    mkfifoat(CWD, at("next/slow.cedar"), Mode::RUSR | Mode::WUSR).unwrap();
+    std::fs::rename(at("policies"), at("old")).unwrap();
+    std::fs::rename(at("next"), at("policies")).unwrap();
+    let mut slow = std::fs::File::options().write(true).open(at("policies/slow.cedar")).unwrap();
+    broker.write("policies/locked.cedar", LOCKED);
+    slow.write_all(PERMIT_ALL.replace("everything", "more").as_bytes()).unwrap();
+    drop(slow);
+    let failed = broker.audited("the refusal", |record| record["event"] == "policy.reload-failed");
+    assert_eq!(failed["why"], "the policy folder changed again while it was loaded", "{failed}");
+    assert_eq!(suback(&mut client, "secret/a"), NOT_AUTHORIZED);
 }
 
 /// Threat: a right outlives its time on a session that is already there.
