@@ -263,10 +263,10 @@ impl Loader<'_> {
             vec![place.problem(format!("the broker cannot read this policy: {error}"))]
         };
         let analysis = polarity::analyse(&policy).map_err(|error| failed(&error))?;
-        self.check_presences(&analysis, place)?;
+        let actions = self.actions(&policy);
+        self.check_presences(&analysis, actions, place)?;
         self.validate(&policy, place)?;
         let filters = self.check(&analysis, place)?;
-        let actions = self.actions(&policy);
         let judges_filters =
             actions.contains(Action::Subscribe) || actions.contains(Action::Receive);
         let rewritten = judges_filters
@@ -347,8 +347,14 @@ impl Loader<'_> {
         }
     }
 
-    /// Attributes whose presence is asked for, and that nothing ever has: to Cedar they are absent.
-    fn check_presences(&self, analysis: &Analysis, place: &Place) -> Result<(), Vec<Problem>> {
+    /// Attributes whose presence is asked for, and that nothing ever has, or nothing that the policy
+    /// is about: to Cedar they are absent, and an exception that rests on one never holds.
+    fn check_presences(
+        &self,
+        analysis: &Analysis,
+        actions: Actions,
+        place: &Place,
+    ) -> Result<(), Vec<Problem>> {
         let unknown = |name: &&str| !self.vocabulary.knows_attribute(name);
         let problem = |name: &str| {
             let message = format!("nothing has an attribute called `{name}`");
@@ -359,8 +365,22 @@ impl Loader<'_> {
                 },
             )
         };
-        let problems: Vec<Problem> =
-            analysis.presences.iter().map(AsRef::as_ref).filter(unknown).map(problem).collect();
+        let presences = || analysis.presences.iter().map(AsRef::as_ref);
+        let mut problems: Vec<Problem> = presences().filter(unknown).map(problem).collect();
+        for name in presences() {
+            let Some((_, its)) = OF_SOME_ACTIONS.iter().find(|(known, _)| *known == name) else {
+                continue;
+            };
+            if !its.iter().any(|action| actions.contains(*action)) {
+                let message = format!("nothing that this policy is about ever has `{name}`");
+                let problem = place.word_problem(message, name);
+                problems.push(
+                    problem.remedy(
+                        "`portcullis policy schema` says which actions and resources have it",
+                    ),
+                );
+            }
+        }
         if problems.is_empty() { Ok(()) } else { Err(problems) }
     }
 
@@ -418,6 +438,16 @@ impl Loader<'_> {
             .fold(Actions::default(), Actions::with)
     }
 }
+
+/// Attributes that only requests of these actions can have.
+const OF_SOME_ACTIONS: [(&str, &[Action]); 6] = [
+    ("name", &[Action::Publish, Action::Receive]),
+    ("content_type", &[Action::Publish, Action::Receive]),
+    ("user_properties", &[Action::Publish, Action::Receive]),
+    ("share_group", &[Action::Subscribe]),
+    ("wildcard", &[Action::Subscribe]),
+    ("shared", &[Action::Subscribe]),
+];
 
 fn check_id(policy: &Policy, place: &Place) -> Result<Arc<str>, Problem> {
     let id = policy.annotation("id").unwrap_or_default();

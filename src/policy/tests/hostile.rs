@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use super::world::nested;
+use super::world::{bundle, device, nested, publish, receive, receive_ok, subject, subscribe};
 use crate::policy::scan::{BRACKET_DEPTH_MAX, OPERATORS_MAX, POLICY_BYTES_MAX};
 use crate::policy::source::FILE_BYTES_MAX;
 use crate::policy::{Bundle, LoadError, PolicyEpoch, fuzz_policy_text};
@@ -83,6 +83,33 @@ fn within_the_bounds_the_deepest_text_is_parsed() {
 }
 
 #[test]
+fn the_deepest_text_that_is_taken_is_judged_on_an_ordinary_stack() {
+    let last = "context.qos == 1";
+    for condition in [
+        format!("{}{last}{}", "!(".repeat(30), ")".repeat(30)),
+        format!("{}{last}", "true && ".repeat(240)),
+        format!("{}{last}", "false || ".repeat(240)),
+        format!("{}{last}", "if context.qos == 0 then false else ".repeat(80)),
+        format!("{}{last}{}", "(true && true && true && ".repeat(30), ")".repeat(30)),
+    ] {
+        let text = with_condition(&condition).replace("action,", "action in Action::\"READ\",");
+        for action in ["read", "write"] {
+            let text = text.replace("READ", action);
+            let judge = move || {
+                let mut dev1 = subject(&bundle(&text), device("dev1", &[]));
+                let (readable, writable) = (action == "read", action == "write");
+                assert_eq!(publish(&mut dev1, "a").is_ok(), writable);
+                assert_eq!(receive(&mut dev1, "a").is_ok(), readable);
+                assert_eq!(subscribe(&mut dev1, "a/#").is_ok(), readable);
+                assert!(!receive_ok(&mut dev1, "a/#"), "not with another qos");
+            };
+            let thread = std::thread::Builder::new().stack_size(2 << 20).spawn(judge);
+            thread.unwrap().join().unwrap();
+        }
+    }
+}
+
+#[test]
 fn text_beyond_the_bounds_of_size_is_refused() {
     let comment = "// x\n".repeat(FILE_BYTES_MAX / 5 + 1);
     assert!(refusal(&comment).contains("larger than"));
@@ -155,6 +182,22 @@ fn a_mistake_is_shown_with_file_line_column_and_remedy() {
         (
             "@id(\"a\") permit (principal, action == Action::\"subscribe\", resource == Subscription::\"a/#\");",
             "p.cedar:1:86: comparing the text of a subscription is never sound",
+        ),
+        (
+            "@id(\"a\") permit (principal, action == Action::\"subscribe\", resource)\nwhen { resource.name like \"a/*\" };",
+            "p.cedar:2:8: for policy `a`, attribute `name` on entity type `Subscription` not found",
+        ),
+        (
+            "@id(\"a\") forbid (principal, action in Action::\"read\", resource)\nwhen { resource.name like \"a/*\" };",
+            "p.cedar:2:8: for policy `a`, attribute `name` on entity type `Subscription` not found",
+        ),
+        (
+            "@id(\"a\") permit (principal, action == Action::\"subscribe\", resource)\nwhen { resource like \"a/*\" };",
+            "p.cedar:2:8: for policy `a`, unexpected type",
+        ),
+        (
+            "@id(\"a\") forbid (principal, action == Action::\"subscribe\", resource)\nwhen { resource has name && resource.name like \"a/*\" };",
+            "p.cedar:2:21: nothing that this policy is about ever has `name`; `portcullis policy schema`",
         ),
         (
             "@id(\"a\") permit (principal == ?principal, action, resource);",
@@ -316,6 +359,55 @@ fn what_can_never_apply_is_refused() {
 }
 
 #[test]
+fn arithmetic_that_can_overflow_is_refused_in_a_forbid_and_denies_in_a_permit() {
+    for (operator, condition, overflows) in [
+        ("+", "context.payload_size + 9223372036854775807 > 0", true),
+        ("-", "-9223372036854775807 - context.payload_size < 0", true),
+        ("*", "context.payload_size * 9223372036854775807 > 0", true),
+        ("+", "context.payload_size + 1 > 0", false),
+        ("-", "context.payload_size - 1 > 0", false),
+        ("*", "context.payload_size * 2 > 0", false),
+        ("-", "-context.payload_size < 0", false),
+    ] {
+        let policy = |effect: &str| {
+            format!(
+                "@id(\"a\") {effect} (principal, action == Action::\"publish\", resource)
+                when {{ {condition} }};"
+            )
+        };
+        let found = refusal(&policy("forbid"));
+        assert!(found.contains(&format!("`{operator}` in a forbid")), "{condition}: {found}");
+        let text = policy("permit") + "@id(\"all\") permit (principal, action, resource);";
+        let judged = publish(&mut subject(&bundle(&text), device("dev1", &[])), "a");
+        let denial = judged.err().map(|denial| denial.to_string()).unwrap_or_default();
+        assert_eq!(denial.contains("integer overflow"), overflows, "{condition}: {denial}");
+        assert_eq!(!denial.is_empty(), overflows, "{condition}: {denial}");
+    }
+}
+
+#[test]
+fn an_exception_that_can_never_hold_is_refused() {
+    let permit = |action: &str, condition: &str| {
+        format!(
+            "@id(\"a\") permit (principal, action {action}, resource)\nunless {{ {condition} }};"
+        )
+    };
+    let named = "resource has name && resource.name like \"secret/*\"";
+    for (action, condition, attribute) in [
+        ("== Action::\"subscribe\"", named, "name"),
+        ("== Action::\"connect\"", named, "name"),
+        ("== Action::\"publish\"", "context has share_group", "share_group"),
+        ("in Action::\"write\"", "resource has wildcard", "wildcard"),
+    ] {
+        let found = refusal(&permit(action, condition));
+        let shown = format!("nothing that this policy is about ever has `{attribute}`");
+        assert!(found.contains(&shown), "{found}");
+    }
+    // What is received is judged by itself.
+    assert!(load(&permit("in Action::\"read\"", named)).is_ok());
+}
+
+#[test]
 fn a_listener_that_does_not_exist_is_named() {
     let known = ["devices".into(), "ops".into()];
     for condition in [
@@ -390,9 +482,27 @@ fn an_id_can_be_seen_and_named_in_a_case() {
 }
 
 #[test]
-fn arithmetic_is_allowed_in_permits_and_fails_closed() {
-    let text = "@id(\"a\") permit (principal, action == Action::\"publish\", resource) when { context.payload_size * 2 < 100 };";
-    assert!(load(text).is_ok());
+fn a_group_that_is_not_declared_is_found_wherever_a_policy_names_it() {
+    let undeclared = "group \"stuff\" is not declared in principals.toml";
+    for (principal, condition) in [
+        ("principal in Group::\"staff\"", "true"),
+        ("principal is Device in Group::\"staff\"", "true"),
+        ("principal", "principal in Group::\"staff\""),
+        ("principal", "!(principal is Device in Group::\"staff\")"),
+        ("principal", "principal in [Group::\"staff\"]"),
+        ("principal", "context.session.tls_version == 13 || principal in Group::\"staff\""),
+        ("principal", "if principal in Group::\"staff\" then true else false"),
+    ] {
+        for (effect, keyword) in [("permit", "when"), ("forbid", "unless")] {
+            let text = format!(
+                "@id(\"a\") {effect} ({principal}, action, resource) {keyword} {{ {condition} }};"
+            );
+            let text = text.replace("unless { true }", "");
+            assert!(load(&text).is_ok(), "{text}: {:?}", load(&text));
+            let found = refusal(&text.replace("staff", "stuff"));
+            assert!(found.contains(undeclared), "{text}: {found}");
+        }
+    }
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! The policy layer as its callers see it. Every allow has its deny.
 
+mod caches;
 mod cases;
 mod engine;
 mod explain;
