@@ -169,7 +169,8 @@ fn run(load: Load, column: &Column, messages: usize, options: &Options) -> io::R
     let (wall, cpu) = publish(&server, load, each as u32)?;
     let sent = (each * load.publishers) as f64;
     let queued = if load.fan_out { sent * load.sessions as f64 } else { sent };
-    let disk = server.disk_bytes().saturating_sub(before) as f64 / sent;
+    let peak = server.disk_bytes().saturating_sub(before);
+    let disk = peak as f64 / sent;
 
     let lasts = column.title == "synced" || column.title == "written";
     let mut restarted = ("–".to_owned(), "–".to_owned());
@@ -184,10 +185,11 @@ fn run(load: Load, column: &Column, messages: usize, options: &Options) -> io::R
     }
     let drained = drain(&server, load, queued as u64)?;
     let rested = Instant::now();
-    let mut left = server.disk_bytes();
-    while left > 1 << 20 && rested.elapsed() < REST_MAX.min(Duration::from_secs(5)) {
+    let used = || server.disk_bytes().saturating_sub(before);
+    let mut left = used();
+    while left > peak / 10 && rested.elapsed() < REST_MAX {
         std::thread::sleep(Duration::from_millis(200));
-        left = left.min(server.disk_bytes());
+        left = used();
     }
     println!(
         "| {} × {} → {}{} | {} | {:.0} | {:.2} | {:.0} | {} | {} | {:.2} | {:.1} |",

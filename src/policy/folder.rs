@@ -348,7 +348,8 @@ mod tests {
         }
     }
 
-    /// So that what comes now has a later time than what was before.
+    /// So that what comes now has a later time than what was before: the clock of the file system
+    /// ticks every 10 ms at most, and its times cannot be set.
     fn a_moment_passes() {
         std::thread::sleep(std::time::Duration::from_millis(20));
     }

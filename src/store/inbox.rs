@@ -30,6 +30,8 @@ pub(super) struct Inbox {
     /// parted. Taken before `gathering`, never after.
     boundary: RwLock<()>,
     bell: Condvar,
+    /// What the changes that are being gathered weigh. Changed under the lock of `gathering`.
+    gathered_bytes: AtomicU64,
     committed: AtomicU64,
     failure: watch::Sender<Option<StoreError>>,
 }
@@ -68,6 +70,14 @@ enum End {
     Now,
 }
 
+/// With so much waiting for the writer, whoever would add to it has to wait too: a disk that is
+/// slower than the publishers must not fill the memory.
+const GATHERED_BYTES_MAX: u64 = 64 * 1024 * 1024;
+
+fn key(waker: &Waker) -> (usize, usize) {
+    (waker.data().addr(), std::ptr::from_ref(waker.vtable()).addr())
+}
+
 /// What the writer writes next.
 #[derive(Debug)]
 pub(super) struct Batch {
@@ -91,6 +101,7 @@ impl Inbox {
             gathering: Mutex::new(gathering),
             boundary: RwLock::new(()),
             bell: Condvar::new(),
+            gathered_bytes: AtomicU64::new(0),
             committed: AtomicU64::new(0),
             failure: watch::Sender::new(None),
         }
@@ -108,6 +119,7 @@ impl Inbox {
         if gathering.end != End::NotYet {
             return commit;
         }
+        self.gathered_bytes.fetch_add(change.weight_bytes(), Ordering::Relaxed);
         let is_urgent = !matches!(change, Change::Finished(..) | Change::Dropped(..));
         gathering.urgent |= is_urgent;
         gathering.changes.push(change);
@@ -136,6 +148,27 @@ impl Inbox {
         }
     }
 
+    /// True while not so much waits for the writer that others have to wait for it.
+    pub(super) fn has_room(&self) -> bool {
+        self.gathered_bytes.load(Ordering::Relaxed) < GATHERED_BYTES_MAX
+    }
+
+    /// As [`Inbox::has_room`]; when there is none, the waker is woken once what waits is on disk.
+    /// After the end there is room: nothing is taken down any more.
+    pub(super) fn poll_room(&self, waker: &Waker) -> bool {
+        if self.has_room() {
+            return true;
+        }
+        let mut gathering = self.gathering.lock();
+        if self.has_room() || gathering.end != End::NotYet {
+            return true;
+        }
+        gathering.waiting.entry(key(waker)).or_insert_with(|| waker.clone());
+        drop(gathering);
+        self.call();
+        false
+    }
+
     pub(super) fn is_committed(&self, commit: Commit) -> bool {
         self.committed.load(Ordering::Acquire) >= commit.0
     }
@@ -153,11 +186,10 @@ impl Inbox {
             return true;
         }
         if gathering.end != End::Now {
-            let key = (waker.data().addr(), std::ptr::from_ref(waker.vtable()).addr());
             let is_gathering = commit.0 >= gathering.generation;
             let Gathering { waiting, in_flight, .. } = &mut *gathering;
             let wakers = if is_gathering { waiting } else { in_flight };
-            wakers.entry(key).or_insert_with(|| waker.clone());
+            wakers.entry(key(waker)).or_insert_with(|| waker.clone());
         }
         false
     }
@@ -214,6 +246,7 @@ impl Inbox {
         gathering.called = false;
         gathering.in_flight = std::mem::take(&mut gathering.waiting);
         let changes = std::mem::replace(&mut gathering.changes, spare);
+        self.gathered_bytes.store(0, Ordering::Relaxed);
         Some(Batch { changes, commit })
     }
 
@@ -338,6 +371,43 @@ mod tests {
         assert_eq!(inbox.next(Vec::new()).unwrap().commit, second);
         inbox.publish(second);
         assert_eq!(count.0.load(Ordering::SeqCst), 2);
+    }
+
+    #[test]
+    fn whoever_would_add_to_too_much_waits_until_it_is_on_disk() {
+        let inbox = Inbox::new();
+        let topic = crate::mqtt::TopicName::parse("t").unwrap();
+        let payload = vec![0; 1 << 20].into();
+        let id = crate::session::MessageId(0);
+        let qos = crate::mqtt::packet::Qos::AtMostOnce;
+        let message =
+            crate::session::Message::new(id, topic, payload, qos, true, None, Instant::now());
+        let message = Arc::new(message);
+        let account = crate::identity::Account {
+            kind: crate::identity::PrincipalKind::Device,
+            name: "dev1".into(),
+        };
+        let account = Arc::new(account);
+        let count = Arc::new(Count(AtomicUsize::new(0)));
+        let waker = Waker::from(Arc::clone(&count));
+        let mut pushed = 0;
+        while inbox.poll_room(&waker) {
+            inbox.push(Change::Retain(Arc::clone(&message), Arc::clone(&account)));
+            pushed += 1;
+            assert!(pushed <= 64, "no bound");
+        }
+        assert!(pushed > 60, "{pushed}");
+        let batch = inbox.next(Vec::new()).unwrap();
+        assert!(inbox.has_room());
+        assert_eq!(count.0.load(Ordering::SeqCst), 0);
+        inbox.publish(batch.commit);
+        assert_eq!(count.0.load(Ordering::SeqCst), 1);
+        assert!(inbox.poll_room(&waker));
+        while inbox.has_room() {
+            inbox.push(Change::Retain(Arc::clone(&message), Arc::clone(&account)));
+        }
+        inbox.stop();
+        assert!(inbox.poll_room(&waker));
     }
 
     #[test]

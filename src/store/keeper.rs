@@ -146,6 +146,7 @@ pub(super) fn tidy(engine: &Engine, shared: &Shared) {
     // An engine that is poisoned writes no tables any more.
     let is_waiting =
         || engine.keyspaces().iter().any(|keyspace| keyspace.tree.sealed_memtable_count() > 0);
+    // The engine tells nobody when it has written one.
     while is_waiting() && shared.inbox.failure().is_none() {
         std::thread::sleep(Duration::from_millis(20));
     }

@@ -187,6 +187,17 @@ pub enum StoreError {
 
 impl Change {
     /// The session it is about, unless it is about a retained message.
+    /// What it keeps in memory until it is written, roughly: a message counts with each delivery.
+    fn weight_bytes(&self) -> u64 {
+        size_of::<Self>() as u64
+            + match self {
+                Self::Enqueue(_, delivery) => delivery.message.bytes(),
+                Self::Retain(message, _) => message.bytes(),
+                Self::Session(..) => 1024,
+                _ => 0,
+            }
+    }
+
     fn session(&self) -> Option<SessionNo> {
         match self {
             Self::Session(number, _)
@@ -326,6 +337,17 @@ impl Store {
     /// Takes a change down; it is written with the next batch, which [`Store::flush`] starts.
     pub fn change(&self, change: Change) -> Commit {
         self.shared.inbox.push(change)
+    }
+
+    /// True while not so much waits to be written that publishers have to wait for it.
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        self.shared.inbox.has_room()
+    }
+
+    /// As [`Store::has_room`]; when there is none, the waker is woken once there is again.
+    pub fn poll_room(&self, waker: &Waker) -> bool {
+        self.shared.inbox.poll_room(waker)
     }
 
     /// What this thread takes down until the value is dropped is written in one batch, all of it

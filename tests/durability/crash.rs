@@ -156,6 +156,7 @@ impl Trial {
                 waverer.run(stage, &mut chances);
                 Ok(())
             }));
+            // At any moment: that is what is tried.
             std::thread::sleep(delay);
             self.broker.signal(Signal::KILL);
             over.store(true, Ordering::Relaxed);

@@ -228,6 +228,7 @@ fn an_ended_session_does_not_come_back() {
     broker.client(&old).disconnect();
     broker.restart(Signal::KILL);
     assert!(broker.client(&old).connack.session_present());
+    // Past the second that it lives: another process' clock cannot be set.
     std::thread::sleep(Duration::from_millis(1100));
     assert!(!broker.client(&brief.resume()).connack.session_present());
 }
@@ -264,6 +265,7 @@ fn a_message_that_expires_while_nobody_serves_is_not_delivered() {
     writer.publish_surely(&message("brief", 1));
     writer.publish_surely(&message("long", 1000));
     broker.restart(Signal::KILL);
+    // Past the second that it lives: another process' clock cannot be set.
     std::thread::sleep(Duration::from_millis(1100));
     let mut reader = broker.client(&lasting("reader"));
     let long = reader.receive_text("long");

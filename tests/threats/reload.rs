@@ -328,7 +328,8 @@ fn only_a_folder_that_is_replaced_as_a_whole_is_loaded_by_itself() {
     assert_eq!(suback(&mut client, "secret/a"), 1);
 }
 
-/// So that what comes now has a later time than what was before.
+/// So that what comes now has a later time than what was before: the clock of the file system
+/// ticks every 10 ms at most, and its times cannot be set.
 fn a_moment_passes() {
     std::thread::sleep(std::time::Duration::from_millis(20));
 }

@@ -51,6 +51,19 @@ impl Held {
 }
 
 impl Connection {
+    /// True while the disk is not so far behind that the client has to wait for it.
+    pub(super) fn disk_keeps_up(&self) -> bool {
+        !self.link.held.is_full()
+            && self.link.broker.store.as_ref().is_none_or(|store| store.has_room())
+    }
+
+    /// As [`Self::disk_keeps_up`]; when it does not, the task is woken once it does.
+    pub(super) fn poll_disk(&self, cx: &Context<'_>) -> bool {
+        // What is held wakes the task when it may be said.
+        !self.link.held.is_full()
+            && self.link.broker.store.as_ref().is_none_or(|store| store.poll_room(cx.waker()))
+    }
+
     /// The answers of this round have to wait for this.
     pub(super) fn wait_for(&mut self, commit: Option<Commit>) {
         if commit.is_some() {

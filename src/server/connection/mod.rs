@@ -279,7 +279,7 @@ impl Connection {
         out: &mut Vec<u8>,
         wakes: &mut Wakes,
     ) -> Result<bool, Closing> {
-        if self.paused_until.is_some_and(|until| until > now.instant) || self.link.held.is_full() {
+        if self.paused_until.is_some_and(|until| until > now.instant) || !self.poll_disk(cx) {
             return Ok(false);
         }
         self.paused_until = None;
@@ -362,7 +362,8 @@ impl Connection {
     /// Sets the timer to what comes next; `Some` when a deadline has passed.
     fn poll_timer(&mut self, cx: &mut Context<'_>, now: Now) -> Option<Closing> {
         // While the broker itself does not read, nobody can say the client is silent.
-        let reads = self.paused_until.is_none() && self.blocked_since.is_none();
+        let reads =
+            self.paused_until.is_none() && self.blocked_since.is_none() && self.disk_keeps_up();
         let keep_alive = self.link.session.keep_alive_deadline().filter(|_| reads);
         let incomplete = self.incomplete_since.filter(|_| reads);
         let frame = incomplete.map(|since| since + FRAME_DEADLINE);

@@ -78,7 +78,7 @@ fn disk_bytes(folder: &Path) -> u64 {
 }
 
 #[test]
-#[ignore = "a measurement"]
+#[ignore = "prints figures and asserts nothing: run it by name, in release"]
 fn enqueue_and_drain() {
     let folder = tempfile::tempdir().unwrap();
     let now = (Instant::now(), SystemTime::now());
@@ -100,12 +100,13 @@ fn enqueue_and_drain() {
         }
     }
     cpu.say("drain", count);
+    // Longer than the store waits before it tidies up.
     std::thread::sleep(Duration::from_secs(12));
     println!("on disk when idle: {} % of {peak}", disk_bytes(folder.path()) * 100 / peak);
 }
 
 #[test]
-#[ignore = "a measurement"]
+#[ignore = "prints figures and asserts nothing: run it by name, in release"]
 fn open_a_million() {
     const FOLDER: &str = "PORTCULLIS_FIGURES_FOLDER";
     if let Ok(folder) = std::env::var(FOLDER) {

@@ -112,6 +112,7 @@ fn an_engine_whose_worker_dies_fails_the_store() {
     std::fs::rename(&tables, tables.with_extension("gone")).unwrap();
     engine.queue.rotate_memtable().unwrap();
     let until = Instant::now() + Duration::from_secs(20);
+    // The keeper's own thread has to find it, within its deadline and not at a certain time.
     while store.inbox.failure().is_none() {
         assert!(Instant::now() < until);
         std::thread::sleep(Duration::from_millis(10));
@@ -159,6 +160,7 @@ fn a_full_disk_is_known_when_the_store_opens_and_noticed_when_it_is_not_any_more
     assert!(store.is_full());
     free_bytes.store(1, Ordering::Relaxed);
     let until = Instant::now() + Duration::from_secs(20);
+    // Nobody is told; it has to be seen within the deadline and not at a certain time.
     while store.is_full() {
         assert!(Instant::now() < until);
         std::thread::sleep(Duration::from_millis(10));
