@@ -8,12 +8,12 @@ use tracing::warn;
 
 use super::sessions::{Owner, Parked};
 use super::wills::PendingWill;
-use super::{Broker, Now};
+use super::{Broker, Departure, Now};
 use crate::audit::{self, Event, Kind};
 use crate::gates::authorize;
 use crate::mqtt::ProtocolVersion;
 use crate::policy::Subject;
-use crate::router::mailbox::{Overflow, Settings as MailboxSettings};
+use crate::router::mailbox::{Overflow, Recalled, Settings as MailboxSettings};
 use crate::router::{Keeper, Mailbox, Peer, RetainedSettings, Standing};
 use crate::session::{Link, Remains, Session, Settings};
 use crate::store::{Change, Recovered, RecoveredSession, SessionRecord, Store, StoredWill};
@@ -36,6 +36,33 @@ impl Broker {
             }
         }
         self.write_soon();
+    }
+
+    /// Takes back a session from a connection that has panicked: its state is in doubt. A durable one
+    /// is read back from the store, so that nothing acknowledged is lost; any other ends.
+    pub async fn close_in_doubt(&self, mut departure: Departure, now: Now) {
+        let Departure { peer, session, expiry_s, will, .. } = &mut departure;
+        peer.set_stamp(None);
+        peer.mailbox.detach();
+        let Some(durable) = peer.durable() else {
+            *expiry_s = 0;
+            return self.close(departure, now);
+        };
+        let will = will.as_deref().map(|will| StoredWill { will: will.clone(), due_at: None });
+        let record = super::record(peer, *expiry_s, Some(now.wall), will);
+        let after = durable.change(|number| Change::Session(number, Box::new(record)));
+        match peer.mailbox.recall(durable, after).await {
+            Ok(Recalled { held, released, waiting, next }) => {
+                let remains = Remains { held: &held, released: &released, waiting, next };
+                let link = link(session.link().version);
+                let mut restored = Session::restored(UNBOUNDED, link, &remains, now.instant);
+                *restored.subscriptions_mut() = std::mem::take(session.subscriptions_mut());
+                *session = restored;
+            }
+            // It is on disk; but who would go on without it would acknowledge what it has lost.
+            Err(error) => return durable.store().fail(error),
+        }
+        self.close(departure, Now::read());
     }
 
     fn restore_session(&self, store: &Arc<Store>, recovered: RecoveredSession, now: Now) {

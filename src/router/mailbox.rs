@@ -19,9 +19,9 @@ use parking_lot::Mutex;
 
 use super::Peer;
 use crate::mqtt::ReasonCode;
-use crate::mqtt::packet::Qos;
+use crate::mqtt::packet::{PacketId, Qos};
 use crate::session::{Delivery, Seq};
-use crate::store::{Commit, Page, StoreError};
+use crate::store::{Commit, Page, StoreError, UnderWay};
 
 use backlog::Backlog;
 pub use backlog::Durable;
@@ -148,6 +148,19 @@ impl Receipt {
     pub(super) const fn without(posted: Posted) -> Self {
         Self { posted, wake: false, tell: false, commit: None }
     }
+}
+
+/// What a session is made of again after its connection was lost together with its state.
+#[derive(Debug)]
+pub struct Recalled {
+    /// QoS 2 publications of the client that wait for PUBREL, in order.
+    pub held: Vec<PacketId>,
+    /// Deliveries for which PUBREC came, in order.
+    pub released: Vec<Seq>,
+    /// The first and last of the deliveries that wait.
+    pub waiting: Option<(Seq, Seq)>,
+    /// The number of the next delivery.
+    pub next: Seq,
 }
 
 /// How much a connection takes at a time.
@@ -277,6 +290,26 @@ impl Mailbox {
         inner.bytes = inner.queue.iter().map(|delivery| delivery.message.bytes()).sum();
         self.budget.give_back((before.0 - inner.queue.len()) as u64, before.1 - inner.bytes);
         inner.queue.shrink_to_fit();
+    }
+
+    /// Of a durable session whose connection is gone, and with it what it had under way: reads that
+    /// back, once `after` is done. What was not acknowledged waits again.
+    ///
+    /// # Errors
+    /// When the store cannot read it.
+    pub async fn recall(&self, durable: &Durable, after: Commit) -> Result<Recalled, StoreError> {
+        let first = self.inner.lock().backlog.as_ref().map(|backlog| backlog.first());
+        let UnderWay { held, released, waiting } =
+            durable.under_way(first.unwrap_or(Seq::FIRST), after).await?;
+        let mut inner = self.inner.lock();
+        let Some(backlog) = &mut inner.backlog else {
+            return Ok(Recalled { held, released, waiting: None, next: Seq::FIRST });
+        };
+        for (seq, bytes) in waiting.into_iter().rev() {
+            backlog.put_first(seq, bytes);
+        }
+        let (waiting, next) = backlog.ends();
+        Ok(Recalled { held, released, waiting, next })
     }
 
     /// The session is over, or about to be: what waits is dropped at once, whoever still holds
@@ -423,18 +456,29 @@ impl Mailbox {
         inner.signal.take()
     }
 
-    /// A part of the backlog is in memory again, for the connection to take.
+    /// A part of the backlog is in memory again, for the connection to take. Where it cannot be
+    /// read the connection is closed: it stays as it is, and nothing is passed over.
     pub(super) fn put_back(&self, from: Seq, page: Result<Page, StoreError>) {
         let waker = {
             let mut inner = self.inner.lock();
-            let Inner { queue, bytes, backlog, attached, .. } = &mut *inner;
-            let Some(backlog) = backlog else { return };
-            let Some(page) = backlog.came(from, page).filter(|_| *attached) else { return };
-            for delivery in backlog.advance(page) {
-                let more = delivery.message.bytes();
-                self.budget.add(more);
-                *bytes += more;
-                queue.push_back(delivery);
+            let Inner { queue, bytes, backlog, attached, signal, .. } = &mut *inner;
+            let Some(backlog) = backlog.as_mut().filter(|_| *attached) else { return };
+            if !backlog.came(from) {
+                return;
+            }
+            match page {
+                Ok(page) => {
+                    for delivery in backlog.advance(page) {
+                        let more = delivery.message.bytes();
+                        self.budget.add(more);
+                        *bytes += more;
+                        queue.push_back(delivery);
+                    }
+                }
+                Err(error) => {
+                    tracing::error!("a queue cannot be read: {error}");
+                    *signal = Some(Signal::Close(ReasonCode::ImplementationSpecificError));
+                }
             }
             inner.scheduled = true;
             inner.waker.take()

@@ -53,7 +53,7 @@ use codec::Clock;
 use inbox::Inbox;
 use keeper::{Keeper, Probes};
 use queues::Queues;
-use reader::{Reader, Request};
+use reader::{Reader, Request, Wanted};
 use writer::Writer;
 
 /// Where the store is, and what it promises.
@@ -142,6 +142,17 @@ pub struct RecoveredSession {
     pub waiting: Vec<(Seq, u32)>,
     /// The number of the next delivery: higher than any this session has had on disk.
     pub next_seq: Seq,
+}
+
+/// What of a session is neither to come nor done with: its connection had it.
+#[derive(Debug, Default)]
+pub struct UnderWay {
+    /// QoS 2 publications of the client that wait for PUBREL, in order.
+    pub held: Vec<PacketId>,
+    /// Deliveries for which PUBREC came, in order.
+    pub released: Vec<Seq>,
+    /// Deliveries that were not acknowledged, in order, with the bytes each message counts for.
+    pub waiting: Vec<(Seq, u32)>,
 }
 
 /// A part of a queue, read back.
@@ -387,14 +398,37 @@ impl Store {
         (count_max, bytes_max): (usize, u64),
         then: impl FnOnce(Result<Page, StoreError>) + Send + 'static,
     ) {
-        let request = Request { session, from, after, count_max, bytes_max, then: Box::new(then) };
+        let wanted = Wanted::Page { from, count_max, bytes_max, then: Box::new(then) };
+        self.request(Request { session, after, wanted });
+    }
+
+    /// Reads back, on a thread of the store's and after `after` is done, what a session's
+    /// connection had under way; of the queue what comes before `before`. `then` is called with
+    /// it on that thread.
+    pub fn under_way(
+        &self,
+        session: SessionNo,
+        before: Seq,
+        after: Commit,
+        then: impl FnOnce(Result<UnderWay, StoreError>) + Send + 'static,
+    ) {
+        let wanted = Wanted::UnderWay { before, then: Box::new(then) };
+        self.request(Request { session, after, wanted });
+    }
+
+    fn request(&self, request: Request) {
         let refused = match &*self.threads.lock() {
             Some(threads) => threads.requests.send(request).err().map(|error| error.0),
             None => Some(request),
         };
         if let Some(request) = refused {
-            (request.then)(Err(self.shared.inbox.failure().unwrap_or_else(inbox::closed)));
+            request.refuse(self.shared.inbox.failure().unwrap_or_else(inbox::closed));
         }
+    }
+
+    /// From now on nothing more is acknowledged: something that has to be read cannot be.
+    pub fn fail(&self, error: StoreError) {
+        self.shared.inbox.fail(error);
     }
 
     /// True while there is so little room on the disk that nothing durable is to be taken.

@@ -55,6 +55,11 @@ impl Queues {
         self.0.get_mut(&number)
     }
 
+    /// True when this delivery is not to be sent any more.
+    pub(super) fn is_done(&self, number: SessionNo, seq: u64) -> bool {
+        self.0.get(&number).is_none_or(|queue| queue.is_done(seq))
+    }
+
     /// Pages of all queues.
     pub(super) fn pages(&self) -> u64 {
         self.0.values().map(|queue| queue.pages.len() as u64).sum()

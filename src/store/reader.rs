@@ -1,6 +1,7 @@
-//! The thread that reads queues back.
+//! The thread that reads back what sessions have.
 
 use std::collections::HashMap;
+use std::num::NonZeroU64;
 use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Weak};
 
@@ -9,24 +10,40 @@ use super::engine::{Engine, describe, failed, is_damage};
 use super::folder::Folder;
 use super::page::{Entries, Entry};
 use super::queues::Place;
-use super::{Commit, Page, SessionNo, Shared, StoreError, keys};
+use super::keys::Part;
+use super::{Commit, Page, SessionNo, Shared, StoreError, UnderWay, keys};
 use crate::session::{Message, Seq};
 
 /// Messages that several sessions read are looked for among so many at most.
 const SHARED_MAX: usize = 4096;
 
-/// A part of a queue that somebody wants.
+/// Something of a session that somebody wants, once the batch is on disk.
 pub(super) struct Request {
     pub(super) session: SessionNo,
-    pub(super) from: Seq,
     pub(super) after: Commit,
-    pub(super) count_max: usize,
-    pub(super) bytes_max: u64,
-    pub(super) then: Then,
+    pub(super) wanted: Wanted,
+}
+
+/// What is wanted, and who wants it.
+pub(super) enum Wanted {
+    /// A part of the queue.
+    Page { from: Seq, count_max: usize, bytes_max: u64, then: Then<Page> },
+    /// What the connection had, from the queue up to a number.
+    UnderWay { before: Seq, then: Then<UnderWay> },
 }
 
 /// Who wants it.
-pub(super) type Then = Box<dyn FnOnce(Result<Page, StoreError>) + Send>;
+pub(super) type Then<T> = Box<dyn FnOnce(Result<T, StoreError>) + Send>;
+
+impl Request {
+    /// It will not be read.
+    pub(super) fn refuse(self, error: StoreError) {
+        match self.wanted {
+            Wanted::Page { then, .. } => then(Err(error)),
+            Wanted::UnderWay { then, .. } => then(Err(error)),
+        }
+    }
+}
 
 /// The reader's own state.
 pub(super) struct Reader {
@@ -40,19 +57,62 @@ pub(super) struct Reader {
 impl Reader {
     /// Reads what is asked for until nobody can ask any more.
     pub(super) fn run(mut self, requests: &Receiver<Request>) {
-        while let Ok(Request { session, from, after, count_max, bytes_max, then }) = requests.recv()
-        {
-            let page = self.shared.inbox.wait(after).and_then(|()| {
-                let mut page = Reading {
-                    page: Page { deliveries: Vec::new(), next: from },
-                    count_max: count_max.max(1),
-                    bytes_left: bytes_max,
-                    clock: Clock::now(),
-                };
-                self.read(session, &mut page).map(|()| page.page)
-            });
-            then(page);
+        while let Ok(request) = requests.recv() {
+            if let Err(error) = self.shared.inbox.wait(request.after) {
+                request.refuse(error);
+                continue;
+            }
+            let session = request.session;
+            match request.wanted {
+                Wanted::Page { from, count_max, bytes_max, then } => {
+                    let mut page = Reading {
+                        page: Page { deliveries: Vec::new(), next: from },
+                        count_max: count_max.max(1),
+                        bytes_left: bytes_max,
+                        clock: Clock::now(),
+                    };
+                    then(self.read(session, &mut page).map(|()| page.page));
+                }
+                Wanted::UnderWay { before, then } => then(self.under_way(session, before)),
+            }
         }
+    }
+
+    fn under_way(&self, session: SessionNo, before: Seq) -> Result<UnderWay, StoreError> {
+        let mut found = UnderWay::default();
+        for record in self.engine.state.prefix(keys::session(session)) {
+            let key = record.key().map_err(failed("read the store"))?;
+            if let Ok((_, Part::Held(id))) = keys::parse_state(&key) {
+                found.held.push(id);
+            }
+        }
+        let mut next = 0;
+        while next < before.0.get() {
+            let Some(place) = self.shared.queues.lock().place(session, next) else { break };
+            let released = place.released.iter().filter_map(|seq| NonZeroU64::new(*seq));
+            found.released = released.map(Seq).collect();
+            let Some((_, last)) = place.pages.last() else { break };
+            next = last.saturating_add(1);
+            for (first, _) in place.pages {
+                let key = keys::page(session, first);
+                let Some(stored) = self.engine.queue.get(key).map_err(failed("read the store"))?
+                else {
+                    continue;
+                };
+                let mut entries = Entries::open(&key, &stored).map_err(damaged)?;
+                while let Some(entry) = entries.next().map_err(damaged)? {
+                    let is_done = self.shared.queues.lock().is_done(session, entry.seq);
+                    if let Some(seq) = NonZeroU64::new(entry.seq).map(Seq)
+                        && seq < before
+                        && !is_done
+                    {
+                        let bytes = u32::try_from(entry.bytes).unwrap_or(u32::MAX);
+                        found.waiting.push((seq, bytes));
+                    }
+                }
+            }
+        }
+        Ok(found)
     }
 
     fn read(&mut self, session: SessionNo, reading: &mut Reading) -> Result<(), StoreError> {
@@ -180,6 +240,11 @@ impl Reader {
             "deliveries are lost: {why}"
         );
     }
+}
+
+/// A page that is needed cannot be read.
+fn damaged(damage: Damage) -> StoreError {
+    StoreError::Failed { doing: "read the store", error: damage.to_string() }
 }
 
 /// Which page is read.

@@ -7,10 +7,10 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Weak};
 
-use tracing::error;
+use tokio::sync::oneshot;
 
 use super::{Delivery, Page, Peer, Seq, StoreError};
-use crate::store::{Change, Commit, SessionNo, Store};
+use crate::store::{Change, Commit, SessionNo, Store, UnderWay};
 
 /// Messages that are read at a time, and about how many bytes.
 const READ_MOST: (usize, u64) = (256, 128 * 1024);
@@ -34,6 +34,25 @@ impl Durable {
     /// Takes a change of the session down.
     pub fn change(&self, change: impl FnOnce(SessionNo) -> Change) -> Commit {
         self.store.change(change(self.session))
+    }
+
+    /// Reads back what its connection had under way: everything in its queue before `before`.
+    ///
+    /// # Errors
+    /// When the store cannot read it.
+    pub(super) async fn under_way(
+        &self,
+        before: Seq,
+        after: Commit,
+    ) -> Result<UnderWay, StoreError> {
+        let (found, told) = oneshot::channel();
+        self.store.under_way(self.session, before, after, move |under_way| {
+            // Nobody waits any more where the broker ends.
+            let _ = found.send(under_way);
+        });
+        self.store.flush();
+        let gone = |_| StoreError::Failed { doing: "read the store", error: "it is closed".into() };
+        told.await.map_err(gone)?
     }
 
     /// The store.
@@ -156,15 +175,31 @@ impl Backlog {
             Some((delivery.seq?, u32::try_from(delivery.message.bytes()).unwrap_or(u32::MAX)))
         });
         for (seq, bytes) in stored {
-            while seq.after(1) < self.first {
-                self.sizes.push_front(None);
-                self.first = self.first.before().unwrap_or(Seq::FIRST);
-            }
-            self.sizes.push_front(Some(bytes));
-            self.first = seq;
-            self.messages += 1;
-            self.bytes += u64::from(bytes);
+            self.put_first(seq, bytes);
         }
+    }
+
+    /// A message in the store waits again, which comes before all others that do.
+    pub(super) fn put_first(&mut self, seq: Seq, bytes: u32) {
+        while seq.after(1) < self.first {
+            self.sizes.push_front(None);
+            self.first = self.first.before().unwrap_or(Seq::FIRST);
+        }
+        self.sizes.push_front(Some(bytes));
+        self.first = seq;
+        self.messages += 1;
+        self.bytes += u64::from(bytes);
+    }
+
+    /// The number before which everything was taken out.
+    pub(super) fn first(&self) -> Seq {
+        self.first
+    }
+
+    /// The first and the last that wait, and the number of the next.
+    pub(super) fn ends(&self) -> (Option<(Seq, Seq)>, Seq) {
+        let last = self.end().before().filter(|_| !self.is_empty());
+        (last.map(|last| (self.first, last)), self.next)
     }
 
     /// Asks for the next part, unless `waiting` messages in memory are enough for now.
@@ -183,16 +218,12 @@ impl Backlog {
         store.flush();
     }
 
-    /// The part from `from` on has come. `None`: it was for an earlier connection, or cannot be
-    /// read.
-    pub(super) fn came(&mut self, from: Seq, page: Result<Page, StoreError>) -> Option<Page> {
-        if !self.reading || from > self.first {
-            return None;
-        }
-        // After an error it stays as it is: nothing is read, so nothing is lost.
-        let page = page.inspect_err(|error| error!("a queue cannot be read: {error}")).ok()?;
-        self.reading = false;
-        Some(page)
+    /// The part from `from` on has come, or cannot be read. `false`: it was for an earlier
+    /// connection.
+    pub(super) fn came(&mut self, from: Seq) -> bool {
+        let is_ours = self.reading && from <= self.first;
+        self.reading &= !is_ours;
+        is_ours
     }
 
     /// What of a part still waits. What is missing in it has expired, and is dropped.

@@ -94,6 +94,8 @@ pub(super) enum Closing {
         /// The client is told it too. What the policies say is not for clients.
         told: bool,
     },
+    /// Its task has panicked: its state is in doubt.
+    Panicked,
 }
 
 impl Closing {
@@ -411,7 +413,7 @@ impl Connection {
         }
     }
 
-    /// Records a panic; the session ends with the connection, since its state is in doubt.
+    /// Records a panic; the state of the session is in doubt.
     fn panicked(&mut self, panic: &(dyn Any + Send)) -> Closing {
         let text = panic.downcast_ref::<String>().map(String::as_str);
         let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("unknown");
@@ -419,10 +421,7 @@ impl Connection {
         let message = text.to_owned().into();
         let event = Kind::TaskPanicked { task: "connection", message };
         self.link.broker.audit.record(Event::about(&self.link.client, event));
-        self.link.expiry_s = 0;
-        let reason = ReasonCode::UnspecifiedError;
-        let why = "the connection's task panicked".to_owned();
-        Closing::ByBroker { reason, why, told: false }
+        Closing::Panicked
     }
 
     /// Says goodbye, gives the session back and records how it ended.
@@ -439,6 +438,7 @@ impl Connection {
             slot,
             ..
         } = self.link;
+        let in_doubt = matches!(closing, Closing::Panicked);
         let (reason, why, will_wanted, farewell) = match closing {
             Closing::ByClient { reason, will } => {
                 (reason, "the client disconnected".to_owned(), will, None)
@@ -450,6 +450,11 @@ impl Connection {
                 let mut farewell = Disconnect::new(reason);
                 farewell.reason_string = told.then(|| why.as_str().into());
                 (reason, why, true, Some(farewell))
+            }
+            Closing::Panicked => {
+                let reason = ReasonCode::UnspecifiedError;
+                let why = "the connection's task panicked".to_owned();
+                (reason, why, true, Some(Disconnect::new(reason)))
             }
         };
         let version = session.link().version;
@@ -464,7 +469,12 @@ impl Connection {
         broker.audit.record(Event::about(&client, closed));
         // The session first: whoever takes it over must not wait for this client's socket.
         let will = will.filter(|_| will_wanted);
-        broker.close(Departure { peer, session, term, expiry_s, will }, Now::read());
+        let departure = Departure { peer, session, term, expiry_s, will };
+        if in_doubt {
+            broker.close_in_doubt(departure, Now::read()).await;
+        } else {
+            broker.close(departure, Now::read());
+        }
         if let (Some(farewell), true) = (farewell, version.is_v5()) {
             let out = fitting(farewell, room);
             if !out.is_empty() {
