@@ -22,13 +22,12 @@ use crate::metrics::Metrics;
 use crate::mqtt::packet::{Qos, Will};
 use crate::mqtt::{ClientId, ReasonCode};
 use crate::policy::{Bundle, PolicyEpoch, Subject};
-use crate::router::mailbox::Overflow;
 use crate::router::{
-    Cursor, Mailbox, Peer, Publisher, RetainedFull, RetainedSettings, RouteCache, Routed, Router,
-    Signal, Standing, Unrouted, Wakes,
+    Cursor, Peer, Publisher, RetainedFull, RetainedSettings, RouteCache, Routed, Router, Signal,
+    Standing, Unrouted, Wakes,
 };
 use crate::session::{Link, Message, Seq, Session};
-use crate::store::{Change, Commit, QueueBounds, SessionRecord, Store, StoredWill};
+use crate::store::{Change, Commit, Durability, QueueBounds, SessionRecord, Store, StoredWill};
 
 use sessions::{Claim, Claimed, Due, Ended, Parked, Sessions};
 use wills::PendingWill;
@@ -121,8 +120,6 @@ pub struct Opening {
     pub expiry_s: u32,
     /// The will of the connection.
     pub will: Option<Box<Will>>,
-    /// A new session that outlives its connection is kept in the store.
-    pub durable: bool,
 }
 
 /// A session that its connection gives back.
@@ -221,9 +218,10 @@ impl Broker {
     /// [`NoSession`].
     pub async fn open(&self, opening: Opening, now: Now) -> Result<Opened, NoSession> {
         let Opening { client_id, standing, clean_start, link, settings, .. } = opening;
-        let Opening { mailbox, sessions_max, address, expiry_s, will, durable, .. } = opening;
-        let budget = Arc::clone(self.router.budget());
-        let new_mailbox = Mailbox::new(Arc::clone(&mailbox), budget);
+        let Opening { mailbox, sessions_max, address, expiry_s, will, .. } = opening;
+        // A new session that outlives its connection is kept in the store.
+        let is_kept = mailbox.durability.is_some() && expiry_s > 0;
+        let new_mailbox = self.router.mailbox(mailbox, &standing.keeper.account);
         let new_peer = Arc::new(Peer::new(client_id, new_mailbox, standing.clone()));
         let claim = Claim {
             owner: Owner::of(&standing.identity),
@@ -243,7 +241,7 @@ impl Broker {
                     commit = self.finish(*ended, now);
                 }
                 let mut session = Session::new(settings, link, now.instant);
-                if let Some(store) = self.store.as_ref().filter(|_| durable && expiry_s > 0) {
+                if let Some(store) = self.store.as_ref().filter(|_| is_kept) {
                     let number = store.next_session();
                     new_peer.make_durable(Arc::clone(store), number, &[], Seq::FIRST);
                     session.make_durable();
@@ -451,6 +449,7 @@ impl Broker {
             Ok(done) => return Ok(done),
             Err(Unrouted::RetainedFull(full)) => return Err(full.into()),
             Err(Unrouted::DiskFull) => return Err(Refusal::DiskFull),
+            Err(Unrouted::QueueFull) => return Err(Refusal::QueueFull),
             Err(Unrouted::Stale(message)) => message,
         };
         // Its owner judges the subject itself anew before the next packet; this one is judged by
@@ -462,6 +461,7 @@ impl Broker {
             match unrouted {
                 Unrouted::RetainedFull(full) => full.into(),
                 Unrouted::DiskFull => Refusal::DiskFull,
+                Unrouted::QueueFull => Refusal::QueueFull,
                 // Two changes of policy within one publication: it may come again.
                 Unrouted::Stale(_) => RetainedFull::Store.into(),
             }
@@ -534,7 +534,13 @@ fn record(
             bytes_max: keeper.bounds.bytes_max,
         },
         queue: QueueBounds { messages_max: queue.messages_max, bytes_max: queue.bytes_max },
-        drop_oldest: queue.overflow == Overflow::DropOldest,
+        principal: QueueBounds {
+            messages_max: queue.principal_messages_max,
+            bytes_max: queue.principal_bytes_max,
+        },
+        overflow: queue.overflow,
+        // One that was kept stays so under a profile that would not have kept it.
+        durability: queue.durability.unwrap_or(Durability::Os),
         expiry_s,
         parked_at,
         will,

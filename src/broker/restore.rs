@@ -13,8 +13,8 @@ use crate::audit::{self, Event, Kind};
 use crate::gates::authorize;
 use crate::mqtt::ProtocolVersion;
 use crate::policy::Subject;
-use crate::router::mailbox::{Overflow, Recalled, Settings as MailboxSettings};
-use crate::router::{Keeper, Mailbox, Peer, RetainedSettings, Standing};
+use crate::router::mailbox::{Recalled, Settings as MailboxSettings};
+use crate::router::{Keeper, Peer, RetainedSettings, Standing};
 use crate::session::{Link, Remains, Session, Settings};
 use crate::store::{Change, Recovered, RecoveredSession, SessionRecord, Store, StoredWill};
 
@@ -73,9 +73,12 @@ impl Broker {
         let mailbox = MailboxSettings {
             messages_max: record.queue.messages_max,
             bytes_max: record.queue.bytes_max,
-            overflow: if record.drop_oldest { Overflow::DropOldest } else { Overflow::DropNewest },
+            principal_messages_max: record.principal.messages_max,
+            principal_bytes_max: record.principal.bytes_max,
+            overflow: record.overflow,
+            durability: Some(record.durability),
         };
-        let mailbox = Mailbox::new(Arc::new(mailbox), Arc::clone(self.router.budget()));
+        let mailbox = self.router.mailbox(Arc::new(mailbox), &record.account);
         let peer = Arc::new(Peer::new(client_id, mailbox, standing.clone()));
         peer.make_durable(Arc::clone(store), number, &waiting, next_seq);
         let ends = waiting.first().zip(waiting.last());

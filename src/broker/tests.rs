@@ -8,11 +8,11 @@ use tokio::time::sleep;
 use super::*;
 use crate::mqtt::packet::PacketId;
 use crate::mqtt::{ProtocolVersion, TopicName};
-use crate::router::Most;
 use crate::router::tests::{
     mailbox_settings, message, open_policies, options, payloads, publish, standing, subscribe,
     waiting,
 };
+use crate::router::{Most, mailbox};
 use crate::session::{Delivery, Sent};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -63,7 +63,6 @@ fn opening(client_id: &str, name: &str, clean_start: bool) -> Opening {
         address: None,
         expiry_s: 0,
         will: None,
-        durable: false,
     }
 }
 
@@ -144,7 +143,11 @@ async fn a_durable_session_waits_for_the_disk_whenever_it_is_opened() {
     let (store, _) = Store::open(&settings, (Instant::now(), SystemTime::now())).unwrap();
     let broker = broker_with(10, Some(Arc::clone(&store)));
     for resumed in [false, true] {
-        let durable = Opening { durable: true, expiry_s: 60, ..opening("c", "alice", false) };
+        let mailbox = Arc::new(mailbox::Settings {
+            durability: Some(crate::store::Durability::Fsync),
+            ..mailbox::Settings::clone(&mailbox_settings())
+        });
+        let durable = Opening { mailbox, expiry_s: 60, ..opening("c", "alice", false) };
         let opened = broker.open(durable, Now::read()).await.unwrap();
         assert_eq!((opened.resumed, opened.commit.is_some()), (resumed, true));
         close(&broker, opened, 60);

@@ -137,7 +137,8 @@ const WATCH_POLICIES: Word<WatchPolicies> = Word(&[
     ("reload", WatchPolicies::Reload),
 ]);
 
-const DURABILITY: Word<Option<Durability>> =
+/// What an acknowledgement promises.
+pub(super) const DURABILITY: Word<Option<Durability>> =
     Word(&[("fsync", Some(Durability::Fsync)), ("os", Some(Durability::Os)), ("memory", None)]);
 
 const LOG_LEVEL: Word<LogLevel> = Word(&[

@@ -3,6 +3,7 @@
 use std::num::{NonZeroU16, NonZeroU32};
 use std::sync::Arc;
 
+use super::checked::DURABILITY;
 use super::file::Value;
 use super::kind::{Flag, Kind, Text, Word, Wrong};
 use super::quantity::{bytes, count, seconds, show_bytes};
@@ -14,6 +15,7 @@ use crate::mqtt::packet::Qos;
 use crate::router::RetainedSettings;
 use crate::router::mailbox::{self, Overflow};
 use crate::session;
+use crate::store::Durability;
 
 /// The profile that listeners use which name none, and whose values others inherit.
 pub(super) const DEFAULT: &str = "default";
@@ -37,8 +39,15 @@ const WITHDRAWN: Word<WithdrawnSubscription> = Word(&[
     ("disconnect", WithdrawnSubscription::Disconnect),
     ("remove-silently", WithdrawnSubscription::RemoveSilently),
 ]);
-const OVERFLOW: Word<Overflow> =
-    Word(&[("drop-newest", Overflow::DropNewest), ("drop-oldest", Overflow::DropOldest)]);
+const OVERFLOW: Word<Overflow> = Word(&[
+    ("drop-newest", Overflow::DropNewest),
+    ("drop-oldest", Overflow::DropOldest),
+    ("refuse-publisher", Overflow::RefusePublisher),
+]);
+
+/// Where nothing is said, the sessions of one principal together may have as much waiting as so many
+/// that are full.
+const SESSIONS_FULL: u32 = 10;
 
 /// The built-in defaults. Their reasons stand in `config/portcullis.toml`.
 pub(super) fn built_in() -> Profile {
@@ -91,10 +100,12 @@ pub(super) fn built_in() -> Profile {
         mailbox: mailbox::Settings {
             messages_max: 10_000,
             bytes_max: 16 << 20,
+            principal_messages_max: 10_000 * SESSIONS_FULL,
+            principal_bytes_max: (16 << 20) * SESSIONS_FULL as u64,
             overflow: Overflow::DropNewest,
+            durability: Some(Durability::Fsync),
         },
         sessions_max: 100,
-        durable: true,
         retained: RetainedSettings { messages_max: 10_000, bytes_max: 8 << 20 },
     }
 }
@@ -114,9 +125,11 @@ pub(super) fn read(name: &str, section: &mut Section<'_>, base: &Profile) -> Arc
         features: read_features(&mut features, &base.features),
         authorize: read_authorize(&mut section.section("authorize"), &base.authorize),
         session: read_session(&mut session, &base.session),
-        mailbox: read_mailbox(&mut mailbox, &base.mailbox),
+        mailbox: mailbox::Settings {
+            durability: session.take("durability", &DURABILITY, base.mailbox.durability),
+            ..read_mailbox(&mut mailbox, &base.mailbox)
+        },
         sessions_max: session.take("sessions_max", &count(1, 100_000_000), base.sessions_max),
-        durable: session.take("durable", &Flag, base.durable),
         retained: read_retained(&mut retained, &base.retained),
     };
     check(&profile, &rate, &size, &features, &mailbox);
@@ -240,10 +253,35 @@ fn read_session(section: &mut Section<'_>, base: &session::Settings) -> session:
 }
 
 fn read_mailbox(section: &mut Section<'_>, base: &mailbox::Settings) -> mailbox::Settings {
+    let (messages, octets) = (count(1, 100_000_000), bytes(1 << 10, 1 << 40));
+    let messages_max = section.take("messages_max", &messages, base.messages_max);
+    let bytes_max = section.take("bytes_max", &octets, base.bytes_max);
+    // They go with the bounds of one session.
+    let principal_messages_max = if section.has("messages_max") {
+        messages_max.saturating_mul(SESSIONS_FULL)
+    } else {
+        base.principal_messages_max
+    };
+    let principal_bytes_max = if section.has("bytes_max") {
+        bytes_max.saturating_mul(SESSIONS_FULL.into())
+    } else {
+        base.principal_bytes_max
+    };
     mailbox::Settings {
-        messages_max: section.take("messages_max", &count(1, 100_000_000), base.messages_max),
-        bytes_max: section.take("bytes_max", &bytes(1 << 10, 1 << 40), base.bytes_max),
+        messages_max,
+        bytes_max,
+        principal_messages_max: section.take(
+            "principal_messages_max",
+            &count(1, u32::MAX),
+            principal_messages_max,
+        ),
+        principal_bytes_max: section.take(
+            "principal_bytes_max",
+            &bytes(1 << 10, 1 << 44),
+            principal_bytes_max,
+        ),
         overflow: section.take("overflow", &OVERFLOW, base.overflow),
+        durability: base.durability,
     }
 }
 

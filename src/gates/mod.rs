@@ -31,8 +31,6 @@ pub struct Profile {
     pub mailbox: crate::router::mailbox::Settings,
     /// Sessions of one principal, with and without connection.
     pub sessions_max: u32,
-    /// Sessions that outlive their connection are kept in the store.
-    pub durable: bool,
     /// Bounds of the retained messages that one principal has set.
     pub retained: crate::router::RetainedSettings,
 }
@@ -65,6 +63,9 @@ pub enum Refusal {
     /// Allowed, but the disk of the store is nearly full.
     #[error("the broker has no room for messages that are to be kept")]
     DiskFull,
+    /// Allowed, but a session that would get it is full, and its profile has publishers told.
+    #[error("the queue of a session that subscribes to it is full")]
+    QueueFull,
     /// The session has as many subscriptions as its profile allows.
     #[error("the session has {allowed} subscriptions, the most its profile allows")]
     Subscriptions {
@@ -83,9 +84,10 @@ impl Refusal {
             Self::Feature(not_offered) => not_offered.reason,
             Self::Rate => ReasonCode::MessageRateTooHigh,
             Self::Denied(_) => ReasonCode::NotAuthorized,
-            Self::RetainedFull(_) | Self::DiskFull | Self::Subscriptions { .. } => {
-                ReasonCode::QuotaExceeded
-            }
+            Self::RetainedFull(_)
+            | Self::DiskFull
+            | Self::QueueFull
+            | Self::Subscriptions { .. } => ReasonCode::QuotaExceeded,
         }
     }
 }

@@ -8,10 +8,11 @@
 //! connection only there: see [`backlog`].
 
 mod backlog;
+mod quota;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
@@ -20,11 +21,14 @@ use parking_lot::Mutex;
 use super::Peer;
 use crate::mqtt::ReasonCode;
 use crate::mqtt::packet::{PacketId, Qos};
+pub use crate::session::Overflow;
 use crate::session::{Delivery, Seq};
-use crate::store::{Commit, Page, StoreError, UnderWay};
+use crate::store::{Commit, Durability, Page, StoreError, UnderWay};
 
 use backlog::Backlog;
 pub use backlog::Durable;
+use quota::Size;
+pub use quota::{Quota, Quotas};
 
 /// Bounds of a mailbox.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,18 +37,25 @@ pub struct Settings {
     pub messages_max: u32,
     /// Bytes waiting: topics, payloads and properties.
     pub bytes_max: u64,
-    /// Which QoS 1 or 2 message goes when it is full. A QoS 0 message that finds the mailbox
-    /// full is always dropped itself.
+    /// Messages waiting for all sessions of the principal together while nobody takes them.
+    pub principal_messages_max: u32,
+    /// Their bytes.
+    pub principal_bytes_max: u64,
+    /// What happens to a QoS 1 or 2 message when it is full. A QoS 0 message that finds the
+    /// mailbox full is always dropped itself.
     pub overflow: Overflow,
+    /// What an acknowledgement promises of what waits for a session that outlives its connection,
+    /// as far as the store does; `None`: nothing, it is in memory.
+    pub durability: Option<Durability>,
 }
 
-/// Which QoS 1 or 2 message is dropped when a mailbox is full.
+/// Whether the publisher of a message can still be refused it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Overflow {
-    /// The one that arrives.
-    DropNewest,
-    /// The one that waits longest.
-    DropOldest,
+pub(super) enum Asked {
+    /// It was asked for whether there is room, and there was: a full mailbox that refuses takes it.
+    Yes,
+    /// It was not, or nobody can be told.
+    No,
 }
 
 /// The bytes waiting in all mailboxes of a broker, and their bound.
@@ -185,7 +196,10 @@ impl Most {
 #[derive(Debug)]
 pub struct Mailbox {
     inner: Mutex<Inner>,
+    /// A full mailbox refuses publishers: for who asks every mailbox of a route.
+    may_refuse: AtomicBool,
     budget: Arc<Budget>,
+    quota: Arc<Quota>,
 }
 
 #[derive(Debug)]
@@ -204,6 +218,8 @@ struct Inner {
     signal: Option<Signal>,
     /// What waits in the store alone, behind the queue.
     backlog: Option<Box<Backlog>>,
+    /// What of it counts for the quota.
+    counted: Size,
     /// When it was last told that messages are dropped.
     told_at: Option<Instant>,
 }
@@ -213,6 +229,28 @@ impl Inner {
         let (messages, stored) = self.backlog.as_ref().map_or((0, 0), |backlog| backlog.size());
         self.queue.len() + messages < self.settings.messages_max as usize
             && self.bytes.saturating_add(stored).saturating_add(bytes) <= self.settings.bytes_max
+    }
+
+    /// True when one more message of so many bytes is within what the principal may have.
+    fn is_within(&self, quota: Size, bytes: u64) -> bool {
+        quota.messages < self.settings.principal_messages_max.into()
+            && quota.bytes.saturating_add(bytes) <= self.settings.principal_bytes_max
+    }
+
+    /// True when what is put in now would wait with nobody taking it.
+    fn rests(&self, durable: bool) -> bool {
+        !self.attached || durable && self.backlog.as_ref().is_some_and(|it| !it.is_empty())
+    }
+
+    /// What waits and nobody is taking.
+    fn resting(&self) -> Size {
+        let (mut messages, mut bytes) =
+            self.backlog.as_ref().map_or((0, 0), |backlog| backlog.size());
+        if !self.attached {
+            messages += self.queue.len();
+            bytes += self.bytes;
+        }
+        Size { messages: messages as u64, bytes }
     }
 
     /// A message is dropped: whether somebody has to be told.
@@ -236,7 +274,8 @@ impl Inner {
 impl Mailbox {
     /// An empty mailbox without a connection.
     #[must_use]
-    pub fn new(settings: Arc<Settings>, budget: Arc<Budget>) -> Self {
+    pub fn new(settings: Arc<Settings>, budget: Arc<Budget>, quota: Arc<Quota>) -> Self {
+        let may_refuse = AtomicBool::new(settings.overflow == Overflow::RefusePublisher);
         let inner = Inner {
             queue: VecDeque::new(),
             bytes: 0,
@@ -247,15 +286,42 @@ impl Mailbox {
             ended: false,
             signal: None,
             backlog: None,
+            counted: Size::default(),
             told_at: None,
         };
-        Self { inner: Mutex::new(inner), budget }
+        Self { inner: Mutex::new(inner), may_refuse, budget, quota }
+    }
+
+    /// Has the quota know what of it counts. After every change to what waits.
+    fn settle(&self, inner: &mut Inner) {
+        let resting = inner.resting();
+        if resting != inner.counted {
+            self.quota.moved(inner.counted, resting);
+            inner.counted = resting;
+        }
+    }
+
+    /// True when there is room for so many bytes more, within the principal's quota too.
+    fn has_room(&self, inner: &Inner, bytes: u64, durable: bool) -> bool {
+        inner.has_room(bytes)
+            && (!inner.rests(durable) || inner.is_within(self.quota.size(), bytes))
+    }
+
+    /// True when it is full and its profile wants publishers to hear of it.
+    pub(super) fn refuses(&self) -> bool {
+        if !self.may_refuse.load(Ordering::Relaxed) {
+            return false;
+        }
+        let inner = self.inner.lock();
+        !inner.ended && !self.has_room(&inner, 0, inner.backlog.is_some())
     }
 
     /// From now on what waits is kept in the store; `waiting` is there already.
     pub(super) fn make_durable(&self, durable: Durable, waiting: &[(Seq, u32)], next: Seq) {
         let backlog = Backlog::new(durable, waiting, next);
-        self.inner.lock().backlog = Some(Box::new(backlog));
+        let mut inner = self.inner.lock();
+        inner.backlog = Some(Box::new(backlog));
+        self.settle(&mut inner);
     }
 
     /// The bounds in force.
@@ -267,11 +333,14 @@ impl Mailbox {
     /// A connection begins to drain the mailbox, under these bounds.
     pub fn attach(&self, settings: Arc<Settings>) {
         let mut inner = self.inner.lock();
+        let may_refuse = settings.overflow == Overflow::RefusePublisher;
+        self.may_refuse.store(may_refuse, Ordering::Relaxed);
         inner.settings = settings;
         inner.attached = true;
         inner.scheduled = true;
         inner.waker = None;
         inner.signal = None;
+        self.settle(&mut inner);
     }
 
     /// The connection is gone. What waits with QoS 0 goes with it [MQTT-3.1.2-5], what is in the
@@ -290,6 +359,7 @@ impl Mailbox {
         inner.bytes = inner.queue.iter().map(|delivery| delivery.message.bytes()).sum();
         self.budget.give_back((before.0 - inner.queue.len()) as u64, before.1 - inner.bytes);
         inner.queue.shrink_to_fit();
+        self.settle(&mut inner);
     }
 
     /// Of a durable session whose connection is gone, and with it what it had under way: reads that
@@ -309,6 +379,7 @@ impl Mailbox {
             backlog.put_first(seq, bytes);
         }
         let (waiting, next) = backlog.ends();
+        self.settle(&mut inner);
         Ok(Recalled { held, released, waiting, next })
     }
 
@@ -322,6 +393,7 @@ impl Mailbox {
         inner.queue = VecDeque::new();
         inner.bytes = 0;
         self.budget.give_back(messages, bytes);
+        self.settle(&mut inner);
     }
 
     /// True while a connection is attached.
@@ -331,9 +403,15 @@ impl Mailbox {
     }
 
     /// Puts a delivery in.
-    fn post(&self, mut delivery: Delivery) -> Receipt {
-        let bytes = delivery.message.bytes();
+    fn post(&self, delivery: Delivery, asked: Asked) -> Receipt {
         let mut inner = self.inner.lock();
+        let receipt = self.put(&mut inner, delivery, asked);
+        self.settle(&mut inner);
+        receipt
+    }
+
+    fn put(&self, inner: &mut Inner, mut delivery: Delivery, asked: Asked) -> Receipt {
+        let bytes = delivery.message.bytes();
         if inner.ended {
             return Receipt::without(Posted::Ended);
         }
@@ -343,19 +421,28 @@ impl Mailbox {
         let durable = delivery.qos != Qos::AtMostOnce && inner.backlog.is_some();
         let (mut posted, mut tell) = (Posted::Queued, false);
         // Of the budget a durable one takes only where it is kept in memory as well.
-        let fits = inner.has_room(bytes) && (durable || self.budget.take(bytes));
+        let fits = self.has_room(inner, bytes, durable) && (durable || self.budget.take(bytes));
         if !fits {
-            tell = inner.tell();
-            let newest =
-                delivery.qos == Qos::AtMostOnce || inner.settings.overflow == Overflow::DropNewest;
-            let dropped = if newest { None } else { self.drop_oldest(&mut inner, bytes, durable) };
+            let overflow = match inner.settings.overflow {
+                _ if delivery.qos == Qos::AtMostOnce => Overflow::DropNewest,
+                Overflow::RefusePublisher if asked == Asked::No => Overflow::DropNewest,
+                overflow => overflow,
+            };
+            let dropped = match overflow {
+                Overflow::DropNewest => None,
+                Overflow::DropOldest => self.drop_oldest(inner, bytes, durable),
+                // Others may have come between: more than the bound by as many as publish at once.
+                Overflow::RefusePublisher if durable => Some(0),
+                Overflow::RefusePublisher => self.budget.take(bytes).then_some(0),
+            };
+            tell = dropped != Some(0) && inner.tell();
             match dropped {
+                Some(0) => {}
                 Some(dropped) => posted = Posted::DroppedOldest(dropped),
                 None => return Receipt { tell, ..Receipt::without(Posted::Dropped) },
             }
         }
         let mut commit = None;
-        let inner = &mut *inner;
         if let Some(backlog) = inner.backlog.as_mut().filter(|_| durable) {
             // In memory too where it can be sent at once; QoS 2 not before it is on disk: sent
             // and forgotten, its publisher would send it again.
@@ -382,6 +469,14 @@ impl Mailbox {
         if bytes > inner.settings.bytes_max || !fits {
             return None;
         }
+        if inner.rests(durable) {
+            let (mut others, own) = (self.quota.size(), inner.resting());
+            others.messages = others.messages.saturating_sub(own.messages);
+            others.bytes = others.bytes.saturating_sub(own.bytes);
+            if !inner.is_within(others, bytes) {
+                return None;
+            }
+        }
         let mut dropped = 0;
         loop {
             if let Some(oldest) = inner.queue.pop_front() {
@@ -395,7 +490,8 @@ impl Mailbox {
                 inner.backlog.as_mut()?.drop_oldest()?;
             }
             dropped += 1;
-            if inner.has_room(bytes) && (durable || self.budget.take(bytes)) {
+            self.settle(inner);
+            if self.has_room(inner, bytes, durable) && (durable || self.budget.take(bytes)) {
                 return Some(dropped);
             }
         }
@@ -439,6 +535,7 @@ impl Mailbox {
         }
         inner.bytes -= bytes;
         self.budget.give_back(count as u64, bytes);
+        self.settle(&mut inner);
         let waiting = inner.queue.len();
         if let Some(backlog) = inner.backlog.as_mut().filter(|_| most.messages > 0) {
             backlog.read_ahead(waiting);
@@ -481,6 +578,7 @@ impl Mailbox {
                 }
             }
             inner.scheduled = true;
+            self.settle(&mut inner);
             inner.waker.take()
         };
         if let Some(waker) = waker {
@@ -518,6 +616,7 @@ impl Mailbox {
         inner.queue = kept;
         inner.bytes -= bytes;
         self.budget.give_back(taken.len() as u64, bytes);
+        self.settle(&mut inner);
         taken
     }
 }
@@ -526,6 +625,7 @@ impl Drop for Mailbox {
     fn drop(&mut self) {
         let inner = self.inner.get_mut();
         self.budget.give_back(inner.queue.len() as u64, inner.bytes);
+        self.quota.moved(inner.counted, Size::default());
     }
 }
 
@@ -539,8 +639,8 @@ pub struct Wakes {
 
 impl Wakes {
     /// Posts a delivery to a peer and remembers to wake it.
-    pub(super) fn post(&mut self, peer: &Arc<Peer>, delivery: Delivery) -> Receipt {
-        let receipt = peer.mailbox.post(delivery);
+    pub(super) fn post(&mut self, peer: &Arc<Peer>, delivery: Delivery, asked: Asked) -> Receipt {
+        let receipt = peer.mailbox.post(delivery, asked);
         if receipt.wake {
             self.peers.push(Arc::clone(peer));
         }

@@ -12,7 +12,8 @@ mod retained;
 mod route;
 mod shared;
 
-pub use mailbox::{Budget, Durable, Mailbox, Most, Posted, Signal, Wakes};
+use mailbox::Asked;
+pub use mailbox::{Budget, Durable, Mailbox, Most, Posted, Quotas, Signal, Wakes};
 pub use retained::{Cursor, Keeper, RetainedFull, Settings as RetainedSettings};
 pub use route::RouteCache;
 
@@ -22,13 +23,13 @@ use std::time::Instant;
 
 use parking_lot::{Mutex, RwLock};
 
-use crate::identity::Identity;
+use crate::identity::{Account, Identity};
 use crate::mqtt::{ClientId, SubscriptionFilter};
 use crate::policy::{Permitted, PolicyEpoch, SessionFacts};
 use crate::session::{
     Delivery, Message, MessageId, Seq, Stamp, Subscription, SubscriptionOptions, Via,
 };
-use crate::store::{Change, Commit, SessionNo, Store};
+use crate::store::{Change, Commit, Durability, SessionNo, Store};
 
 use entries::Entry;
 use filters::Filters;
@@ -91,6 +92,13 @@ impl Peer {
         self.durable.get()
     }
 
+    /// What an acknowledgement promises of what waits for it; `None`: nothing.
+    #[must_use]
+    pub fn durability(&self) -> Option<Durability> {
+        let promised = self.mailbox.settings().durability.unwrap_or(Durability::Os);
+        self.durable().map(|durable| promised.min(durable.store().durability()))
+    }
+
     /// The stamp of the present connection and policy epoch; `None` without a connection.
     #[must_use]
     pub fn stamp(&self) -> Option<Stamp> {
@@ -151,6 +159,8 @@ pub enum Unrouted {
     RetainedFull(RetainedFull),
     /// The message would go to the disk, and there is hardly any room left.
     DiskFull,
+    /// A session that it would wait for is full, and wants publishers to hear of it.
+    QueueFull,
 }
 
 /// What routing a message did.
@@ -174,6 +184,7 @@ pub struct Router {
     epochs: Epochs,
     retained: RwLock<Retained>,
     budget: Arc<Budget>,
+    quotas: Quotas,
     next_message: AtomicU64,
     policy_epoch: AtomicU64,
     /// Where retained messages are kept.
@@ -195,6 +206,7 @@ impl Router {
             epochs: Epochs::default(),
             retained: RwLock::new(Retained::new(retained)),
             budget: Arc::new(Budget::new(queued_bytes_max)),
+            quotas: Quotas::default(),
             next_message: AtomicU64::new(1),
             policy_epoch: AtomicU64::new(epoch.0),
         }
@@ -204,6 +216,12 @@ impl Router {
     #[must_use]
     pub fn budget(&self) -> &Arc<Budget> {
         &self.budget
+    }
+
+    /// A mailbox of a session that counts for this account.
+    #[must_use]
+    pub fn mailbox(&self, settings: Arc<mailbox::Settings>, account: &Arc<Account>) -> Mailbox {
+        Mailbox::new(settings, Arc::clone(&self.budget), self.quotas.of(account))
     }
 
     /// The name for the next message.
@@ -267,11 +285,16 @@ impl Router {
         if self.store.as_ref().is_some_and(|store| store.is_full()) && route.is_written(&message) {
             return Err(Unrouted::DiskFull);
         }
+        let asked = match publisher {
+            Publisher::Session(_) if route.refuses(&message) => return Err(Unrouted::QueueFull),
+            Publisher::Session(_) => Asked::Yes,
+            Publisher::Gone(_) => Asked::No,
+        };
         let mut commit = None;
         if message.retain {
             commit = self.retain(&message, &publisher.keeper()).map_err(Unrouted::RetainedFull)?;
         }
-        let mut routed = Self::deliver(&message, &route, wakes, judge);
+        let mut routed = Self::deliver(&message, &route, asked, wakes, judge);
         routed.commit = routed.commit.max(commit);
         Ok(routed)
     }
@@ -309,6 +332,7 @@ impl Router {
     fn deliver(
         message: &Arc<Message>,
         route: &Route,
+        asked: Asked,
         wakes: &mut Wakes,
         judge: Judge<'_>,
     ) -> Routed {
@@ -323,10 +347,10 @@ impl Router {
                 wide,
                 seq: None,
             };
-            routed.count(wakes.post(&target.peer, delivery));
+            routed.count(wakes.post(&target.peer, delivery, asked));
         }
         for group in &route.groups {
-            routed.count(Self::deliver_shared(message, group, wakes, judge));
+            routed.count(Self::deliver_shared(message, group, asked, wakes, judge));
         }
         routed
     }
@@ -335,6 +359,7 @@ impl Router {
     fn deliver_shared(
         message: &Arc<Message>,
         group: &Group,
+        asked: Asked,
         wakes: &mut Wakes,
         judge: Judge<'_>,
     ) -> Receipt {
@@ -342,7 +367,7 @@ impl Router {
         for _ in 0..CHOICES_MAX {
             let Some(member) = group.choose(message, judge) else { break };
             let delivery = shared_delivery(message, &member.subscription);
-            let receipt = wakes.post(&member.peer, delivery);
+            let receipt = wakes.post(&member.peer, delivery, asked);
             if receipt.posted != Posted::Ended {
                 return receipt;
             }
@@ -363,7 +388,8 @@ impl Router {
             let Some(shared) = delivery.via.shared() else { continue };
             let SubscriptionFilter { share: Some(name), filter } = &shared.filter else { continue };
             let Some(group) = self.filters.read().group(filter, name) else { continue };
-            let posted = Self::deliver_shared(&delivery.message, &group, wakes, judge).posted;
+            let posted =
+                Self::deliver_shared(&delivery.message, &group, Asked::No, wakes, judge).posted;
             delivered += usize::from(matches!(posted, Posted::Queued | Posted::DroppedOldest(_)));
         }
         delivered

@@ -83,6 +83,16 @@ impl Route {
             || self.targets.iter().any(|target| is_queued(target.qos, &target.peer))
             || self.groups.iter().any(|group| group.any(is_queued))
     }
+
+    /// True when it would wait for a session that is full and has publishers told.
+    pub(super) fn refuses(&self, message: &Message) -> bool {
+        message.qos != Qos::AtMostOnce
+            && (self
+                .targets
+                .iter()
+                .any(|one| one.qos != Qos::AtMostOnce && one.peer.mailbox.refuses())
+                || self.groups.iter().any(|group| group.refuses()))
+    }
 }
 
 /// A state of the part of the tree that a topic can match in.

@@ -44,8 +44,16 @@ impl Group {
         members.as_slice().iter().any(|one| holds(one.subscription.options.qos, &one.peer))
     }
 
+    /// True when no member has room, and all of them have publishers told.
+    pub(super) fn refuses(&self) -> bool {
+        let members = self.members.read();
+        let members = members.as_slice();
+        !members.is_empty() && members.iter().all(|one| one.peer.mailbox.refuses())
+    }
+
     /// Chooses the member for a message, round robin: among those that may receive it, one that
-    /// is connected if any is. `None` when no member may receive it.
+    /// is connected if any is. One that refuses publishers is none. `None` when no member may
+    /// receive it.
     pub(super) fn choose(&self, message: &Message, judge: Judge<'_>) -> Option<Entry> {
         let members = self.members.read();
         let members = members.as_slice();
@@ -57,6 +65,9 @@ impl Group {
             };
             let connected = member.peer.mailbox.is_attached();
             if !connected && absent.is_some() {
+                continue;
+            }
+            if member.peer.mailbox.refuses() {
                 continue;
             }
             let cleared = member.subscription.is_cleared_under(member.peer.stamp());

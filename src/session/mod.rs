@@ -132,6 +132,18 @@ pub struct Remains<'a> {
     pub next: Seq,
 }
 
+/// What happens to a QoS 1 or 2 message when its session's queue is full.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Overflow {
+    /// It is dropped.
+    DropNewest,
+    /// The one that waits longest is.
+    DropOldest,
+    /// It is refused to its publisher, and nobody gets it. One whose publisher cannot be told (a
+    /// will, what a share group's member left behind) is dropped.
+    RefusePublisher,
+}
+
 /// The state of one client identifier.
 #[derive(Debug)]
 pub struct Session {

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
-/// The version of every record that is written.
-const VERSION: u8 = 1;
+/// The version of every record that is written, and the highest that is read.
+const VERSION: u8 = 2;
 
 const CHECKSUM_BYTES: usize = 8;
 
@@ -65,7 +65,7 @@ pub(super) fn unseal<'a>(key: &[u8], stored: &'a [u8]) -> Result<Fields<'a>, Dam
         return Err(Damage("the checksum of the record is wrong"));
     }
     match bytes.split_first() {
-        Some((&VERSION, rest)) => Ok(Fields { rest }),
+        Some((version @ 1..=VERSION, rest)) => Ok(Fields { version: *version, rest }),
         Some(_) => Err(Damage("the record was written by a later version")),
         None => Err(CUT),
     }
@@ -74,10 +74,16 @@ pub(super) fn unseal<'a>(key: &[u8], stored: &'a [u8]) -> Result<Fields<'a>, Dam
 /// What is left to read of a record.
 #[derive(Clone, Copy)]
 pub(super) struct Fields<'a> {
+    version: u8,
     rest: &'a [u8],
 }
 
 impl<'a> Fields<'a> {
+    /// The version of the record.
+    pub(super) fn version(&self) -> u8 {
+        self.version
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.rest.is_empty()
     }
@@ -286,18 +292,21 @@ mod tests {
         for value in [0, 1, 127, 128, 16_383, 16_384, u64::from(u32::MAX), u64::MAX] {
             let mut out = Vec::new();
             put_varint(&mut out, value);
-            let mut fields = Fields { rest: &out };
+            let mut fields = Fields { version: VERSION, rest: &out };
             assert_eq!(fields.varint(), Ok(value));
             assert!(fields.is_empty());
             for cut in 0..out.len() {
-                assert!(Fields { rest: &out[..cut] }.varint().is_err());
+                assert!(Fields { version: VERSION, rest: &out[..cut] }.varint().is_err());
             }
         }
-        assert!(Fields { rest: &[0xFF; 20] }.varint().is_err());
+        assert!(Fields { version: VERSION, rest: &[0xFF; 20] }.varint().is_err());
         assert!(
-            Fields { rest: &[0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 2] }
-                .varint()
-                .is_err()
+            Fields {
+                version: VERSION,
+                rest: &[0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 2]
+            }
+            .varint()
+            .is_err()
         );
     }
 
@@ -320,8 +329,8 @@ mod tests {
     fn a_length_without_its_bytes_allocates_nothing() {
         let mut out = Vec::new();
         put_varint(&mut out, u64::MAX);
-        assert_eq!(Fields { rest: &out }.data(), Err(CUT));
-        let list = Fields { rest: &out }.list::<_, Vec<_>>(Fields::u8);
+        assert_eq!(Fields { version: VERSION, rest: &out }.data(), Err(CUT));
+        let list = Fields { version: VERSION, rest: &out }.list::<_, Vec<_>>(Fields::u8);
         assert_eq!(list, Err(CUT));
     }
 

@@ -79,6 +79,17 @@ pub enum Durability {
     Fsync,
 }
 
+impl Durability {
+    /// As the configuration has it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Os => "os",
+            Self::Fsync => "fsync",
+        }
+    }
+}
+
 /// Names a durable session in one store. Never given twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SessionNo(pub u64);
@@ -264,6 +275,7 @@ impl Shared {
 #[derive(Debug)]
 pub struct Store {
     shared: Arc<Shared>,
+    durability: Durability,
     next_session: AtomicU64,
     threads: Mutex<Option<Threads>>,
 }
@@ -335,8 +347,15 @@ impl Store {
             reader: spawn("store reader", move || reader.run(&wanted))?,
         };
         let next_session = AtomicU64::new(found.next_session);
-        let store = Self { shared, next_session, threads: Mutex::new(Some(threads)) };
+        let durability = settings.durability;
+        let store = Self { shared, durability, next_session, threads: Mutex::new(Some(threads)) };
         Ok((Arc::new(store), found.recovered))
+    }
+
+    /// The most that an acknowledgement promises.
+    #[must_use]
+    pub fn durability(&self) -> Durability {
+        self.durability
     }
 
     /// The name for a new session.

@@ -14,7 +14,10 @@ use super::{Recovered, Settings, Shared, StoreError, keys, repair, salvage};
 use crate::store::queues::Queues;
 
 /// The format of the whole store that this version writes, and the highest that it reads.
-const FORMAT: u64 = 1;
+const FORMAT: u64 = 2;
+/// The lowest that it reads: what is of an older format becomes the present one, record by record as
+/// they are written, and is nothing to an older version from then on.
+const FORMAT_MIN: u64 = 1;
 
 /// An open store.
 pub(super) struct Found {
@@ -103,6 +106,13 @@ pub(super) fn cannot_open(folder: &Folder, error: &fjall::Error) -> StoreError {
 fn check_format(folder: &Folder, engine: &Engine) -> Result<(), StoreError> {
     match number(engine, keys::FORMAT) {
         Ok(Some(FORMAT)) => return Ok(()),
+        Ok(Some(format @ FORMAT_MIN..FORMAT)) => {
+            tracing::info!(
+                from = format,
+                to = FORMAT,
+                "the store is brought to the present format"
+            );
+        }
         Ok(Some(format)) => {
             return Err(StoreError::Foreign {
                 folder: folder.root.clone(),

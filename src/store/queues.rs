@@ -5,16 +5,18 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
-use super::SessionNo;
 use super::page::PageRef;
+use super::{Durability, SessionNo};
 
 /// The queues of all sessions. A session that is not here does not exist.
 #[derive(Debug, Default)]
 pub(super) struct Queues(HashMap<SessionNo, Queue, ahash::RandomState>);
 
 /// The queue of one session.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Queue {
+    /// What is promised of it.
+    pub(super) durability: Durability,
     /// In order, without overlap.
     pub(super) pages: VecDeque<PageRef>,
     /// Everything up to here is done with.
@@ -41,9 +43,9 @@ pub(super) struct Place {
 const PAGES_MAX: usize = 16;
 
 impl Queues {
-    /// Makes a session known.
-    pub(super) fn begin(&mut self, number: SessionNo) {
-        self.0.entry(number).or_default();
+    /// Makes a session known, and what is promised of it.
+    pub(super) fn begin(&mut self, number: SessionNo, durability: Durability) {
+        self.0.entry(number).or_default().durability = durability;
     }
 
     /// Forgets a session, and says what it had.
@@ -76,6 +78,19 @@ impl Queues {
             finished: queue.finished,
             released: queue.released.clone(),
         })
+    }
+}
+
+impl Default for Queue {
+    fn default() -> Self {
+        Self {
+            durability: Durability::Fsync,
+            pages: VecDeque::new(),
+            finished: 0,
+            highest: 0,
+            released: BTreeSet::new(),
+            dropped: BTreeMap::new(),
+        }
     }
 }
 
@@ -190,7 +205,7 @@ mod tests {
     fn a_queue_is_read_from_the_page_that_holds_the_number() {
         let (mut queues, number) = (Queues::default(), SessionNo(1));
         assert_eq!(queues.place(number, 1), None);
-        queues.begin(number);
+        queues.begin(number, Durability::Fsync);
         let queue = queues.queue(number).unwrap();
         queue.pages.extend([page(1, 3), page(4, 4), page(7, 9)]);
         queue.finished = 2;

@@ -8,9 +8,9 @@ use std::sync::{Arc, Weak};
 use super::codec::{Clock, Damage};
 use super::engine::{Engine, describe, failed, is_damage};
 use super::folder::Folder;
+use super::keys::Part;
 use super::page::{Entries, Entry};
 use super::queues::Place;
-use super::keys::Part;
 use super::{Commit, Page, SessionNo, Shared, StoreError, UnderWay, keys};
 use crate::session::{Message, Seq};
 

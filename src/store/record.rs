@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use super::Durability;
 use super::codec::{
     Clock, Damage, Fields, Record, put_data, put_list, put_option, put_text, put_time, put_u64,
     put_varint, unseal,
@@ -13,7 +14,7 @@ use crate::identity::{Account, CertificateFacts, Identity, PrincipalKind};
 use crate::mqtt::packet::{PublishBody, Will};
 use crate::mqtt::{ClientId, ProtocolVersion};
 use crate::policy::SessionFacts;
-use crate::session::{Message, MessageId};
+use crate::session::{Message, MessageId, Overflow};
 
 /// Who a session belongs to and how it is judged while nobody is connected.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,8 +29,12 @@ pub struct SessionRecord {
     pub retained: QueueBounds,
     /// How much may wait for the session.
     pub queue: QueueBounds,
-    /// When the queue is full, the oldest message goes, not the one that arrives.
-    pub drop_oldest: bool,
+    /// How much may wait for all sessions of its account together.
+    pub principal: QueueBounds,
+    /// What happens when the queue is full.
+    pub overflow: Overflow,
+    /// What an acknowledgement promises of it.
+    pub durability: Durability,
     /// Seconds it outlives its connection; `u32::MAX` for ever.
     pub expiry_s: u32,
     /// When its last connection ended; `None` while it has one.
@@ -75,7 +80,16 @@ impl SessionRecord {
         put_account(out, &self.account);
         put_bounds(out, self.retained);
         put_bounds(out, self.queue);
-        out.push(self.drop_oldest.into());
+        put_bounds(out, self.principal);
+        out.push(match self.overflow {
+            Overflow::DropNewest => 0,
+            Overflow::DropOldest => 1,
+            Overflow::RefusePublisher => 2,
+        });
+        out.push(match self.durability {
+            Durability::Os => 0,
+            Durability::Fsync => 1,
+        });
         put_varint(out, self.expiry_s.into());
         put_option(out, self.parked_at, put_time);
         put_option(out, self.will.as_ref(), put_will);
@@ -85,13 +99,26 @@ impl SessionRecord {
     /// Reads what [`Self::seal`] wrote.
     pub(super) fn unseal(key: &[u8], stored: &[u8]) -> Result<Self, Damage> {
         let mut fields = unseal(key, stored)?;
+        let identity = Arc::new(take_identity(&mut fields)?);
+        let facts = Arc::new(take_facts(&mut fields)?);
+        let account = Arc::new(take_account(&mut fields)?);
+        let (retained, queue) = (take_bounds(&mut fields)?, take_bounds(&mut fields)?);
+        let (principal, overflow, durability) = if fields.version() == 1 {
+            // It knew of no bounds but these, and of one promise.
+            (UNBOUNDED, take_overflow(&mut fields)?, Durability::Fsync)
+        } else {
+            let principal = take_bounds(&mut fields)?;
+            (principal, take_overflow(&mut fields)?, take_durability(&mut fields)?)
+        };
         let record = Self {
-            identity: Arc::new(take_identity(&mut fields)?),
-            facts: Arc::new(take_facts(&mut fields)?),
-            account: Arc::new(take_account(&mut fields)?),
-            retained: take_bounds(&mut fields)?,
-            queue: take_bounds(&mut fields)?,
-            drop_oldest: fields.bool()?,
+            identity,
+            facts,
+            account,
+            retained,
+            queue,
+            principal,
+            overflow,
+            durability,
             expiry_s: fields.varint_u32()?,
             parked_at: fields.option(Fields::time)?,
             will: fields.option(take_will)?,
@@ -134,6 +161,26 @@ impl RetainedRecord {
         }
         Ok(Some(Self { message: Arc::new(message), account }))
     }
+}
+
+/// No bound.
+const UNBOUNDED: QueueBounds = QueueBounds { messages_max: u32::MAX, bytes_max: u64::MAX };
+
+fn take_overflow(fields: &mut Fields<'_>) -> Result<Overflow, Damage> {
+    Ok(match fields.u8()? {
+        0 => Overflow::DropNewest,
+        1 => Overflow::DropOldest,
+        2 => Overflow::RefusePublisher,
+        _ => return Err(Damage("what happens to a full queue is unknown")),
+    })
+}
+
+fn take_durability(fields: &mut Fields<'_>) -> Result<Durability, Damage> {
+    Ok(match fields.u8()? {
+        0 => Durability::Os,
+        1 => Durability::Fsync,
+        _ => return Err(Damage("what is promised of a session is unknown")),
+    })
 }
 
 type Out = Vec<u8>;

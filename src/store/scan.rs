@@ -134,6 +134,7 @@ impl Scan<'_> {
         let (number, part) = keys::parse_state(key)?;
         if part == Part::Record {
             let record = SessionRecord::unseal(key, stored)?;
+            self.found.queues.begin(number, record.durability);
             self.found.sessions.insert(
                 number,
                 RecoveredSession {
@@ -146,7 +147,6 @@ impl Scan<'_> {
                     next_seq: Seq(NonZeroU64::MIN),
                 },
             );
-            self.found.queues.begin(number);
             return Ok(());
         }
         let mut fields = unseal(key, stored)?;

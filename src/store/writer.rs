@@ -58,7 +58,7 @@ struct Outcome {
     gone: Vec<(SessionNo, PageRef)>,
     progressed: HashSet<SessionNo, ahash::RandomState>,
     ended: Vec<SessionNo>,
-    /// Something in it was promised to somebody.
+    /// Something in it is to survive a power cut.
     is_promised: bool,
 }
 
@@ -117,8 +117,7 @@ impl Writer {
         }
         #[cfg(test)]
         (self.probe)()?;
-        let must_sync =
-            self.durability == Durability::Fsync && (outcome.is_promised || !added.is_empty());
+        let must_sync = self.durability == Durability::Fsync && outcome.is_promised;
         let mode = if must_sync { PersistMode::SyncData } else { PersistMode::Buffer };
         batch.durability(Some(mode)).commit().map_err(failed("write to the store"))?;
         if must_sync {
@@ -141,8 +140,9 @@ impl Writer {
         let mut queues = shared.queues.lock();
         let mut outcome = Outcome::default();
         for change in changes.drain(..) {
-            if let Change::Session(number, _) = change {
-                queues.begin(number);
+            if let Change::Session(number, record) = &change {
+                let number = *number;
+                queues.begin(number, record.durability);
                 self.take_number(number, &mut outcome);
             }
             let ended = if let Change::End(number) = change { queues.end(number) } else { None };
@@ -153,6 +153,8 @@ impl Writer {
             if let Some(queue) = queues.queue(*number) {
                 deliveries
                     .retain(|delivery| delivery.seq.is_some_and(|seq| !queue.is_done(seq.0.get())));
+                outcome.is_promised |=
+                    !deliveries.is_empty() && queue.durability == Durability::Fsync;
             }
         }
         for number in &outcome.progressed {
@@ -272,7 +274,8 @@ impl Outcome {
             }
             return;
         }
-        self.is_promised = true;
+        let promised = queue.as_deref().or(ended.as_ref());
+        self.is_promised |= promised.is_none_or(|queue| queue.durability == Durability::Fsync);
         match (change, queue) {
             (Change::Session(number, record), Some(_)) => {
                 let key = keys::session(number);

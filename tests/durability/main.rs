@@ -14,6 +14,7 @@ mod harness;
 mod crash;
 mod damage;
 mod full;
+mod quotas;
 mod retained;
 mod sessions;
 mod store;

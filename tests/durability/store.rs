@@ -1,11 +1,12 @@
 //! The store as a folder.
 
 use std::os::unix::fs::PermissionsExt as _;
+use std::process::Command;
 
 use rustix::process::Signal;
 
-use crate::harness::Setup;
-use crate::harness::wire::{Publish, Version};
+use crate::harness::wire::{self, Connect, Publish, Version, property};
+use crate::harness::{Broker, Setup};
 use crate::{lasting, start};
 
 #[test]
@@ -38,7 +39,7 @@ fn what_is_only_in_memory_is_gone_with_the_process() {
 
 #[test]
 fn a_session_of_a_profile_that_keeps_none_is_gone_with_the_process() {
-    let config = "[profile.default.session]\ndurable = false";
+    let config = "[profile.default.session]\ndurability = \"memory\"";
     let mut broker = Setup::new().default_limits().plaintext().config(config).start();
     broker.client(&lasting("reader")).disconnect();
     assert!(broker.client(&lasting("reader")).connack.session_present());
@@ -46,30 +47,71 @@ fn a_session_of_a_profile_that_keeps_none_is_gone_with_the_process() {
     assert!(!broker.client(&lasting("reader")).connack.session_present());
 }
 
+const USER_PROPERTY: u8 = 0x26;
+
+/// What CONNACK says of the durability, where CONNECT asks.
+fn durability(broker: &Broker, expiry_s: u32) -> Vec<u8> {
+    let mut properties = property::session_expiry(expiry_s);
+    properties.extend(property::user("portcullis-durability", "?"));
+    let connect = Connect::new(Version::Mqtt5, "curious").properties(&properties);
+    broker.client(&connect).connack.property(USER_PROPERTY).unwrap().to_vec()
+}
+
 #[test]
-fn a_queue_on_disk_keeps_its_bounds() {
-    for (overflow, left) in [("drop-newest", ["0", "1", "2"]), ("drop-oldest", ["3", "4", "5"])] {
-        let config =
-            format!("[profile.default.mailbox]\nmessages_max = 3\noverflow = \"{overflow}\"");
-        let mut broker = Setup::new().plaintext().config(&config).start();
-        let mut reader = broker.client(&lasting("reader"));
-        reader.subscribe("a", 1);
-        reader.disconnect();
-        let mut writer = broker.simple(Version::Mqtt5, "writer");
-        for number in 0..6 {
-            writer.publish_surely(&Publish::new("a", &number.to_string()));
-        }
-        // Told once, however many are dropped.
-        let full = broker.audited("the overflow", |record| record["event"] == "session.queue-full");
-        assert_eq!((&full["client_id"], &full["waiting"]), (&"reader".into(), &3.into()));
-        broker.restart(Signal::TERM);
-        let events = broker.audit();
-        let told = events.iter().filter(|record| record["event"] == "session.queue-full");
-        assert_eq!(told.count(), 1);
-        let mut reader = broker.client(&lasting("reader"));
-        for payload in left {
-            reader.receive_text(payload);
-        }
-        reader.ping();
+fn a_client_that_asks_is_told_what_an_acknowledgement_promises() {
+    for (broker_wide, profile, expiry_s, told) in [
+        ("fsync", "fsync", 60, "fsync"),
+        ("fsync", "os", 60, "os"),
+        ("os", "fsync", 60, "os"),
+        ("fsync", "memory", 60, "memory"),
+        ("memory", "fsync", 60, "memory"),
+        ("fsync", "fsync", 0, "memory"),
+    ] {
+        let config = format!(
+            "[store]\ndurability = \"{broker_wide}\"\n[profile.default.session]\ndurability = \
+             \"{profile}\""
+        );
+        let broker = Setup::new().default_limits().plaintext().config(&config).start();
+        assert_eq!(
+            durability(&broker, expiry_s),
+            property::user("portcullis-durability", told)[1..],
+            "{broker_wide} {profile} {expiry_s}"
+        );
+        assert_eq!(broker.client(&lasting("silent")).connack.property(USER_PROPERTY), None);
     }
+}
+
+/// A store as version 0.1 of the format left it when its broker was killed.
+const FORMAT_1: &str =
+    concat!(env!("CARGO_MANIFEST_DIR"), "/tests/durability/fixtures/format-1.tar.gz");
+
+#[test]
+fn a_store_of_the_first_format_is_served() {
+    let setup = Setup::new().plaintext();
+    let unpacked = Command::new("tar").arg("-xzf").arg(FORMAT_1).current_dir(setup.path()).status();
+    assert!(unpacked.unwrap().success());
+    let mut broker = setup.start();
+    let mut reader = broker.client(&lasting("absent"));
+    assert!(reader.connack.session_present());
+    reader.expect_ack(wire::PUBREL, 1);
+    let message = reader.receive_text("second");
+    assert_eq!((message.qos, message.topic.as_str()), (2, "a/2"));
+    assert_eq!(message.subscription_ids(), [7]);
+    for text in ["shared", &"x".repeat(300), "kept", "user"] {
+        reader.receive_text(text);
+    }
+    reader.ping();
+    let mut fresh = broker.simple(Version::Mqtt5, "fresh");
+    fresh.subscribe("c/#", 1);
+    fresh.receive_text("kept");
+    fresh.receive_text("user");
+    // What it has become is read as well.
+    broker.restart(Signal::KILL);
+    // A QoS 2 publication that was taken, and not released, is not taken twice.
+    let mut writer = broker.client(&lasting("publisher"));
+    writer.send(&Publish::new("a/2", "second").qos(2, 2));
+    writer.expect_ack(wire::PUBREC, 2);
+    let mut reader = broker.client(&lasting("absent"));
+    assert!(reader.connack.session_present());
+    reader.expect_ack(wire::PUBREL, 1);
 }

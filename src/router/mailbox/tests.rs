@@ -11,7 +11,7 @@ use proptest::test_runner::RngSeed;
 
 use super::*;
 use crate::mqtt::{SubscriptionFilter, TopicName};
-use crate::router::tests::peer;
+use crate::router::tests::{mailbox_settings, peer};
 use crate::session::{Message, MessageId, Subscription, SubscriptionOptions, Via};
 
 const QOS: [Qos; 3] = [Qos::AtMostOnce, Qos::AtLeastOnce, Qos::ExactlyOnce];
@@ -45,20 +45,20 @@ fn delivery(number: u64, qos: Qos, bytes: usize) -> Delivery {
 }
 
 fn settings(messages_max: u32, bytes_max: u64, overflow: Overflow) -> Arc<Settings> {
-    Arc::new(Settings { messages_max, bytes_max, overflow })
+    Arc::new(Settings { messages_max, bytes_max, overflow, ..Settings::clone(&mailbox_settings()) })
 }
 
 fn mailbox(messages_max: u32, bytes_max: u64, overflow: Overflow) -> (Mailbox, Arc<Budget>) {
     let budget = Arc::new(Budget::new(1000));
     let settings = settings(messages_max, bytes_max, overflow);
-    let mailbox = Mailbox::new(Arc::clone(&settings), Arc::clone(&budget));
+    let mailbox = Mailbox::new(Arc::clone(&settings), Arc::clone(&budget), Arc::default());
     mailbox.attach(settings);
     (mailbox, budget)
 }
 
 /// What became of it, and whether to wake the connection.
 fn post(mailbox: &Mailbox, delivery: Delivery) -> (Posted, bool) {
-    let receipt = mailbox.post(delivery);
+    let receipt = mailbox.post(delivery, Asked::No);
     (receipt.posted, receipt.wake)
 }
 
@@ -120,7 +120,8 @@ fn what_could_never_wait_drives_nothing_out() {
     assert_eq!(post(&mailbox, delivery(1, Qos::AtLeastOnce, 11)).0, Posted::Dropped);
     assert_eq!(waiting(&mailbox), [0]);
     // Nor what the broker's budget has no room for, even with this mailbox empty.
-    let other = Mailbox::new(settings(1, 2000, Overflow::DropOldest), Arc::clone(&budget));
+    let settings = settings(1, 2000, Overflow::DropOldest);
+    let other = Mailbox::new(settings, Arc::clone(&budget), Arc::default());
     post(&other, delivery(2, Qos::AtLeastOnce, 995));
     assert_eq!(post(&mailbox, delivery(3, Qos::AtLeastOnce, 6)).0, Posted::Dropped);
     assert_eq!(waiting(&mailbox), [0]);
@@ -207,11 +208,11 @@ fn a_connection_that_waits_is_woken_once_for_a_batch() {
     let (peer, count, waker) = sleeper();
     let mut into = Vec::new();
     let mut batch = Wakes::default();
-    batch.post(&peer, delivery(0, Qos::AtMostOnce, 1));
+    batch.post(&peer, delivery(0, Qos::AtMostOnce, 1), Asked::No);
     batch.wake_all();
     assert_eq!(count.wakes(), 0, "it runs: it has not found the mailbox empty yet");
     peer.mailbox.take(most(9, 9, 99), &waker, &mut into);
-    batch.post(&peer, delivery(1, Qos::AtMostOnce, 1));
+    batch.post(&peer, delivery(1, Qos::AtMostOnce, 1), Asked::No);
     batch.wake_all();
     assert_eq!(count.wakes(), 0, "it comes again by itself, having got something");
     peer.mailbox.take(most(9, 9, 99), &waker, &mut into);
@@ -219,8 +220,8 @@ fn a_connection_that_waits_is_woken_once_for_a_batch() {
     assert_eq!(numbers(&into), [0, 1]);
     let mut other = Wakes::default();
     for number in 2..5 {
-        batch.post(&peer, delivery(number, Qos::AtMostOnce, 1));
-        other.post(&peer, delivery(number, Qos::AtMostOnce, 1));
+        batch.post(&peer, delivery(number, Qos::AtMostOnce, 1), Asked::No);
+        other.post(&peer, delivery(number, Qos::AtMostOnce, 1), Asked::No);
     }
     assert_eq!(count.wakes(), 0, "at the end of the batch");
     other.wake_all();
@@ -235,7 +236,7 @@ fn a_publisher_that_fails_in_the_middle_wakes_those_it_has_posted_to() {
     let (peer, count, waker) = sleeper();
     peer.mailbox.take(most(9, 9, 99), &waker, &mut Vec::new());
     let mut batch = Wakes::default();
-    batch.post(&peer, delivery(0, Qos::AtMostOnce, 1));
+    batch.post(&peer, delivery(0, Qos::AtMostOnce, 1), Asked::No);
     drop(batch);
     assert_eq!(count.wakes(), 1);
 }
@@ -244,10 +245,10 @@ fn a_publisher_that_fails_in_the_middle_wakes_those_it_has_posted_to() {
 fn what_may_not_be_taken_yet_does_not_keep_the_connection_awake() {
     let (peer, count, waker) = sleeper();
     let mut batch = Wakes::default();
-    batch.post(&peer, delivery(0, Qos::AtLeastOnce, 1));
+    batch.post(&peer, delivery(0, Qos::AtLeastOnce, 1), Asked::No);
     let mut into = Vec::new();
     peer.mailbox.take(most(0, 9, 99), &waker, &mut into);
-    batch.post(&peer, delivery(1, Qos::AtLeastOnce, 1));
+    batch.post(&peer, delivery(1, Qos::AtLeastOnce, 1), Asked::No);
     batch.wake_all();
     assert_eq!(count.wakes(), 1);
 }
@@ -366,6 +367,43 @@ impl Model {
     }
 }
 
+#[test]
+fn the_sessions_of_a_principal_share_what_may_wait_while_nobody_takes_it() {
+    let shared = Settings {
+        messages_max: 3,
+        principal_messages_max: 4,
+        principal_bytes_max: 100,
+        ..Settings::clone(&settings(3, 1000, Overflow::DropNewest))
+    };
+    let (budget, quota) = (Arc::new(Budget::new(1000)), Arc::<Quota>::default());
+    let mailbox = |overflow| {
+        let settings = Arc::new(Settings { overflow, ..shared.clone() });
+        Mailbox::new(settings, Arc::clone(&budget), Arc::clone(&quota))
+    };
+    let (one, other) = (mailbox(Overflow::DropNewest), mailbox(Overflow::DropOldest));
+    for number in 0..3 {
+        assert_eq!(post(&one, delivery(number, Qos::AtLeastOnce, 1)).0, Posted::Queued);
+    }
+    assert_eq!(post(&other, delivery(3, Qos::AtLeastOnce, 1)).0, Posted::Queued);
+    // Its own oldest goes, not what waits for others.
+    assert_eq!(post(&other, delivery(4, Qos::AtLeastOnce, 1)).0, Posted::DroppedOldest(1));
+    assert_eq!((waiting(&one), waiting(&other)), (vec![0, 1, 2], vec![4]));
+    // What would not fit with all of its own gone drives none of them out.
+    assert_eq!(post(&other, delivery(5, Qos::AtLeastOnce, 98)).0, Posted::Dropped);
+    assert_eq!(waiting(&other), [4]);
+    // Whoever is there takes what comes: the bounds of its own mailbox are enough.
+    other.attach(other.settings());
+    assert_eq!(post(&other, delivery(6, Qos::AtLeastOnce, 1)).0, Posted::Queued);
+    assert_eq!(quota.size(), Size { messages: 3, bytes: 3 });
+    // What is taken makes room for the others.
+    other.detach();
+    assert_eq!(quota.size(), Size { messages: 5, bytes: 5 });
+    one.attach(one.settings());
+    assert_eq!(take(&one, 9, 9, 99), [0, 1, 2]);
+    one.detach();
+    assert_eq!(post(&other, delivery(7, Qos::AtLeastOnce, 1)).0, Posted::Queued);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig {
         cases: 300,
@@ -377,9 +415,10 @@ proptest! {
     #[test]
     fn mailboxes_and_their_budget_are_exact_after_anything(steps in vec(step(), 1..150)) {
         let budget = Arc::new(Budget::new(BUDGET_BYTES_MAX));
+        let quota = Arc::<Quota>::default();
         let first = settings(4, 60, Overflow::DropOldest);
         let mailboxes: Vec<_> =
-            (0..3).map(|_| Mailbox::new(Arc::clone(&first), Arc::clone(&budget))).collect();
+            (0..3).map(|_| Mailbox::new(Arc::clone(&first), Arc::clone(&budget), Arc::clone(&quota))).collect();
         let mut models: Vec<_> = (0..3)
             .map(|_| Model {
                 queue: vec![],
@@ -432,8 +471,13 @@ proptest! {
             let messages: usize = models.iter().map(|model| model.queue.len()).sum();
             prop_assert_eq!((budget.bytes(), budget.messages()), (bytes, messages as u64));
             prop_assert!(bytes <= BUDGET_BYTES_MAX);
+            let resting = models.iter().filter(|model| !model.attached);
+            let messages = resting.clone().map(|model| model.queue.len() as u64).sum();
+            let bytes = resting.map(Model::bytes).sum();
+            prop_assert_eq!(quota.size(), Size { messages, bytes });
         }
         drop(mailboxes);
+        prop_assert_eq!(quota.size(), Size::default());
         prop_assert_eq!((budget.bytes(), budget.messages()), (0, 0));
     }
 }

@@ -43,13 +43,17 @@ pub(crate) fn mailbox_settings() -> Arc<mailbox::Settings> {
     Arc::new(mailbox::Settings {
         messages_max: 100,
         bytes_max: 1 << 20,
+        principal_messages_max: u32::MAX,
+        principal_bytes_max: u64::MAX,
         overflow: mailbox::Overflow::DropNewest,
+        durability: None,
     })
 }
 
 /// A peer that is not connected.
 pub(crate) fn peer(client_id: &str) -> Arc<Peer> {
-    let mailbox = Mailbox::new(mailbox_settings(), Arc::new(Budget::new(1 << 20)));
+    let budget = Arc::new(Budget::new(1 << 20));
+    let mailbox = Mailbox::new(mailbox_settings(), budget, Arc::default());
     let standing = standing(client_id, "anonymous");
     Arc::new(Peer::new(standing.facts.client_id.clone(), mailbox, standing))
 }

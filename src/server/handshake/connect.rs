@@ -15,6 +15,7 @@ use crate::mqtt::{ClientId, ReasonCode};
 use crate::policy::{ConnectFacts, IgnoredClaim, SessionFacts, Subject};
 use crate::router::{Keeper, Standing};
 use crate::session::Message;
+use crate::store::Durability;
 
 /// A CONNECT and what is known of who sent it.
 pub(super) struct Request<'a> {
@@ -243,5 +244,22 @@ pub(super) fn connack(
             .flatten(),
         ..ConnackProperties::default()
     };
-    Connack { session_present: false, reason: ReasonCode::Success, properties }
+    let mut connack = Connack { session_present: false, reason: ReasonCode::Success, properties };
+    say_durability(connect, &mut connack, None);
+    connack
+}
+
+/// The user property of CONNECT, of any value, that asks what an acknowledgement promises; CONNACK
+/// answers with one of the same name.
+const DURABILITY: &str = "portcullis-durability";
+
+/// Says what an acknowledgement of this session promises, where the client has asked. `None`: what
+/// is in memory. No answer is longer than that one.
+pub(super) fn say_durability(connect: &Connect, connack: &mut Connack, kept: Option<Durability>) {
+    if !connect.user_properties.0.iter().any(|(name, _)| **name == *DURABILITY) {
+        return;
+    }
+    let properties = &mut connack.properties.user_properties;
+    properties.0.retain(|(name, _)| **name != *DURABILITY);
+    properties.push(DURABILITY, kept.map_or("memory", Durability::as_str));
 }

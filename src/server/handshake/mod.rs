@@ -63,6 +63,7 @@ impl Refused {
             Refusal::Size(_)
             | Refusal::RetainedFull(_)
             | Refusal::DiskFull
+            | Refusal::QueueFull
             | Refusal::Subscriptions { .. } => Gate::Size,
             Refusal::Feature(_) => Gate::Features,
             Refusal::Rate => Gate::Rate,
@@ -308,7 +309,6 @@ impl Identified {
             address: address.map(|address| address.ip().to_canonical()),
             expiry_s: granted.expiry_s,
             will: connect.will.clone(),
-            durable: profile.durable,
         };
         let connack = connack(&connect, &granted, &client_id, assigned, gatehouse);
         let packet = Packet::Connack(Box::new(connack.clone()));
@@ -325,7 +325,8 @@ impl Identified {
             }
         };
         let Opened { peer, session, term, resumed, commit } = opened;
-        let connack = Connack { session_present: resumed, ..connack };
+        let mut connack = Connack { session_present: resumed, ..connack };
+        connect::say_durability(&connect, &mut connack, peer.durability());
         let mut greeting = Vec::with_capacity(64);
         Packet::Connack(Box::new(connack)).encode(connect.version, &mut greeting);
         let held = match commit {

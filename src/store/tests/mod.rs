@@ -29,7 +29,7 @@ use crate::identity::{Identity, PrincipalKind};
 use crate::mqtt::packet::Qos;
 use crate::mqtt::{ClientId, ProtocolVersion};
 use crate::policy::SessionFacts;
-use crate::session::Via;
+use crate::session::{Overflow, Via};
 
 fn seq(number: u64) -> Seq {
     Seq(NonZeroU64::new(number).unwrap())
@@ -61,7 +61,9 @@ fn record(client_id: &str) -> Box<SessionRecord> {
         }),
         retained: QueueBounds { messages_max: 1, bytes_max: 2 },
         queue: QueueBounds { messages_max: u32::MAX, bytes_max: u64::MAX },
-        drop_oldest: true,
+        principal: QueueBounds { messages_max: 3, bytes_max: 4 },
+        overflow: Overflow::DropOldest,
+        durability: Durability::Fsync,
         expiry_s: u32::MAX,
         parked_at: None,
         will: None,

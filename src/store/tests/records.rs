@@ -6,6 +6,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
+use proptest::sample::select;
 
 use super::*;
 use crate::identity::CertificateFacts;
@@ -136,12 +137,16 @@ fn some_will() -> impl Strategy<Value = StoredWill> {
 
 fn some_record() -> impl Strategy<Value = SessionRecord> {
     let facts = (shared_text(), any::<std::net::IpAddr>(), 0..3_usize, any::<u8>());
-    let bounds = (any::<(u32, u64)>(), any::<(u32, u64)>());
-    let rest = (any::<bool>(), any::<u32>(), option::of(some_time()), option::of(some_will()));
+    let bounds = (any::<(u32, u64)>(), any::<(u32, u64)>(), any::<(u32, u64)>());
+    let overflow =
+        select(vec![Overflow::DropNewest, Overflow::DropOldest, Overflow::RefusePublisher]);
+    let durability = select(vec![Durability::Os, Durability::Fsync]);
+    let rest =
+        ((overflow, durability), any::<u32>(), option::of(some_time()), option::of(some_will()));
     (some_identity(), "[a-z\\x00é]{1,9}", facts, bounds, rest).prop_map(
-        |(identity, client_id, facts, (retained, queue), rest)| {
+        |(identity, client_id, facts, (retained, queue, principal), rest)| {
             let (listener, source_ip, version, tls_version) = facts;
-            let (drop_oldest, expiry_s, parked_at, will) = rest;
+            let ((overflow, durability), expiry_s, parked_at, will) = rest;
             let versions = [ProtocolVersion::V31, ProtocolVersion::V311, ProtocolVersion::V5];
             let bounds = |(messages_max, bytes_max)| QueueBounds { messages_max, bytes_max };
             SessionRecord {
@@ -156,7 +161,9 @@ fn some_record() -> impl Strategy<Value = SessionRecord> {
                 }),
                 retained: bounds(retained),
                 queue: bounds(queue),
-                drop_oldest,
+                principal: bounds(principal),
+                overflow,
+                durability,
                 expiry_s,
                 parked_at,
                 will,
