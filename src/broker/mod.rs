@@ -485,10 +485,21 @@ impl Broker {
         metrics.store_full.set(is_full.into());
     }
 
+    /// Drops what has expired in the queues of a part of the sessions that wait for their clients.
+    async fn expire_waiting(&self, shard: usize) {
+        for (number, peer) in self.sessions.parked(shard).into_iter().enumerate() {
+            if number % AGENDA_STEP == AGENDA_STEP - 1 {
+                tokio::task::yield_now().await;
+            }
+            peer.mailbox.expire(Now::read().instant);
+        }
+    }
+
     /// Ends sessions that have expired, sends wills that are due and removes expired retained
     /// messages, for as long as it is polled.
     pub async fn keep_agenda(&self) {
         let mut cursor = Cursor::default();
+        let (mut shard, mut swept_at) = (0, None);
         loop {
             let now = Now::read();
             let (due, next) = self.sessions.agenda().take_due(now.instant, AGENDA_STEP);
@@ -503,6 +514,12 @@ impl Broker {
                 }
             }
             self.router.expire_retained(&mut cursor, now.instant);
+            let swept = |at: Instant| now.instant.saturating_duration_since(at) < SWEEP_INTERVAL;
+            if !swept_at.is_some_and(swept) {
+                swept_at = Some(now.instant);
+                self.expire_waiting(shard).await;
+                shard = shard.wrapping_add(1);
+            }
             self.gauge();
             if busy {
                 tokio::task::yield_now().await;
@@ -550,7 +567,8 @@ fn record(
 /// Sessions looked after before other tasks get their turn.
 const AGENDA_STEP: usize = 256;
 
-/// How often a page of retained messages is looked through for expired ones.
+/// How often a page of retained messages, and a part of the queues, is looked through for expired
+/// ones.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
 #[cfg(test)]

@@ -81,13 +81,8 @@ impl Broker {
         let mailbox = self.router.mailbox(Arc::new(mailbox), &record.account);
         let peer = Arc::new(Peer::new(client_id, mailbox, standing.clone()));
         peer.make_durable(Arc::clone(store), number, &waiting, next_seq);
-        let ends = waiting.first().zip(waiting.last());
-        let remains = Remains {
-            held: &held,
-            released: &released,
-            waiting: ends.map(|((first, _), (last, _))| (*first, *last)),
-            next: next_seq,
-        };
+        let ends = waiting.first().zip(waiting.last()).map(|(first, last)| (first.seq, last.seq));
+        let remains = Remains { held: &held, released: &released, waiting: ends, next: next_seq };
         let link = link(standing.facts.protocol);
         let mut session = Session::restored(UNBOUNDED, link, &remains, now.instant);
 

@@ -342,6 +342,14 @@ impl Sessions {
         Some(Due::Will(will?))
     }
 
+    /// The parked sessions of one shard after the other: those of the `nth`.
+    pub(super) fn parked(&self, nth: usize) -> Vec<Arc<Peer>> {
+        let Some(shard) = self.shards.get(nth % SHARDS) else { return Vec::new() };
+        let shard = shard.lock();
+        let parked = shard.values().filter(|entry| matches!(entry.state, State::Parked(_)));
+        parked.map(|entry| Arc::clone(&entry.peer)).collect()
+    }
+
     /// When which parked session has something due.
     pub(super) fn agenda(&self) -> &Agenda {
         &self.agenda

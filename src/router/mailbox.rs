@@ -8,11 +8,14 @@
 //! connection only there: see [`backlog`].
 
 mod backlog;
+mod budget;
+mod expiry;
 mod quota;
+mod wakes;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
@@ -23,12 +26,15 @@ use crate::mqtt::ReasonCode;
 use crate::mqtt::packet::{PacketId, Qos};
 pub use crate::session::Overflow;
 use crate::session::{Delivery, Seq};
-use crate::store::{Commit, Durability, Page, StoreError, UnderWay};
+use crate::store::{Commit, Durability, Page, StoreError, UnderWay, Waiting};
 
 use backlog::Backlog;
 pub use backlog::Durable;
+pub use budget::Budget;
+use expiry::earlier;
 use quota::Size;
 pub use quota::{Quota, Quotas};
+pub use wakes::Wakes;
 
 /// Bounds of a mailbox.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,61 +62,6 @@ pub(super) enum Asked {
     Yes,
     /// It was not, or nobody can be told.
     No,
-}
-
-/// The bytes waiting in all mailboxes of a broker, and their bound.
-#[derive(Debug)]
-pub struct Budget {
-    bytes: AtomicU64,
-    messages: AtomicU64,
-    bytes_max: u64,
-}
-
-impl Budget {
-    /// An empty budget.
-    #[must_use]
-    pub fn new(bytes_max: u64) -> Self {
-        Self { bytes: AtomicU64::new(0), messages: AtomicU64::new(0), bytes_max }
-    }
-
-    /// Bytes that wait at present.
-    #[must_use]
-    pub fn bytes(&self) -> u64 {
-        self.bytes.load(Ordering::Relaxed)
-    }
-
-    /// Messages that wait at present.
-    #[must_use]
-    pub fn messages(&self) -> u64 {
-        self.messages.load(Ordering::Relaxed)
-    }
-
-    /// Counts one more message, unless there is no room for it.
-    fn take(&self, bytes: u64) -> bool {
-        let before = self.bytes.fetch_add(bytes, Ordering::Relaxed);
-        if before.saturating_add(bytes) > self.bytes_max {
-            self.bytes.fetch_sub(bytes, Ordering::Relaxed);
-            return false;
-        }
-        self.messages.fetch_add(1, Ordering::Relaxed);
-        true
-    }
-
-    /// Counts one more message, whether there is room for it or not.
-    fn add(&self, bytes: u64) {
-        self.bytes.fetch_add(bytes, Ordering::Relaxed);
-        self.messages.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// True when there is room for `bytes` once `freed` of those that wait are gone.
-    fn would_have_room(&self, bytes: u64, freed: u64) -> bool {
-        self.bytes().saturating_sub(freed).saturating_add(bytes) <= self.bytes_max
-    }
-
-    fn give_back(&self, messages: u64, bytes: u64) {
-        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
-        self.messages.fetch_sub(messages, Ordering::Relaxed);
-    }
 }
 
 /// How often it is told of one session that messages are dropped.
@@ -220,6 +171,10 @@ struct Inner {
     backlog: Option<Box<Backlog>>,
     /// What of it counts for the quota.
     counted: Size,
+    /// Nothing in the queue expires before; `None`: nothing does.
+    expires_at: Option<Instant>,
+    /// When the queue was last looked through for what has expired.
+    expired_at: Option<Instant>,
     /// When it was last told that messages are dropped.
     told_at: Option<Instant>,
 }
@@ -287,6 +242,8 @@ impl Mailbox {
             signal: None,
             backlog: None,
             counted: Size::default(),
+            expires_at: None,
+            expired_at: None,
             told_at: None,
         };
         Self { inner: Mutex::new(inner), may_refuse, budget, quota }
@@ -317,7 +274,7 @@ impl Mailbox {
     }
 
     /// From now on what waits is kept in the store; `waiting` is there already.
-    pub(super) fn make_durable(&self, durable: Durable, waiting: &[(Seq, u32)], next: Seq) {
+    pub(super) fn make_durable(&self, durable: Durable, waiting: &[Waiting], next: Seq) {
         let backlog = Backlog::new(durable, waiting, next);
         let mut inner = self.inner.lock();
         inner.backlog = Some(Box::new(backlog));
@@ -375,8 +332,8 @@ impl Mailbox {
         let Some(backlog) = &mut inner.backlog else {
             return Ok(Recalled { held, released, waiting: None, next: Seq::FIRST });
         };
-        for (seq, bytes) in waiting.into_iter().rev() {
-            backlog.put_first(seq, bytes);
+        for waiting in waiting.iter().rev() {
+            backlog.put_first(waiting);
         }
         let (waiting, next) = backlog.ends();
         self.settle(&mut inner);
@@ -421,7 +378,11 @@ impl Mailbox {
         let durable = delivery.qos != Qos::AtMostOnce && inner.backlog.is_some();
         let (mut posted, mut tell) = (Posted::Queued, false);
         // Of the budget a durable one takes only where it is kept in memory as well.
-        let fits = self.has_room(inner, bytes, durable) && (durable || self.budget.take(bytes));
+        let mut fits = self.has_room(inner, bytes, durable) && (durable || self.budget.take(bytes));
+        if !fits {
+            self.expire_in(inner, Instant::now());
+            fits = self.has_room(inner, bytes, durable) && (durable || self.budget.take(bytes));
+        }
         if !fits {
             let overflow = match inner.settings.overflow {
                 _ if delivery.qos == Qos::AtMostOnce => Overflow::DropNewest,
@@ -457,6 +418,7 @@ impl Mailbox {
             }
         }
         inner.bytes += bytes;
+        inner.expires_at = earlier(inner.expires_at, delivery.message.expires_at);
         inner.queue.push_back(delivery);
         Receipt { posted, wake: inner.schedule(), tell, commit }
     }
@@ -537,9 +499,8 @@ impl Mailbox {
         self.budget.give_back(count as u64, bytes);
         self.settle(&mut inner);
         let waiting = inner.queue.len();
-        if let Some(backlog) = inner.backlog.as_mut().filter(|_| most.messages > 0) {
-            backlog.read_ahead(waiting);
-        }
+        let backlog = inner.backlog.as_mut().filter(|_| most.messages > 0);
+        let ahead = backlog.and_then(|backlog| backlog.read_ahead(waiting));
         if count == 0 {
             inner.scheduled = false;
             if inner.queue.is_empty() && inner.queue.capacity() > 64 {
@@ -550,7 +511,12 @@ impl Mailbox {
                 None => inner.waker = Some(waker.clone()),
             }
         }
-        inner.signal.take()
+        let signal = inner.signal.take();
+        drop(inner);
+        if let Some(ahead) = ahead {
+            ahead.ask();
+        }
+        signal
     }
 
     /// A part of the backlog is in memory again, for the connection to take. Where it cannot be
@@ -558,7 +524,7 @@ impl Mailbox {
     pub(super) fn put_back(&self, from: Seq, page: Result<Page, StoreError>) {
         let waker = {
             let mut inner = self.inner.lock();
-            let Inner { queue, bytes, backlog, attached, signal, .. } = &mut *inner;
+            let Inner { queue, bytes, backlog, attached, signal, expires_at, .. } = &mut *inner;
             let Some(backlog) = backlog.as_mut().filter(|_| *attached) else { return };
             if !backlog.came(from) {
                 return;
@@ -569,6 +535,7 @@ impl Mailbox {
                         let more = delivery.message.bytes();
                         self.budget.add(more);
                         *bytes += more;
+                        *expires_at = earlier(*expires_at, delivery.message.expires_at);
                         queue.push_back(delivery);
                     }
                 }
@@ -626,52 +593,6 @@ impl Drop for Mailbox {
         let inner = self.inner.get_mut();
         self.budget.give_back(inner.queue.len() as u64, inner.bytes);
         self.quota.moved(inner.counted, Size::default());
-    }
-}
-
-/// The connections to wake at the end of a publisher's batch, each once; and the peers for which
-/// messages were dropped.
-#[derive(Debug, Default)]
-pub struct Wakes {
-    peers: Vec<Arc<Peer>>,
-    full: Vec<Arc<Peer>>,
-}
-
-impl Wakes {
-    /// Posts a delivery to a peer and remembers to wake it.
-    pub(super) fn post(&mut self, peer: &Arc<Peer>, delivery: Delivery, asked: Asked) -> Receipt {
-        let receipt = peer.mailbox.post(delivery, asked);
-        if receipt.wake {
-            self.peers.push(Arc::clone(peer));
-        }
-        if receipt.tell {
-            self.full.push(Arc::clone(peer));
-        }
-        receipt
-    }
-
-    /// The peers of which it has to be told that messages for them are dropped.
-    pub fn take_full(&mut self) -> impl Iterator<Item = Arc<Peer>> {
-        self.full.drain(..)
-    }
-
-    /// Wakes them.
-    pub fn wake_all(&mut self) {
-        for peer in self.peers.drain(..) {
-            let waker = peer.mailbox.inner.lock().waker.take();
-            if let Some(waker) = waker {
-                waker.wake();
-            }
-        }
-        if self.peers.capacity() > 1024 {
-            self.peers = Vec::new();
-        }
-    }
-}
-
-impl Drop for Wakes {
-    fn drop(&mut self) {
-        self.wake_all();
     }
 }
 

@@ -29,7 +29,7 @@ use crate::policy::{Permitted, PolicyEpoch, SessionFacts};
 use crate::session::{
     Delivery, Message, MessageId, Seq, Stamp, Subscription, SubscriptionOptions, Via,
 };
-use crate::store::{Change, Commit, Durability, SessionNo, Store};
+use crate::store::{Change, Commit, Durability, SessionNo, Store, Waiting};
 
 use entries::Entry;
 use filters::Filters;
@@ -78,7 +78,7 @@ impl Peer {
         self: &Arc<Self>,
         store: Arc<Store>,
         session: SessionNo,
-        waiting: &[(Seq, u32)],
+        waiting: &[Waiting],
         next: Seq,
     ) {
         let durable = Durable::new(store, session, Arc::downgrade(self));

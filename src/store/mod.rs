@@ -40,7 +40,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};
 use std::task::Waker;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
@@ -149,8 +149,8 @@ pub struct RecoveredSession {
     pub held: Vec<PacketId>,
     /// Deliveries for which PUBREC came, in order. They are not among those that wait.
     pub released: Vec<Seq>,
-    /// What waits, in order, with the bytes each message counts for.
-    pub waiting: Vec<(Seq, u32)>,
+    /// What waits, in order.
+    pub waiting: Vec<Waiting>,
     /// The number of the next delivery: higher than any this session has had on disk.
     pub next_seq: Seq,
 }
@@ -162,8 +162,31 @@ pub struct UnderWay {
     pub held: Vec<PacketId>,
     /// Deliveries for which PUBREC came, in order.
     pub released: Vec<Seq>,
-    /// Deliveries that were not acknowledged, in order, with the bytes each message counts for.
-    pub waiting: Vec<(Seq, u32)>,
+    /// Deliveries that were not acknowledged, in order.
+    pub waiting: Vec<Waiting>,
+}
+
+/// A delivery that waits, without its message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Waiting {
+    /// Its place in the queue.
+    pub seq: Seq,
+    /// What the message counts for.
+    pub bytes: u32,
+    /// When it expires; `None`: never.
+    pub expires_at: Option<Instant>,
+}
+
+impl Waiting {
+    /// The delivery, once it has its number.
+    #[must_use]
+    pub fn of(delivery: &Delivery) -> Option<Self> {
+        Some(Self {
+            seq: delivery.seq?,
+            bytes: u32::try_from(delivery.message.bytes()).unwrap_or(u32::MAX),
+            expires_at: delivery.message.expires_at,
+        })
+    }
 }
 
 /// A part of a queue, read back.

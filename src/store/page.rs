@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-use super::SessionNo;
 use super::codec::{Clock, Damage, Fields, Record, put_u64, put_varint, unseal};
 use super::content::{put_message, put_subscription, qos, take_message, take_subscription};
 use super::keys;
+use super::{SessionNo, Waiting};
 use crate::mqtt::packet::Qos;
 use crate::session::{Delivery, Message, MessageId, Seq, Subscription, Via};
 
@@ -178,6 +178,15 @@ impl<'a> Entries<'a> {
 }
 
 impl Entry<'_> {
+    /// What waits with this number, and nothing of the message is needed for.
+    pub(super) fn waiting(&self, clock: &Clock) -> Option<Waiting> {
+        Some(Waiting {
+            seq: Seq(NonZeroU64::new(self.seq)?),
+            bytes: u32::try_from(self.bytes).unwrap_or(u32::MAX),
+            expires_at: self.expires_unix_ms.and_then(|at| clock.instant_of(at)),
+        })
+    }
+
     pub(super) fn has_expired(&self, clock: &Clock) -> bool {
         self.expires_unix_ms.is_some_and(|at| at <= clock.unix_ms())
     }

@@ -86,6 +86,7 @@ impl Reader {
                 found.held.push(id);
             }
         }
+        let clock = Clock::now();
         let mut next = 0;
         while next < before.0.get() {
             let Some(place) = self.shared.queues.lock().place(session, next) else { break };
@@ -102,13 +103,8 @@ impl Reader {
                 let mut entries = Entries::open(&key, &stored).map_err(damaged)?;
                 while let Some(entry) = entries.next().map_err(damaged)? {
                     let is_done = self.shared.queues.lock().is_done(session, entry.seq);
-                    if let Some(seq) = NonZeroU64::new(entry.seq).map(Seq)
-                        && seq < before
-                        && !is_done
-                    {
-                        let bytes = u32::try_from(entry.bytes).unwrap_or(u32::MAX);
-                        found.waiting.push((seq, bytes));
-                    }
+                    let waiting = entry.waiting(&clock).filter(|it| it.seq < before && !is_done);
+                    found.waiting.extend(waiting);
                 }
             }
         }

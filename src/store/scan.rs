@@ -209,9 +209,8 @@ impl Scan<'_> {
             last = entry.seq;
             bodies.extend(entry.body);
             if !queue.is_done(last) && !entry.has_expired(&self.clock) {
-                let seq = NonZeroU64::new(last).ok_or(Damage("a sequence number is 0"))?;
-                let bytes = u32::try_from(entry.bytes).unwrap_or(u32::MAX);
-                session.waiting.push((Seq(seq), bytes));
+                let waiting = entry.waiting(&self.clock);
+                session.waiting.push(waiting.ok_or(Damage("a sequence number is 0"))?);
             }
         }
         queue.highest = queue.highest.max(last);

@@ -6,11 +6,12 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Weak};
+use std::time::Instant;
 
 use tokio::sync::oneshot;
 
 use super::{Delivery, Page, Peer, Seq, StoreError};
-use crate::store::{Change, Commit, SessionNo, Store, UnderWay};
+use crate::store::{Change, Commit, SessionNo, Store, UnderWay, Waiting};
 
 /// Messages that are read at a time, and about how many bytes.
 const READ_MOST: (usize, u64) = (256, 128 * 1024);
@@ -69,8 +70,12 @@ pub(super) struct Backlog {
     next: Seq,
     /// The number of the first of `sizes`.
     first: Seq,
-    /// The bytes of each message, in order; `None` where a number has no message any more.
-    sizes: VecDeque<Option<u32>>,
+    /// A slot for each number, in order. The first and the last have a message.
+    slots: VecDeque<Slot>,
+    /// No message expires before.
+    earliest: u32,
+    /// What expiry is counted from.
+    began: Instant,
     messages: usize,
     bytes: u64,
     /// All that was enqueued so far is on disk once this is done.
@@ -79,21 +84,43 @@ pub(super) struct Backlog {
     reading: bool,
 }
 
+/// A number of the queue. A long queue has many: no more than eight bytes each.
+#[derive(Clone, Copy, Debug)]
+struct Slot {
+    /// Of the message.
+    bytes: u32,
+    /// When it expires, in seconds since the backlog began.
+    until: u32,
+}
+
+/// It has no message any more.
+const GONE: Slot = Slot { bytes: 0, until: 0 };
+/// It does not expire.
+const FOR_EVER: u32 = u32::MAX;
+
+impl Slot {
+    fn is_gone(self) -> bool {
+        self.until == GONE.until
+    }
+}
+
 impl Backlog {
-    pub(super) fn new(durable: Durable, waiting: &[(Seq, u32)], next: Seq) -> Self {
-        let first = waiting.first().map_or(next, |(first, _)| *first);
+    pub(super) fn new(durable: Durable, waiting: &[Waiting], next: Seq) -> Self {
+        let first = waiting.first().map_or(next, |first| first.seq);
         let mut backlog = Self {
             durable,
             next,
             first,
-            sizes: VecDeque::new(),
+            slots: VecDeque::new(),
+            earliest: FOR_EVER,
+            began: Instant::now(),
             messages: 0,
             bytes: 0,
             commit: Commit::default(),
             reading: false,
         };
-        for (seq, bytes) in waiting {
-            backlog.push(*seq, *bytes);
+        for waiting in waiting {
+            backlog.push(waiting);
         }
         backlog
     }
@@ -104,7 +131,7 @@ impl Backlog {
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.sizes.is_empty()
+        self.slots.is_empty()
     }
 
     /// Gives a delivery its number and hands it to the store. It is part of the backlog unless
@@ -116,39 +143,77 @@ impl Backlog {
         self.commit = self.durable.change(|session| Change::Enqueue(session, delivery.clone()));
         if in_memory {
             self.first = self.next;
-        } else {
-            self.push(seq, u32::try_from(delivery.message.bytes()).unwrap_or(u32::MAX));
+        } else if let Some(waiting) = Waiting::of(delivery) {
+            self.push(&waiting);
         }
         self.commit
     }
 
-    fn push(&mut self, seq: Seq, bytes: u32) {
+    fn push(&mut self, waiting: &Waiting) {
         // The last numbers before it may be without a message too.
         if self.is_empty() {
-            self.first = seq;
+            self.first = waiting.seq;
         }
-        while self.end() < seq {
-            self.sizes.push_back(None);
+        while self.end() < waiting.seq {
+            self.slots.push_back(GONE);
         }
-        self.sizes.push_back(Some(bytes));
+        let slot = self.count(waiting);
+        self.slots.push_back(slot);
+    }
+
+    /// One message more.
+    fn count(&mut self, waiting: &Waiting) -> Slot {
         self.messages += 1;
-        self.bytes += u64::from(bytes);
+        self.bytes += u64::from(waiting.bytes);
+        // Rather a second too late than too early.
+        let seconds = |at: Instant| at.saturating_duration_since(self.began).as_secs() + 1;
+        let until = waiting.expires_at.map(seconds).and_then(|until| u32::try_from(until).ok());
+        let until = until.unwrap_or(FOR_EVER);
+        self.earliest = self.earliest.min(until);
+        Slot { bytes: waiting.bytes, until }
+    }
+
+    /// Drops what has expired.
+    pub(super) fn expire(&mut self, now: Instant) {
+        let now = now.saturating_duration_since(self.began).as_secs();
+        let now = u32::try_from(now).unwrap_or(FOR_EVER - 1);
+        if now < self.earliest {
+            return;
+        }
+        self.earliest = FOR_EVER;
+        for at in 0..self.slots.len() {
+            let Some(slot) = self.slots.get_mut(at).filter(|slot| !slot.is_gone()) else {
+                continue;
+            };
+            if slot.until > now {
+                self.earliest = self.earliest.min(slot.until);
+                continue;
+            }
+            self.messages -= 1;
+            self.bytes -= u64::from(slot.bytes);
+            *slot = GONE;
+            self.dropped(self.first.after(at as u64));
+        }
+        while self.slots.pop_back_if(|slot| slot.is_gone()).is_some() {}
+        while self.slots.pop_front_if(|slot| slot.is_gone()).is_some() {
+            self.first = self.first.after(1);
+        }
     }
 
     /// The number after the last.
     fn end(&self) -> Seq {
-        self.first.after(self.sizes.len() as u64)
+        self.first.after(self.slots.len() as u64)
     }
 
     /// Takes the first number off. `false`: there was no message behind it.
     fn pop(&mut self) -> bool {
-        let Some(size) = self.sizes.pop_front() else { return false };
+        let Some(slot) = self.slots.pop_front() else { return false };
         self.first = self.first.after(1);
-        if let Some(bytes) = size {
+        if !slot.is_gone() {
             self.messages -= 1;
-            self.bytes -= u64::from(bytes);
+            self.bytes -= u64::from(slot.bytes);
         }
-        size.is_some()
+        !slot.is_gone()
     }
 
     /// Drops the first message. `None`: there is none.
@@ -171,24 +236,20 @@ impl Backlog {
     /// What is in memory is in the store too: from now on only there.
     pub(super) fn take_back(&mut self, queue: &VecDeque<Delivery>) {
         self.reading = false;
-        let stored = queue.iter().rev().filter_map(|delivery| {
-            Some((delivery.seq?, u32::try_from(delivery.message.bytes()).unwrap_or(u32::MAX)))
-        });
-        for (seq, bytes) in stored {
-            self.put_first(seq, bytes);
+        for waiting in queue.iter().rev().filter_map(Waiting::of) {
+            self.put_first(&waiting);
         }
     }
 
     /// A message in the store waits again, which comes before all others that do.
-    pub(super) fn put_first(&mut self, seq: Seq, bytes: u32) {
-        while seq.after(1) < self.first {
-            self.sizes.push_front(None);
+    pub(super) fn put_first(&mut self, waiting: &Waiting) {
+        while waiting.seq.after(1) < self.first && !self.is_empty() {
+            self.slots.push_front(GONE);
             self.first = self.first.before().unwrap_or(Seq::FIRST);
         }
-        self.sizes.push_front(Some(bytes));
-        self.first = seq;
-        self.messages += 1;
-        self.bytes += u64::from(bytes);
+        let slot = self.count(waiting);
+        self.slots.push_front(slot);
+        self.first = waiting.seq;
     }
 
     /// The number before which everything was taken out.
@@ -202,20 +263,13 @@ impl Backlog {
         (last.map(|last| (self.first, last)), self.next)
     }
 
-    /// Asks for the next part, unless `waiting` messages in memory are enough for now.
-    pub(super) fn read_ahead(&mut self, waiting: usize) {
+    /// The next part to ask for, unless `waiting` messages in memory are enough for now.
+    pub(super) fn read_ahead(&mut self, waiting: usize) -> Option<ReadAhead> {
         if self.reading || self.is_empty() || waiting >= READ_BELOW {
-            return;
+            return None;
         }
         self.reading = true;
-        let Durable { store, session, peer } = &self.durable;
-        let (peer, from) = (Weak::clone(peer), self.first);
-        store.read(*session, from, self.commit, READ_MOST, move |page| {
-            if let Some(peer) = peer.upgrade() {
-                peer.mailbox.put_back(from, page);
-            }
-        });
-        store.flush();
+        Some(ReadAhead { durable: self.durable.clone(), from: self.first, after: self.commit })
     }
 
     /// The part from `from` on has come, or cannot be read. `false`: it was for an earlier
@@ -239,5 +293,25 @@ impl Backlog {
             }
         }
         page.deliveries.into_iter().filter(move |delivery| delivery.seq >= Some(first))
+    }
+}
+
+/// A part of the backlog that is to be asked for.
+pub(super) struct ReadAhead {
+    durable: Durable,
+    from: Seq,
+    after: Commit,
+}
+
+impl ReadAhead {
+    /// Asks for it. A store that has ended answers at once: not with the mailbox locked.
+    pub(super) fn ask(self) {
+        let Self { durable: Durable { store, session, peer }, from, after } = self;
+        store.read(session, from, after, READ_MOST, move |page| {
+            if let Some(peer) = peer.upgrade() {
+                peer.mailbox.put_back(from, page);
+            }
+        });
+        store.flush();
     }
 }

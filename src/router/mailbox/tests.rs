@@ -9,10 +9,12 @@ use proptest::prelude::*;
 use proptest::sample::select;
 use proptest::test_runner::RngSeed;
 
+use super::expiry::EXPIRE_EVERY;
 use super::*;
 use crate::mqtt::{SubscriptionFilter, TopicName};
-use crate::router::tests::{mailbox_settings, peer};
+use crate::router::tests::{mailbox_settings, peer, standing};
 use crate::session::{Message, MessageId, Subscription, SubscriptionOptions, Via};
+use crate::store::Store;
 
 const QOS: [Qos; 3] = [Qos::AtMostOnce, Qos::AtLeastOnce, Qos::ExactlyOnce];
 
@@ -402,6 +404,94 @@ fn the_sessions_of_a_principal_share_what_may_wait_while_nobody_takes_it() {
     assert_eq!(take(&one, 9, 9, 99), [0, 1, 2]);
     one.detach();
     assert_eq!(post(&other, delivery(7, Qos::AtLeastOnce, 1)).0, Posted::Queued);
+}
+
+/// A delivery of one byte that expires, or does not.
+fn expiring(number: u64, expires_at: Option<Instant>) -> Delivery {
+    let mut delivery = delivery(number, Qos::AtLeastOnce, 1);
+    Arc::get_mut(&mut delivery.message).unwrap().expires_at = expires_at;
+    delivery
+}
+
+#[test]
+fn what_has_expired_makes_room_before_anything_is_dropped() {
+    let (mailbox, budget) = mailbox(3, 100, Overflow::DropNewest);
+    mailbox.detach();
+    let past = Instant::now();
+    let future = past + Duration::from_secs(3600);
+    for (number, at) in [(0, Some(future)), (1, Some(past)), (2, None)] {
+        assert_eq!(post(&mailbox, expiring(number, at)).0, Posted::Queued);
+    }
+    assert_eq!(post(&mailbox, expiring(3, Some(past))).0, Posted::Queued);
+    assert_eq!(waiting(&mailbox), [0, 2, 3]);
+    // It is not looked through for every message that comes.
+    assert_eq!(post(&mailbox, expiring(4, None)).0, Posted::Dropped);
+    mailbox.expire(past + 2 * EXPIRE_EVERY);
+    assert_eq!(waiting(&mailbox), [0, 2]);
+    mailbox.expire(future);
+    assert_eq!(waiting(&mailbox), [2]);
+    assert_eq!((budget.messages(), budget.bytes()), (1, 1));
+    mailbox.expire(future + EXPIRE_EVERY);
+    assert_eq!(mailbox.inner.lock().expires_at, None);
+}
+
+/// A store in a folder, and a session of it with so many messages waiting.
+fn stored(folder: &std::path::Path, mailbox: &Arc<Settings>) -> (Arc<Store>, Arc<Peer>) {
+    let settings = crate::store::Settings {
+        folder: folder.join("store"),
+        durability: Durability::Os,
+        accept_loss: false,
+        free_bytes_min: Some(0),
+    };
+    let now = (Instant::now(), std::time::SystemTime::now());
+    let (store, _) = Store::open(&settings, now).unwrap();
+    let standing = standing("stored", "anonymous");
+    let budget = Arc::new(Budget::new(1000));
+    let mailbox = Mailbox::new(Arc::clone(mailbox), budget, Arc::default());
+    let peer = Arc::new(Peer::new(standing.facts.client_id.clone(), mailbox, standing));
+    peer.make_durable(Arc::clone(&store), store.next_session(), &[], Seq::FIRST);
+    (store, peer)
+}
+
+#[test]
+fn what_has_expired_in_the_store_makes_room_and_counts_no_more() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_store, peer) = stored(folder.path(), &settings(3, 100, Overflow::DropNewest));
+    let now = Instant::now();
+    let at = |seconds| Some(now + Duration::from_secs(seconds));
+    for (number, expires_at) in [(0, at(1)), (1, at(50)), (2, at(1))] {
+        assert_eq!(post(&peer.mailbox, expiring(number, expires_at)).0, Posted::Queued);
+    }
+    assert_eq!(post(&peer.mailbox, expiring(3, None)).0, Posted::Dropped);
+    let backlog = || {
+        let inner = peer.mailbox.inner.lock();
+        let backlog = inner.backlog.as_ref().unwrap();
+        (backlog.size(), backlog.ends().0.map(|(first, last)| (first.0.get(), last.0.get())))
+    };
+    peer.mailbox.expire(now);
+    assert_eq!(backlog(), ((3, 3), Some((1, 3))));
+    peer.mailbox.expire(now + Duration::from_secs(3));
+    assert_eq!(backlog(), ((1, 1), Some((2, 2))));
+    assert_eq!(peer.mailbox.quota.size(), Size { messages: 1, bytes: 1 });
+    assert_eq!(post(&peer.mailbox, expiring(4, None)).0, Posted::Queued);
+    assert_eq!(backlog(), ((2, 2), Some((2, 4))));
+    peer.mailbox.expire(now + Duration::from_secs(100));
+    assert_eq!(backlog(), ((1, 1), Some((4, 4))));
+}
+
+#[test]
+fn a_connection_whose_queue_cannot_be_read_is_closed_and_nothing_passed_over() {
+    let folder = tempfile::tempdir().unwrap();
+    let (store, peer) = stored(folder.path(), &settings(3, 100, Overflow::DropNewest));
+    post(&peer.mailbox, delivery(0, Qos::AtLeastOnce, 1));
+    // What is asked of it from now on is refused.
+    store.close().unwrap();
+    peer.mailbox.attach(peer.mailbox.settings());
+    let mut none = Vec::new();
+    let signal = peer.mailbox.take(most(9, 9, 99), Waker::noop(), &mut none);
+    let signal = signal.or_else(|| peer.mailbox.take(most(9, 9, 99), Waker::noop(), &mut none));
+    assert_eq!(signal, Some(Signal::Close(ReasonCode::ImplementationSpecificError)));
+    assert_eq!((none.len(), peer.mailbox.len()), (0, 1));
 }
 
 proptest! {

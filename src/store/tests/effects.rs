@@ -18,7 +18,7 @@ fn only(recovered: Recovered) -> RecoveredSession {
 }
 
 fn waiting(session: &RecoveredSession) -> Vec<u64> {
-    session.waiting.iter().map(|(seq, _)| seq.0.get()).collect()
+    session.waiting.iter().map(|it| it.seq.0.get()).collect()
 }
 
 #[test]
@@ -100,7 +100,7 @@ fn a_queue_comes_back_in_order() {
     let (store, recovered) = reopen(folder.path(), store);
     let session = only(recovered);
     assert_eq!(waiting(&session), (1..=500).collect::<Vec<_>>());
-    assert_eq!(session.waiting[0].1, 6);
+    assert_eq!(session.waiting[0].bytes, 6);
     assert_eq!(session.next_seq, seq(501));
     let read = queue(&store, number);
     assert_eq!(read.len(), 500);

@@ -171,7 +171,7 @@ impl Model {
                 .iter()
                 .map(|it| (it.seq.unwrap().0.get(), it.message.payload.to_vec()))
                 .collect();
-            let told: Vec<_> = it.waiting.iter().map(|(seq, _)| seq.0.get()).collect();
+            let told: Vec<_> = it.waiting.iter().map(|it| it.seq.0.get()).collect();
             assert_eq!(told, waiting.keys().copied().collect::<Vec<_>>());
             let subscription = |(filter, options): &(SubscriptionFilter, SubscriptionOptions)| {
                 (filter.to_string(), options.id.unwrap().get())

@@ -78,7 +78,7 @@ impl Written {
     fn check(&self, image: &Path, synced: usize) {
         let (store, recovered) = open(image);
         let session = recovered.sessions.into_iter().next().unwrap();
-        let waiting: Vec<u64> = session.waiting.iter().map(|(seq, _)| seq.0.get()).collect();
+        let waiting: Vec<u64> = session.waiting.iter().map(|it| it.seq.0.get()).collect();
         let last = waiting.last().copied().unwrap();
         assert_eq!(waiting, (1..=last).collect::<Vec<_>>());
         assert!(last >= self.batches[synced - 1] && self.batches.contains(&last), "{last}");
