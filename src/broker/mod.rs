@@ -4,6 +4,7 @@
 //! connection happens here too: a session that expires, a will whose delay is over, a new
 //! policy set.
 
+mod leftovers;
 mod restore;
 mod sessions;
 mod wills;
@@ -29,6 +30,7 @@ use crate::router::{
 use crate::session::{Link, Message, Seq, Session};
 use crate::store::{Change, Commit, Durability, QueueBounds, SessionRecord, Store, StoredWill};
 
+use leftovers::Leftovers;
 use sessions::{Claim, Claimed, Due, Ended, Parked, Sessions};
 use wills::PendingWill;
 
@@ -73,6 +75,7 @@ pub struct Broker {
     pub store: Option<Arc<Store>>,
     policies: ArcSwap<Bundle>,
     sessions: Sessions,
+    leftovers: Leftovers,
     tasks: Arc<()>,
 }
 
@@ -156,6 +159,7 @@ impl Broker {
             store,
             policies: ArcSwap::new(policies),
             sessions: Sessions::new(settings.sessions_max),
+            leftovers: Leftovers::default(),
             tasks: Arc::default(),
         }
     }
@@ -323,11 +327,16 @@ impl Broker {
     fn finish(&self, ended: Ended, now: Now) -> Option<Commit> {
         let Ended { peer, parked: Parked { mut session, will, .. } } = ended;
         let mut waiting = Vec::new();
+        let mut is_member = false;
         for subscription in session.subscriptions_mut().drain() {
+            is_member |= subscription.filter.share.is_some();
             waiting.extend(self.router.unsubscribe(&peer, &subscription));
         }
-        peer.mailbox.end();
-        let commit = peer.durable().map(|durable| durable.change(Change::End));
+        let stored = peer.mailbox.end().filter(|_| is_member);
+        let commit = peer.durable().map(|durable| match stored {
+            Some(from) => self.leave_behind(&peer, durable, from, now),
+            None => durable.change(Change::End),
+        });
         // A QoS 2 delivery that began belongs to this client alone [MQTT-4.8.2-5].
         let mut unfinished = session.take_unacknowledged();
         unfinished.retain(|delivery| delivery.qos != Qos::ExactlyOnce);
@@ -520,6 +529,7 @@ impl Broker {
                 self.expire_waiting(shard).await;
                 shard = shard.wrapping_add(1);
             }
+            self.hand_over(now).await;
             self.gauge();
             if busy {
                 tokio::task::yield_now().await;

@@ -25,7 +25,11 @@ impl Broker {
     pub fn restore(&self, recovered: Recovered, now: Now) {
         let Some(store) = &self.store else { return };
         for session in recovered.sessions {
-            self.restore_session(store, session, now);
+            if session.record.expiry_s == 0 {
+                self.restore_leftover(store, &session);
+            } else {
+                self.restore_session(store, session, now);
+            }
         }
         for record in recovered.retained {
             let bounds = RetainedSettings { messages_max: u32::MAX, bytes_max: u64::MAX };

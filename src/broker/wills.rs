@@ -65,6 +65,11 @@ impl Agenda {
         self.entries.lock().len()
     }
 
+    /// Something is due at once, which stands nowhere.
+    pub(super) fn hurry(&self) {
+        self.sooner.notify_one();
+    }
+
     /// Waits until something is due sooner than all before.
     pub(super) async fn sooner(&self) {
         self.sooner.notified().await;

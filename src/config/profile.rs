@@ -100,8 +100,8 @@ pub(super) fn built_in() -> Profile {
         mailbox: mailbox::Settings {
             messages_max: 10_000,
             bytes_max: 16 << 20,
-            principal_messages_max: 10_000 * SESSIONS_FULL,
-            principal_bytes_max: (16 << 20) * SESSIONS_FULL as u64,
+            principal_messages_max: 100_000,
+            principal_bytes_max: 160 << 20,
             overflow: Overflow::DropNewest,
             durability: Some(Durability::Fsync),
         },

@@ -341,16 +341,18 @@ impl Mailbox {
     }
 
     /// The session is over, or about to be: what waits is dropped at once, whoever still holds
-    /// the mailbox, and nothing is put in any more.
-    pub fn end(&self) {
+    /// the mailbox, and nothing is put in any more. Returns from where on the store has something.
+    pub fn end(&self) -> Option<Seq> {
         let mut inner = self.inner.lock();
         inner.ended = true;
-        inner.backlog = None;
+        let backlog = inner.backlog.take();
+        let stored = backlog.and_then(|backlog| Some(backlog.ends().0?.0));
         let (messages, bytes) = (inner.queue.len() as u64, inner.bytes);
         inner.queue = VecDeque::new();
         inner.bytes = 0;
         self.budget.give_back(messages, bytes);
         self.settle(&mut inner);
+        stored
     }
 
     /// True while a connection is attached.

@@ -17,6 +17,7 @@ mod full;
 mod quotas;
 mod retained;
 mod sessions;
+mod shares;
 mod store;
 
 use harness::wire::{Connect, Version};

@@ -32,6 +32,12 @@ impl Durable {
         Self { store, session, peer }
     }
 
+    /// The part of a session that nobody has a mailbox for.
+    #[must_use]
+    pub fn alone(store: Arc<Store>, session: SessionNo) -> Self {
+        Self { store, session, peer: Weak::new() }
+    }
+
     /// Takes a change of the session down.
     pub fn change(&self, change: impl FnOnce(SessionNo) -> Change) -> Commit {
         self.store.change(change(self.session))
@@ -52,7 +58,19 @@ impl Durable {
             let _ = found.send(under_way);
         });
         self.store.flush();
-        let gone = |_| StoreError::Failed { doing: "read the store", error: "it is closed".into() };
+        told.await.map_err(gone)?
+    }
+
+    /// Reads a part of its queue, from `from` on; an empty one where there is nothing more.
+    ///
+    /// # Errors
+    /// When the store cannot read it.
+    pub async fn read(&self, from: Seq, after: Commit) -> Result<Page, StoreError> {
+        let (found, told) = oneshot::channel();
+        self.store.read(self.session, from, after, READ_MOST, move |page| {
+            let _ = found.send(page);
+        });
+        self.store.flush();
         told.await.map_err(gone)?
     }
 
@@ -61,6 +79,11 @@ impl Durable {
     pub fn store(&self) -> &Arc<Store> {
         &self.store
     }
+}
+
+/// Nobody answers any more.
+fn gone(_: oneshot::error::RecvError) -> StoreError {
+    StoreError::Failed { doing: "read the store", error: "it is closed".to_owned() }
 }
 
 #[derive(Debug)]

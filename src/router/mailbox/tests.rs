@@ -418,7 +418,7 @@ fn what_has_expired_makes_room_before_anything_is_dropped() {
     let (mailbox, budget) = mailbox(3, 100, Overflow::DropNewest);
     mailbox.detach();
     let past = Instant::now();
-    let future = past + Duration::from_secs(3600);
+    let future = past + Duration::from_hours(1);
     for (number, at) in [(0, Some(future)), (1, Some(past)), (2, None)] {
         assert_eq!(post(&mailbox, expiring(number, at)).0, Posted::Queued);
     }

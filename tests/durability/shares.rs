@@ -1,0 +1,60 @@
+//! What a member of a share group has left behind on disk.
+
+use std::collections::BTreeSet;
+
+use rustix::process::Signal;
+
+use crate::harness::wire::{Connect, Publish, Version};
+use crate::harness::{Broker, Setup};
+use crate::{lasting, start};
+
+const FILTER: &str = "$share/g/t";
+
+/// So many messages wait for a member that is away, which then ends its session.
+fn leave(broker: &Broker, count: usize) {
+    let mut leaver = broker.client(&lasting("leaver"));
+    leaver.subscribe(FILTER, 1);
+    leaver.disconnect();
+    let mut writer = broker.simple(Version::Mqtt5, "writer");
+    for number in 0..count {
+        writer.publish_surely(&Publish::new("t", &number.to_string()));
+    }
+    let mut stayer = broker.client(&lasting("stayer"));
+    stayer.subscribe(FILTER, 1);
+    stayer.disconnect();
+    broker.client(&Connect::new(Version::Mqtt5, "leaver")).disconnect();
+}
+
+/// What waits for the one who has stayed: everything, at least once.
+fn assert_all_came(broker: &Broker, count: usize) {
+    let mut stayer = broker.client(&lasting("stayer"));
+    assert!(stayer.connack.session_present());
+    let mut came = BTreeSet::new();
+    while came.len() < count {
+        let message = stayer.receive();
+        stayer.acknowledge(&message);
+        let number: usize = message.text().parse().unwrap();
+        assert!(number < count);
+        came.insert(number);
+    }
+    stayer.ping();
+}
+
+#[test]
+fn it_is_delivered_to_the_others_once_its_session_has_ended() {
+    let broker = start();
+    leave(&broker, 600);
+    assert_all_came(&broker, 600);
+}
+
+#[test]
+fn it_is_delivered_to_the_others_though_the_broker_is_killed_meanwhile() {
+    let mut broker = Setup::new().plaintext().start();
+    leave(&broker, 600);
+    broker.restart(Signal::KILL);
+    // The one who has left has left.
+    assert!(!broker.client(&lasting("leaver")).connack.session_present());
+    assert_all_came(&broker, 600);
+    broker.restart(Signal::TERM);
+    assert!(broker.client(&lasting("leaver")).connack.session_present());
+}
