@@ -102,6 +102,8 @@ impl Folder {
 
     /// What is being made is whole, and will be put in its place even after a crash.
     pub(super) fn is_made(&self) -> Result<(), StoreError> {
+        // The engine syncs what is in its keyspaces, and not that they are there.
+        sync_folder(&self.being_made().join("keyspaces"))?;
         write_identity(&self.being_made(), &self.token)
     }
 
@@ -114,7 +116,22 @@ impl Folder {
         self.complete()
     }
 
+    /// The folders above may be as new as the store: without their names it would be gone.
+    fn sync_above(&self) -> Result<(), StoreError> {
+        let failed = io_failed("sync a folder above the store", &self.root);
+        let root = self.root.canonicalize().map_err(&failed)?;
+        for folder in root.ancestors().skip(1) {
+            match File::open(folder) {
+                // One that may not be read is none that was made just now.
+                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {}
+                opened => opened.and_then(|folder| folder.sync_all()).map_err(&failed)?,
+            }
+        }
+        Ok(())
+    }
+
     fn complete(&self) -> Result<(), StoreError> {
+        self.sync_above()?;
         let failed = io_failed("write the lock file of the store", &self.root);
         (&self.lock).write_all(COMPLETE.as_bytes()).map_err(&failed)?;
         self.lock.sync_all().map_err(failed)?;

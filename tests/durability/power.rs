@@ -1,0 +1,158 @@
+//! Power cuts, simulated: what was acknowledged is there when the power comes back.
+//!
+//! A broker runs with a shim between it and the system ([`shim`], `shim.c`) that writes down all
+//! that is done to the disk of its store. From any part of that log, a disk is made as a power cut
+//! at that moment may have left it ([`disk`], [`image`]). A broker is started on it, the clients
+//! of the kill -9 trial go on as they were at that moment, and are checked in the same way: what
+//! was acknowledged is delivered, QoS 1 at least once, QoS 2 exactly once, in order; of retained
+//! messages the last acknowledged is there; sessions and subscriptions are as was last said.
+//!
+//! Each recording begins with the disk that a power cut in the one before has left: cuts also fall
+//! into the time when a broker opens what an earlier cut has torn.
+//!
+//! In the long form, `PORTCULLIS_POWER_CUTS=500 cargo test --release --test durability power --
+//! --nocapture`; `PORTCULLIS_POWER_SEED` repeats the chances of an earlier run.
+//! `PORTCULLIS_POWER_KEEP` names a folder for a disk that did not hold what it was to hold.
+
+mod bench;
+mod disk;
+mod faults;
+mod image;
+mod log;
+mod recording;
+mod shim;
+
+use std::path::Path;
+use std::time::Instant;
+
+use crate::crash::cast::Cast;
+use crate::crash::chance::Chance;
+use crate::crash::{number, seed};
+use bench::Bench;
+use image::{Image, Keep};
+use recording::{Recording, Wanted};
+
+/// Power cuts of the short form.
+const CUTS: usize = 20;
+/// Power cuts in one recording.
+const CUTS_EACH: usize = 10;
+/// Recordings that follow from each other; then all begins anew.
+const CHAIN: usize = 4;
+
+/// What a trial is like.
+#[derive(Clone, Copy, Debug)]
+struct Terms {
+    seed: u64,
+    cuts: usize,
+    swallow: bool,
+}
+
+struct Trial {
+    terms: Terms,
+    bench: Bench,
+    chance: Chance,
+    /// Of recordings and checks: what is published to tell them apart must not come twice.
+    round: u32,
+    done: usize,
+}
+
+impl Trial {
+    fn new(terms: Terms) -> Self {
+        let chance = Chance::new(terms.seed, 0, 0);
+        Self { terms, bench: Bench::new(), chance, round: 0, done: 0 }
+    }
+
+    fn run(&mut self) -> Result<(), String> {
+        let began = Instant::now();
+        let mut cast = None;
+        for recording in 0.. {
+            if recording % CHAIN == 0 {
+                cast = None;
+                self.bench.wipe();
+            }
+            // Small messages alone never fill what the engine keeps in memory.
+            let is_heavy = recording / CHAIN % 2 == 1;
+            cast = self.record_and_cut(is_heavy, cast)?;
+            eprintln!("{} power cuts in {:.0?}", self.done, began.elapsed());
+            if self.done >= self.terms.cuts {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    /// A recording, and power cuts in it. What the last of them leaves is on the disk afterwards,
+    /// with the clients of that moment.
+    fn record_and_cut(
+        &mut self,
+        is_heavy: bool,
+        cast: Option<Cast>,
+    ) -> Result<Option<Cast>, String> {
+        self.round += 1;
+        let wanted = Wanted {
+            seed: self.terms.seed,
+            round: self.round,
+            millis_max: if is_heavy { 3000 } else { 200 + self.chance.below(400) },
+            log_bytes_max: 48 << 20,
+            retained_bytes: if is_heavy { 40_000 } else { 0 },
+            swallow: self.terms.swallow,
+        };
+        let recording = Recording::make(&self.bench, wanted, cast)?;
+        let count = CUTS_EACH.min(self.terms.cuts - self.done);
+        let moments = recording.moments(count, &mut self.chance);
+        let follows = usize::try_from(self.chance.below(count as u64)).unwrap();
+        let mut disk = recording.disk.clone();
+        let mut events = recording.log.events().peekable();
+        let mut left = None;
+        for (at, moment) in moments.into_iter().enumerate() {
+            while let Some((_, event)) = events.next_if(|(end, _)| *end <= moment) {
+                disk.take(event);
+            }
+            let keep = Keep::choose(&disk, &mut self.chance);
+            let image = Image::cut(&disk, keep, &mut self.chance);
+            let cast = recording.cast(moment);
+            self.done += 1;
+            self.round += 1;
+            let what = format!(
+                "power cut {} at byte {moment} of the log, {} changes not settled, {keep:?}",
+                self.done,
+                disk.pending.len(),
+            );
+            eprintln!("{what}");
+            self.check(&image, cast.clone()).map_err(|account| format!("{what}: {account}"))?;
+            if at == follows {
+                left = Some((image, cast));
+            }
+        }
+        let Some((image, cast)) = left else { return Ok(None) };
+        self.bench.put(&image);
+        Ok(cast)
+    }
+
+    /// A broker starts on what is left, and everything promised is there.
+    fn check(&mut self, image: &Image, cast: Option<Cast>) -> Result<(), String> {
+        self.bench.put(image);
+        let keep = std::env::var("PORTCULLIS_POWER_KEEP").ok();
+        if let Some(keep) = &keep {
+            let _ = std::fs::remove_dir_all(keep);
+            self.bench.keep(Path::new(keep));
+        }
+        let address = self.bench.start().address("mqtt");
+        // Before anything was promised, a broker that works is all there can be.
+        let mut cast = cast.unwrap_or_else(|| Cast::begin(self.terms.seed, address, 0));
+        let outcome = cast.check(address, self.round);
+        let outcome = outcome.and_then(|()| cast.drain(address, self.round));
+        let account = outcome.map_err(|complaint| cast.account(self.round, &complaint));
+        self.bench.stop();
+        account
+    }
+}
+
+#[test]
+fn what_was_acknowledged_outlives_every_power_cut() {
+    let seed = seed("PORTCULLIS_POWER_SEED");
+    let cuts = number("PORTCULLIS_POWER_CUTS").unwrap_or(CUTS);
+    if let Err(account) = (Trial::new(Terms { seed, cuts, swallow: false })).run() {
+        panic!("{account}");
+    }
+}

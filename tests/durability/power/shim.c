@@ -1,0 +1,503 @@
+/*
+ * What a broker asks of the disk, written down, and made to fail on demand.
+ *
+ * Preloaded into the broker, this traps its system calls with a seccomp filter and makes them
+ * itself. Wrappers of libc functions would not do: the storage engine renames its files with
+ * system calls of its own, past libc. Whatever changes a file below the folder goes to the log, in
+ * the order in which it took effect. What would change one in a way that is not known here ends
+ * the process: nothing is missed in silence.
+ *
+ * SHIM_FOLDER   The folder; without it, nothing is done. Other files are left alone.
+ * SHIM_LOG      The log. For its format see `struct record`, and `log.rs`.
+ * SHIM_SYNC_US  So many microseconds each sync takes longer.
+ * SHIM_SWALLOW  Syncs are said to be done, and are not.
+ * SHIM_FAULT    `KIND ERRNO FIRST COUNT PART`: of the calls of a kind (sync, write, short, read)
+ *               on files with this part in their path, so many fail, from that one on. The first
+ *               of the `short` ones writes half.
+ * SHIM_TRIGGER  Calls are counted for SHIM_FAULT once this file is there.
+ */
+
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+#include <time.h>
+#include <ucontext.h>
+#include <unistd.h>
+
+#ifndef __x86_64__
+#error "written for x86-64 only"
+#endif
+
+/* The one place from which system calls are not trapped. They return -errno. */
+long shim_call(long number, long a, long b, long c, long d, long e, long f);
+extern const char shim_call_end[];
+__asm__(".text\n.globl shim_call, shim_call_end\n.hidden shim_call, shim_call_end\n"
+        "shim_call:\n"
+        "mov %rdi, %rax\n mov %rsi, %rdi\n mov %rdx, %rsi\n mov %rcx, %rdx\n"
+        "mov %r8, %r10\n mov %r9, %r8\n mov 8(%rsp), %r9\n syscall\n"
+        "shim_call_end:\n ret\n");
+#define CALL(...) CALL_WITH(__VA_ARGS__, 0, 0, 0, 0, 0, 0)
+#define CALL_WITH(n, a, b, c, d, e, f, ...) \
+    shim_call(n, (long)(a), (long)(b), (long)(c), (long)(d), (long)(e), (long)(f))
+
+enum kind { MAKE_FOLDER = 1, CREATE, WRITE, TRUNCATE, RENAME, UNLINK, SYNC_BEGIN, SYNC_END };
+
+/* Followed by the names and the data. Files and folders are named by their inodes. */
+struct record {
+    uint32_t bytes; /* of all of it */
+    uint32_t kind;
+    uint64_t a, b;
+    uint32_t name_bytes, other_name_bytes;
+};
+
+enum { PATH_BYTES = 4096, PARTS = 64 };
+
+static struct {
+    char folder[PATH_BYTES];
+    size_t folder_bytes;
+    int log;
+    long sync_us;
+    int swallow;
+    struct {
+        char kind[16], part[64];
+        int error, first, count;
+        const char *trigger;
+        atomic_int seen;
+    } fault;
+} shim = {.log = -1};
+
+/* Held while a call takes effect and is written down: by a spin lock, since a signal handler must
+   not wait for anything else. */
+static atomic_flag busy = ATOMIC_FLAG_INIT;
+
+static void lock(void)
+{
+    while (atomic_flag_test_and_set(&busy))
+        sched_yield();
+}
+
+static void unlock(void)
+{
+    atomic_flag_clear(&busy);
+}
+
+static void say(const char *what, const char *path)
+{
+    struct iovec parts[] = {{"shim: ", 6},
+                            {(void *)what, strlen(what)},
+                            {": ", 2},
+                            {(void *)path, strlen(path)},
+                            {"\n", 1}};
+    CALL(SYS_writev, 2, parts, 5);
+}
+
+static void refuse(const char *what, const char *path)
+{
+    say(what, path);
+    CALL(SYS_exit_group, 86);
+}
+
+static void record(enum kind kind, uint64_t a, uint64_t b, const char *name,
+                   const char *other_name, const struct iovec *data, int count)
+{
+    if (shim.log < 0)
+        return;
+    struct record head = {sizeof head, kind, a, b, strlen(name), strlen(other_name)};
+    struct iovec parts[PARTS + 3] = {{&head, sizeof head},
+                                     {(void *)name, head.name_bytes},
+                                     {(void *)other_name, head.other_name_bytes}};
+    head.bytes += head.name_bytes + head.other_name_bytes;
+    for (int part = 0; part < count; part++) {
+        parts[part + 3] = data[part];
+        head.bytes += data[part].iov_len;
+    }
+    if (CALL(SYS_writev, shim.log, parts, count + 3) != head.bytes)
+        refuse("the log cannot be written", name);
+}
+
+/* An open file below the folder. */
+struct file {
+    char path[PATH_BYTES];
+    uint64_t inode, bytes;
+};
+
+/* False where it is none, or lies elsewhere. */
+static int find_file(int fd, struct file *file)
+{
+    char link[64];
+    struct stat stat;
+    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+    long bytes = CALL(SYS_readlink, link, file->path, sizeof file->path - 1);
+    if (bytes < (long)shim.folder_bytes || memcmp(file->path, shim.folder, shim.folder_bytes) != 0)
+        return 0;
+    file->path[bytes] = 0;
+    char next = file->path[shim.folder_bytes];
+    if ((next != 0 && next != '/') || CALL(SYS_fstat, fd, &stat) < 0)
+        return 0;
+    file->inode = stat.st_ino;
+    file->bytes = stat.st_size;
+    return 1;
+}
+
+/* A name in a folder. */
+struct place {
+    struct file folder;
+    char name[256];
+};
+
+static int find_place(int at, const char *path, struct place *place)
+{
+    char folder[PATH_BYTES];
+    size_t end = strlen(path);
+    while (end > 1 && path[end - 1] == '/')
+        end--;
+    size_t begin = end;
+    while (begin > 0 && path[begin - 1] != '/')
+        begin--;
+    if (begin >= sizeof folder || end - begin >= sizeof place->name)
+        return 0;
+    memcpy(place->name, path + begin, end - begin);
+    place->name[end - begin] = 0;
+    memcpy(folder, begin > 0 ? path : ".", begin > 0 ? begin : 1);
+    folder[begin > 0 ? begin : 1] = 0;
+    long fd = CALL(SYS_openat, at, folder, O_PATH | O_DIRECTORY | O_CLOEXEC, 0);
+    if (fd < 0)
+        return 0;
+    int found = find_file(fd, &place->folder);
+    CALL(SYS_close, fd);
+    return found;
+}
+
+/* The inode a path leads to, or 0. */
+static uint64_t inode_at(int at, const char *path)
+{
+    struct stat stat;
+    long result = CALL(SYS_newfstatat, at, path, &stat, AT_SYMLINK_NOFOLLOW);
+    return result < 0 ? 0 : stat.st_ino;
+}
+
+/* The error that this call is to fail with, or 0. `turn`: the how manieth it is of those. */
+static int fault(const char *kind, const char *path, int *turn)
+{
+    if (strcmp(kind, shim.fault.kind) != 0 || strstr(path, shim.fault.part) == NULL)
+        return 0;
+    if (shim.fault.trigger && CALL(SYS_access, shim.fault.trigger, F_OK) < 0)
+        return 0;
+    *turn = atomic_fetch_add(&shim.fault.seen, 1) + 1 - shim.fault.first;
+    if (*turn < 0 || *turn >= shim.fault.count)
+        return 0;
+    say(kind, path);
+    return shim.fault.error;
+}
+
+static long sync_file(long number, int fd)
+{
+    struct file file;
+    int turn;
+    if (!find_file(fd, &file))
+        return CALL(number, fd);
+    int error = fault("sync", file.path, &turn);
+    if (error != 0)
+        return -error;
+    if (shim.swallow)
+        return 0;
+    uint64_t thread = CALL(SYS_gettid);
+    lock();
+    record(SYNC_BEGIN, file.inode, thread, "", "", NULL, 0);
+    unlock();
+    struct timespec pause = {shim.sync_us / 1000000, shim.sync_us % 1000000 * 1000};
+    if (shim.sync_us > 0)
+        CALL(SYS_nanosleep, &pause, NULL);
+    long result = CALL(number, fd);
+    lock();
+    if (result == 0)
+        record(SYNC_END, file.inode, thread, "", "", NULL, 0);
+    unlock();
+    return result;
+}
+
+/* `offset` is -1 for a write where the file stands. */
+static long write_parts(int fd, const struct iovec *given, long count, int64_t offset)
+{
+    struct file file;
+    struct iovec parts[PARTS];
+    int turn = 0;
+    if (!find_file(fd, &file))
+        return offset < 0 ? CALL(SYS_writev, fd, given, count)
+                          : CALL(SYS_pwritev, fd, given, count, offset, 0);
+    if (count > PARTS)
+        refuse("a write of too many parts", file.path);
+    memcpy(parts, given, count * sizeof *parts);
+    int error = fault("write", file.path, &turn);
+    if (error != 0)
+        return -error;
+    error = fault("short", file.path, &turn);
+    if (error != 0 && (turn > 0 || parts[0].iov_len < 2))
+        return -error;
+    if (error != 0) {
+        count = 1;
+        parts[0].iov_len /= 2;
+    }
+    int appends = CALL(SYS_fcntl, fd, F_GETFL) & O_APPEND;
+    if (appends && offset >= 0)
+        refuse("pwrite to a file that is appended to", file.path);
+    lock();
+    long written = offset < 0 ? CALL(SYS_writev, fd, parts, count)
+                              : CALL(SYS_pwritev, fd, parts, count, offset, 0);
+    if (written > 0) {
+        size_t left = written;
+        for (long part = 0; part < count; part++) {
+            if (parts[part].iov_len > left)
+                parts[part].iov_len = left;
+            left -= parts[part].iov_len;
+        }
+        uint64_t from = offset < 0 ? CALL(SYS_lseek, fd, 0, SEEK_CUR) - written : offset;
+        record(WRITE, file.inode, from, "", "", parts, count);
+    }
+    unlock();
+    return written;
+}
+
+static long open_file(int at, const char *path, long flags, long mode)
+{
+    struct place place;
+    struct file file;
+    if ((flags & O_TMPFILE) == O_TMPFILE)
+        refuse("a file without a name", path);
+    if ((flags & (O_CREAT | O_TRUNC)) == 0 || !find_place(at, path, &place))
+        return CALL(SYS_openat, at, path, flags, mode);
+    lock();
+    uint64_t before = inode_at(at, path);
+    long fd = CALL(SYS_openat, at, path, flags, mode);
+    if (fd >= 0 && find_file(fd, &file)) {
+        if (before == 0)
+            record(CREATE, place.folder.inode, file.inode, place.name, "", NULL, 0);
+        else if (flags & O_TRUNC)
+            record(TRUNCATE, file.inode, 0, "", "", NULL, 0);
+    }
+    unlock();
+    return fd;
+}
+
+static long truncate_file(int fd, int64_t bytes)
+{
+    struct file file;
+    if (!find_file(fd, &file))
+        return CALL(SYS_ftruncate, fd, bytes);
+    lock();
+    long result = CALL(SYS_ftruncate, fd, bytes);
+    if (result == 0)
+        record(TRUNCATE, file.inode, bytes, "", "", NULL, 0);
+    unlock();
+    return result;
+}
+
+static long make_folder(int at, const char *path, long mode)
+{
+    struct place place;
+    if (!find_place(at, path, &place))
+        return CALL(SYS_mkdirat, at, path, mode);
+    lock();
+    long result = CALL(SYS_mkdirat, at, path, mode);
+    if (result == 0)
+        record(MAKE_FOLDER, place.folder.inode, inode_at(at, path), place.name, "", NULL, 0);
+    unlock();
+    return result;
+}
+
+static long unlink_file(int at, const char *path, long flags)
+{
+    struct place place;
+    if (!find_place(at, path, &place))
+        return CALL(SYS_unlinkat, at, path, flags);
+    lock();
+    long result = CALL(SYS_unlinkat, at, path, flags);
+    if (result == 0)
+        record(UNLINK, place.folder.inode, 0, place.name, "", NULL, 0);
+    unlock();
+    return result;
+}
+
+static long rename_file(int from_at, const char *from, int to_at, const char *to, long flags)
+{
+    struct place source, target;
+    int is_source = find_place(from_at, from, &source), is_target = find_place(to_at, to, &target);
+    if (!is_source && !is_target)
+        return CALL(SYS_renameat2, from_at, from, to_at, to, flags);
+    if (is_source != is_target || (flags & ~RENAME_NOREPLACE) != 0)
+        refuse("a rename into the folder, out of it, or of an unusual kind", from);
+    lock();
+    long result = CALL(SYS_renameat2, from_at, from, to_at, to, flags);
+    if (result == 0)
+        record(RENAME, source.folder.inode, target.folder.inode, source.name, target.name, NULL, 0);
+    unlock();
+    return result;
+}
+
+static long read_file(long number, const greg_t *a)
+{
+    struct file file;
+    int turn;
+    int error = find_file(a[0], &file) ? fault("read", file.path, &turn) : 0;
+    return error != 0 ? -error : CALL(number, a[0], a[1], a[2], a[3], a[4], a[5]);
+}
+
+/* A call with which a file can be changed, and that nobody makes. */
+static long unknown(long number, int fd, const greg_t *a)
+{
+    struct file file;
+    if (fd >= 0 && find_file(fd, &file))
+        refuse("a system call that is not known", file.path);
+    return CALL(number, a[0], a[1], a[2], a[3], a[4], a[5]);
+}
+
+static long unknown_at(long number, int at, const char *path, const greg_t *a)
+{
+    struct place place;
+    if (find_place(at, path, &place))
+        refuse("a system call that is not known", path);
+    return CALL(number, a[0], a[1], a[2], a[3], a[4], a[5]);
+}
+
+static long make_call(long number, const greg_t *a)
+{
+    struct file file;
+    struct iovec one = {(void *)a[1], a[2]};
+    switch (number) {
+    case SYS_open: return open_file(AT_FDCWD, (char *)a[0], a[1], a[2]);
+    case SYS_openat: return open_file(a[0], (char *)a[1], a[2], a[3]);
+    case SYS_creat: return open_file(AT_FDCWD, (char *)a[0], O_CREAT | O_WRONLY | O_TRUNC, a[1]);
+    case SYS_write: return write_parts(a[0], &one, 1, -1);
+    case SYS_pwrite64: return write_parts(a[0], &one, 1, a[3]);
+    case SYS_writev: return write_parts(a[0], (struct iovec *)a[1], a[2], -1);
+    case SYS_pwritev: return write_parts(a[0], (struct iovec *)a[1], a[2], a[3]);
+    case SYS_fsync:
+    case SYS_fdatasync: return sync_file(number, a[0]);
+    case SYS_ftruncate: return truncate_file(a[0], a[1]);
+    case SYS_mkdir: return make_folder(AT_FDCWD, (char *)a[0], a[1]);
+    case SYS_mkdirat: return make_folder(a[0], (char *)a[1], a[2]);
+    case SYS_unlink: return unlink_file(AT_FDCWD, (char *)a[0], 0);
+    case SYS_rmdir: return unlink_file(AT_FDCWD, (char *)a[0], AT_REMOVEDIR);
+    case SYS_unlinkat: return unlink_file(a[0], (char *)a[1], a[2]);
+    case SYS_rename: return rename_file(AT_FDCWD, (char *)a[0], AT_FDCWD, (char *)a[1], 0);
+    case SYS_renameat: return rename_file(a[0], (char *)a[1], a[2], (char *)a[3], 0);
+    case SYS_renameat2: return rename_file(a[0], (char *)a[1], a[2], (char *)a[3], a[4]);
+    case SYS_read:
+    case SYS_pread64:
+    case SYS_readv:
+    case SYS_preadv: return read_file(number, a);
+    /* Whoever copies with one of these does without where it is not there. */
+    case SYS_copy_file_range: return find_file(a[2], &file) ? -ENOSYS : unknown(number, -1, a);
+    case SYS_sendfile: return find_file(a[0], &file) ? -ENOSYS : unknown(number, -1, a);
+    case SYS_openat2:
+    case SYS_io_uring_setup: return -ENOSYS;
+    case SYS_splice: return unknown(number, a[2], a);
+    case SYS_mmap: return unknown(number, a[4], a);
+    case SYS_fallocate:
+    case SYS_pwritev2: return unknown(number, a[0], a);
+    case SYS_truncate:
+    case SYS_mknod: return unknown_at(number, AT_FDCWD, (char *)a[0], a);
+    case SYS_link:
+    case SYS_symlink: return unknown_at(number, AT_FDCWD, (char *)a[1], a);
+    case SYS_mknodat: return unknown_at(number, a[0], (char *)a[1], a);
+    case SYS_linkat: return unknown_at(number, a[2], (char *)a[3], a);
+    case SYS_symlinkat: return unknown_at(number, a[1], (char *)a[2], a);
+    default: refuse("a system call that was trapped and is not known", ""); return -ENOSYS;
+    }
+}
+
+/* The reads, at the end, are trapped only where one of them is to fail. */
+enum { READS = 4 };
+static const int TRAPPED[] = {
+    SYS_open, SYS_openat, SYS_creat, SYS_write, SYS_pwrite64, SYS_writev, SYS_pwritev, SYS_fsync,
+    SYS_fdatasync, SYS_ftruncate, SYS_mkdir, SYS_mkdirat, SYS_unlink, SYS_rmdir, SYS_unlinkat,
+    SYS_rename, SYS_renameat, SYS_renameat2, SYS_copy_file_range, SYS_sendfile, SYS_openat2,
+    SYS_io_uring_setup, SYS_splice, SYS_fallocate, SYS_pwritev2, SYS_truncate, SYS_mknod,
+    SYS_link, SYS_symlink, SYS_mknodat, SYS_linkat, SYS_symlinkat,
+    SYS_read, SYS_pread64, SYS_readv, SYS_preadv,
+};
+
+static void handle_trap(int signal, siginfo_t *info, void *context)
+{
+    (void)signal;
+    greg_t *r = ((ucontext_t *)context)->uc_mcontext.gregs;
+    greg_t arguments[] = {r[REG_RDI], r[REG_RSI], r[REG_RDX], r[REG_R10], r[REG_R8], r[REG_R9]};
+    r[REG_RAX] = make_call(info->si_syscall, arguments);
+}
+
+static void trap_calls(int reads)
+{
+    enum { CALLS = sizeof TRAPPED / sizeof *TRAPPED, LENGTH = 2 * CALLS + 24 };
+    struct sock_filter code[LENGTH];
+    const uint64_t end = (uint64_t)shim_call_end;
+    const size_t ip = offsetof(struct seccomp_data, instruction_pointer);
+    const size_t arguments = offsetof(struct seccomp_data, args);
+    int at = 0;
+#define LOAD(where) code[at++] = (struct sock_filter)BPF_STMT(BPF_LD | BPF_W | BPF_ABS, where)
+#define RETURN(what) code[at++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, what)
+#define JUMP(test, value, yes, no) \
+    code[at++] = (struct sock_filter)BPF_JUMP(BPF_JMP | (test) | BPF_K, value, yes, no)
+    /* What comes from here is let pass. */
+    LOAD(ip);
+    JUMP(BPF_JEQ, (uint32_t)end, 0, 3);
+    LOAD(ip + 4);
+    JUMP(BPF_JEQ, (uint32_t)(end >> 32), 0, 1);
+    RETURN(SECCOMP_RET_ALLOW);
+    LOAD(offsetof(struct seccomp_data, nr));
+    int calls = reads ? CALLS : CALLS - READS;
+    for (int call = 0; call < calls; call++) {
+        JUMP(BPF_JEQ, TRAPPED[call], 0, 1);
+        RETURN(SECCOMP_RET_TRAP);
+    }
+    /* A mapping through which a file can be changed. */
+    JUMP(BPF_JEQ, SYS_mmap, 0, 5);
+    LOAD(arguments + 2 * sizeof(uint64_t));
+    JUMP(BPF_JSET, PROT_WRITE, 0, 3);
+    LOAD(arguments + 3 * sizeof(uint64_t));
+    JUMP(BPF_JSET, MAP_SHARED, 0, 1);
+    RETURN(SECCOMP_RET_TRAP);
+    RETURN(SECCOMP_RET_ALLOW);
+    struct sock_fprog program = {at, code};
+    if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0
+        || prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) != 0)
+        refuse("system calls cannot be trapped", strerror(errno));
+}
+
+__attribute__((constructor)) static void begin(void)
+{
+    const char *folder = getenv("SHIM_FOLDER"), *log = getenv("SHIM_LOG");
+    const char *sync_us = getenv("SHIM_SYNC_US"), *fault = getenv("SHIM_FAULT");
+    if (folder == NULL)
+        return;
+    if (realpath(folder, shim.folder) == NULL)
+        refuse("no such folder", folder);
+    shim.folder_bytes = strlen(shim.folder);
+    if (log && (shim.log = open(log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600)) < 0)
+        refuse("the log cannot be made", log);
+    shim.sync_us = sync_us ? atol(sync_us) : 0;
+    shim.swallow = getenv("SHIM_SWALLOW") != NULL;
+    shim.fault.trigger = getenv("SHIM_TRIGGER");
+    if (fault && sscanf(fault, "%15s %d %d %d %63s", shim.fault.kind, &shim.fault.error,
+                        &shim.fault.first, &shim.fault.count, shim.fault.part) != 5)
+        refuse("not understood", fault);
+    struct sigaction action = {.sa_sigaction = handle_trap, .sa_flags = SA_SIGINFO};
+    sigfillset(&action.sa_mask);
+    if (sigaction(SIGSYS, &action, NULL) != 0)
+        refuse("system calls cannot be trapped", strerror(errno));
+    trap_calls(strcmp(shim.fault.kind, "read") == 0);
+}
