@@ -71,7 +71,7 @@ impl Folder {
         let mut folder =
             Self { root, data, token: Token::default(), accept_loss: settings.accept_loss, lock };
         let is_complete = std::fs::metadata(&path).map_err(&failed)?.len() > 0;
-        if !folder.data.exists() && folder.being_made().join("identity").exists() {
+        if !folder.data.exists() && read_token(&folder.being_made()).is_some() {
             std::fs::rename(folder.being_made(), &folder.data).map_err(&failed)?;
             sync_folder(&folder.root)?;
         }
@@ -139,11 +139,10 @@ impl Folder {
     }
 
     fn read_identity(&self) -> Result<Token, StoreError> {
-        let path = self.data.join("identity");
-        let read = std::fs::read(&path).unwrap_or_default();
-        if let Ok(token) = hex::decode(read.trim_ascii()).unwrap_or_default().try_into() {
+        if let Some(token) = read_token(&self.data) {
             return Ok(token);
         }
+        let path = self.data.join("identity");
         self.accept(&path, "it is missing, or does not hold the token of the store")?;
         let mut token = Token::default();
         // Without random numbers the token is one that others know: no loss beyond the one that
@@ -301,6 +300,12 @@ fn refuse_foreign(root: &Path) -> Result<(), StoreError> {
 fn write_identity(folder: &Path, token: &Token) -> Result<(), StoreError> {
     write_synced(&folder.join("identity"), hex::encode(token).as_bytes())?;
     sync_folder(folder)
+}
+
+/// The token of a store; `None` where it was not written to its end.
+fn read_token(folder: &Path) -> Option<Token> {
+    let read = std::fs::read(folder.join("identity")).ok()?;
+    hex::decode(read.trim_ascii()).ok()?.try_into().ok()
 }
 
 fn write_synced(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {

@@ -30,7 +30,7 @@ use crate::crash::chance::Chance;
 use crate::crash::{number, seed};
 use bench::Bench;
 use image::{Image, Keep};
-use recording::{Recording, Wanted};
+use recording::{Journals, Recording, Wanted};
 
 /// Power cuts of the short form.
 const CUTS: usize = 20;
@@ -44,7 +44,18 @@ const CHAIN: usize = 4;
 struct Terms {
     seed: u64,
     cuts: usize,
-    swallow: bool,
+    journals: Journals,
+}
+
+/// What a recording is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// Small messages.
+    Light,
+    /// So many bytes that the engine has to write what it keeps in memory to tables.
+    Heavy,
+    /// Everything is delivered, and then nothing happens: tables are written anew.
+    Rest,
 }
 
 struct Trial {
@@ -70,9 +81,12 @@ impl Trial {
                 cast = None;
                 self.bench.wipe();
             }
-            // Small messages alone never fill what the engine keeps in memory.
-            let is_heavy = recording / CHAIN % 2 == 1;
-            cast = self.record_and_cut(is_heavy, cast)?;
+            let kind = match (recording / CHAIN % 2, recording % CHAIN) {
+                (0, _) => Kind::Light,
+                (_, 3) if cast.is_some() => Kind::Rest,
+                _ => Kind::Heavy,
+            };
+            cast = self.record_and_cut(kind, cast)?;
             eprintln!("{} power cuts in {:.0?}", self.done, began.elapsed());
             if self.done >= self.terms.cuts {
                 return Ok(());
@@ -81,25 +95,31 @@ impl Trial {
         Ok(())
     }
 
-    /// A recording, and power cuts in it. What the last of them leaves is on the disk afterwards,
-    /// with the clients of that moment.
-    fn record_and_cut(
-        &mut self,
-        is_heavy: bool,
-        cast: Option<Cast>,
-    ) -> Result<Option<Cast>, String> {
+    fn record(&mut self, kind: Kind, cast: Option<Cast>) -> Result<Recording, String> {
         self.round += 1;
         let wanted = Wanted {
             seed: self.terms.seed,
             round: self.round,
-            millis_max: if is_heavy { 3000 } else { 200 + self.chance.below(400) },
+            millis_max: match kind {
+                Kind::Light => 200 + self.chance.below(400),
+                Kind::Heavy => 3000,
+                Kind::Rest => 7000,
+            },
             log_bytes_max: 48 << 20,
-            retained_bytes: if is_heavy { 40_000 } else { 0 },
-            swallow: self.terms.swallow,
+            retained_bytes: if kind == Kind::Light { 0 } else { 40_000 },
+            rests: kind == Kind::Rest,
+            journals: self.terms.journals,
         };
-        let recording = Recording::make(&self.bench, wanted, cast)?;
+        Recording::make(&self.bench, wanted, cast)
+    }
+
+    /// A recording, and power cuts in it. What the last of them leaves is on the disk afterwards,
+    /// with the clients of that moment.
+    fn record_and_cut(&mut self, kind: Kind, cast: Option<Cast>) -> Result<Option<Cast>, String> {
+        let recording = self.record(kind, cast)?;
         let count = CUTS_EACH.min(self.terms.cuts - self.done);
-        let moments = recording.moments(count, &mut self.chance);
+        let from = if kind == Kind::Rest { recording.begun } else { 0 };
+        let moments = recording.moments(from, count, &mut self.chance);
         let follows = usize::try_from(self.chance.below(count as u64)).unwrap();
         let mut disk = recording.disk.clone();
         let mut events = recording.log.events().peekable();
@@ -112,7 +132,6 @@ impl Trial {
             let image = Image::cut(&disk, keep, &mut self.chance);
             let cast = recording.cast(moment);
             self.done += 1;
-            self.round += 1;
             let what = format!(
                 "power cut {} at byte {moment} of the log, {} changes not settled, {keep:?}",
                 self.done,
@@ -131,20 +150,21 @@ impl Trial {
 
     /// A broker starts on what is left, and everything promised is there.
     fn check(&mut self, image: &Image, cast: Option<Cast>) -> Result<(), String> {
+        self.round += 1;
         self.bench.put(image);
         let keep = std::env::var("PORTCULLIS_POWER_KEEP").ok();
         if let Some(keep) = &keep {
             let _ = std::fs::remove_dir_all(keep);
             self.bench.keep(Path::new(keep));
         }
-        let address = self.bench.start().address("mqtt");
+        let started = self.bench.start();
+        let broker = started.map_err(|ended| format!("it does not start: {ended:?}"))?;
+        let address = broker.address;
         // Before anything was promised, a broker that works is all there can be.
         let mut cast = cast.unwrap_or_else(|| Cast::begin(self.terms.seed, address, 0));
         let outcome = cast.check(address, self.round);
         let outcome = outcome.and_then(|()| cast.drain(address, self.round));
-        let account = outcome.map_err(|complaint| cast.account(self.round, &complaint));
-        self.bench.stop();
-        account
+        outcome.map_err(|complaint| cast.account(self.round, &complaint))
     }
 }
 
@@ -152,7 +172,36 @@ impl Trial {
 fn what_was_acknowledged_outlives_every_power_cut() {
     let seed = seed("PORTCULLIS_POWER_SEED");
     let cuts = number("PORTCULLIS_POWER_CUTS").unwrap_or(CUTS);
-    if let Err(account) = (Trial::new(Terms { seed, cuts, swallow: false })).run() {
+    if let Err(account) = (Trial::new(Terms { seed, cuts, journals: Journals::Synced })).run() {
         panic!("{account}");
     }
+}
+
+fn is_lost(journals: Journals) {
+    let seed = seed("PORTCULLIS_POWER_SEED");
+    let account = Trial::new(Terms { seed, cuts: 2 * CUTS, journals }).run().unwrap_err();
+    assert!(account.contains("power cut"), "{account}");
+    eprintln!("{account}");
+}
+
+#[test]
+fn without_the_sync_what_was_acknowledged_is_lost() {
+    is_lost(Journals::Swallowed);
+}
+
+#[test]
+fn with_a_sync_that_comes_too_late_what_was_acknowledged_is_lost() {
+    is_lost(Journals::Late);
+}
+
+/// What the engine syncs of a new store is not enough: that its folders are there is not in it.
+#[test]
+fn a_new_store_is_there_though_nothing_was_written_that_no_sync_asked_for() {
+    let seed = seed("PORTCULLIS_POWER_SEED");
+    let mut trial = Trial::new(Terms { seed, cuts: 1, journals: Journals::Synced });
+    let recording = trial.record(Kind::Light, None).unwrap();
+    let mut disk = recording.disk.clone();
+    recording.log.events().for_each(|(_, event)| disk.take(event));
+    let image = Image::cut(&disk, Keep::Nothing, &mut Chance::new(seed, 0, 1));
+    trial.check(&image, recording.cast(u64::MAX)).unwrap();
 }

@@ -6,12 +6,13 @@ use std::path::{Path, PathBuf};
 use rustix::process::Signal;
 
 use super::image::Image;
-use super::shim::{Ended, Shim, Shimmed};
+use super::shim::{Ended, Process, Shim};
 use crate::crash::ROOMY;
 use crate::harness::{Broker, Setup};
 
 /// A broker's folder, with a folder in it that is the disk of its store.
 pub(super) struct Bench {
+    /// Only its folder is of use: the process has ended.
     broker: Broker,
     shim: Shim,
 }
@@ -59,18 +60,14 @@ impl Bench {
     }
 
     /// Starts the broker as it is.
-    pub(super) fn start(&mut self) -> &Broker {
-        self.broker.start_again(&[]);
-        &self.broker
-    }
-
-    pub(super) fn stop(&mut self) {
-        self.broker.signal(Signal::KILL);
-        self.broker.wait();
+    pub(super) fn start(&self) -> Result<Process, Ended> {
+        Process::start(self.broker.path(), &[])
     }
 
     /// Starts the broker with its system calls written down, or made to fail.
-    pub(super) fn start_shimmed(&self, variables: &[(&str, String)]) -> Result<Shimmed, Ended> {
-        Shimmed::start(&self.shim, (self.broker.path(), &self.disk()), variables)
+    pub(super) fn start_shimmed(&self, variables: &[(&str, String)]) -> Result<Process, Ended> {
+        let mut all = self.shim.variables(&self.disk()).to_vec();
+        all.extend_from_slice(variables);
+        Process::start(self.broker.path(), &all)
     }
 }

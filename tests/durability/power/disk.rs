@@ -6,7 +6,7 @@
 //!   sync of a new file says nothing of its name. That is POSIX; ext4, XFS and Btrfs promise more.
 //! - A rename happens as a whole or not at all.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
@@ -111,8 +111,8 @@ pub(super) struct Disk {
     lengths: HashMap<Object, u64>,
     inodes: HashMap<u64, Object>,
     next: u64,
-    /// Syncs under way: up to which change.
-    syncs: HashMap<(u64, u64), u64>,
+    /// Syncs under way: up to which change. One thread has several where their ends come late.
+    syncs: HashMap<(u64, u64), VecDeque<u64>>,
 }
 
 impl Disk {
@@ -192,10 +192,11 @@ impl Disk {
                 self.change(Change::Truncate { file, length });
             }
             Event::SyncBegin { inode, thread } => {
-                self.syncs.insert((inode, thread), self.next);
+                self.syncs.entry((inode, thread)).or_default().push_back(self.next);
             }
             Event::SyncEnd { inode, thread } => {
-                let up_to = self.syncs.remove(&(inode, thread)).unwrap();
+                let syncs = self.syncs.get_mut(&(inode, thread)).unwrap();
+                let up_to = syncs.pop_front().unwrap();
                 self.settle(self.inodes[&inode], up_to);
             }
         }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::bench::Bench;
 use super::disk::Disk;
-use super::log::Log;
+use super::log::{Event, Log};
 use crate::crash::cast::Cast;
 use crate::crash::chance::Chance;
 use crate::crash::witness::Witness;
@@ -25,8 +25,20 @@ pub(super) struct Wanted {
     pub(super) log_bytes_max: u64,
     /// Of each retained message, for clients that begin.
     pub(super) retained_bytes: usize,
-    /// Syncs are not made.
-    pub(super) swallow: bool,
+    /// Everything is delivered, and the broker left in peace, instead of traffic: after a while it
+    /// gives back the room of what is gone.
+    pub(super) rests: bool,
+    pub(super) journals: Journals,
+}
+
+/// What becomes of a sync of a journal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Journals {
+    Synced,
+    /// It is not made.
+    Swallowed,
+    /// It ends when the next one does.
+    Late,
 }
 
 pub(super) struct Recording {
@@ -37,7 +49,7 @@ pub(super) struct Recording {
     /// The clients when their sessions had begun.
     cast: Cast,
     /// How long the log was then.
-    begun: u64,
+    pub(super) begun: u64,
 }
 
 impl Recording {
@@ -48,31 +60,62 @@ impl Recording {
         let _ = std::fs::remove_file(&path);
         let mut variables =
             vec![("SHIM_LOG", path.display().to_string()), ("SHIM_SYNC_US", SYNC_US.to_string())];
-        if wanted.swallow {
-            variables.push(("SHIM_SWALLOW", "1".to_owned()));
+        match wanted.journals {
+            Journals::Synced => {}
+            Journals::Swallowed => variables.push(("SHIM_SWALLOW", ".jnl".to_owned())),
+            Journals::Late => variables.push(("SHIM_LATE", ".jnl".to_owned())),
         }
         let started = bench.start_shimmed(&variables);
         let mut broker = started.map_err(|ended| format!("it does not start: {ended:?}"))?;
         let witness = Witness::new(&path);
         let address = broker.address;
-        let is_new = cast.is_none();
-        let cast = cast.unwrap_or_else(|| Cast::begin(wanted.seed, address, wanted.retained_bytes));
-        let begun = if is_new { witness.position() } else { 0 };
-        let mut playing = cast.clone();
-        let outcome = playing.traffic((wanted.round, address), Some(&witness), || {
+        let (begun, cast) = match cast {
+            None => {
+                let cast = Cast::begin(wanted.seed, address, wanted.retained_bytes);
+                (witness.position(), cast)
+            }
+            Some(mut cast) if wanted.rests => {
+                let drained = cast.drain(address, wanted.round);
+                drained.map_err(|complaint| cast.account(wanted.round, &complaint))?;
+                (witness.position(), cast)
+            }
+            Some(cast) => (0, cast),
+        };
+        let mut until_its_end = || {
             let deadline = Instant::now() + Duration::from_millis(wanted.millis_max);
             while Instant::now() < deadline && witness.position() < wanted.log_bytes_max {
                 std::thread::sleep(LOOK_AGAIN);
             }
             broker.kill();
-        });
-        outcome.map_err(|complaint| playing.account(wanted.round, &complaint))?;
-        Ok(Self { disk, log: Log::read(&path), witness, cast, begun })
+        };
+        if wanted.rests {
+            until_its_end();
+        } else {
+            let mut playing = cast.clone();
+            let outcome = playing.traffic((wanted.round, address), Some(&witness), until_its_end);
+            outcome.map_err(|complaint| playing.account(wanted.round, &complaint))?;
+        }
+        let recording = Self { disk, log: Log::read(&path), witness, cast, begun };
+        recording.describe();
+        Ok(recording)
     }
 
-    /// Moments for power cuts, in order.
-    pub(super) fn moments(&self, count: usize, chance: &mut Chance) -> Vec<u64> {
-        let ends: Vec<u64> = self.log.events().map(|(end, _)| end).collect();
+    fn describe(&self) {
+        let (mut events, mut journals, mut tables) = (0, 0, 0);
+        for (_, event) in self.log.events() {
+            events += 1;
+            if let Event::Create { name, .. } = event {
+                journals += u32::from(name.ends_with(".jnl"));
+                tables += u32::from(name.parse::<u64>().is_ok());
+            }
+        }
+        eprintln!("a recording of {events} events: {journals} journals, {tables} tables made");
+    }
+
+    /// Moments for power cuts, in order, from this one on.
+    pub(super) fn moments(&self, from: u64, count: usize, chance: &mut Chance) -> Vec<u64> {
+        let ends = self.log.events().map(|(end, _)| end);
+        let ends: Vec<u64> = ends.filter(|end| *end >= from).chain([from]).collect();
         let mut moments: Vec<u64> = (0..count)
             .map(|_| ends[usize::try_from(chance.below(ends.len() as u64)).unwrap()])
             .collect();

@@ -10,7 +10,8 @@
  * SHIM_FOLDER   The folder; without it, nothing is done. Other files are left alone.
  * SHIM_LOG      The log. For its format see `struct record`, and `log.rs`.
  * SHIM_SYNC_US  So many microseconds each sync takes longer.
- * SHIM_SWALLOW  Syncs are said to be done, and are not.
+ * SHIM_SWALLOW  Syncs of files with this part in their path are said to be done, and are not.
+ * SHIM_LATE     Syncs of files with this part in their path end when the next one does.
  * SHIM_FAULT    `KIND ERRNO FIRST COUNT PART`: of the calls of a kind (sync, write, short, read)
  *               on files with this part in their path, so many fail, from that one on. The first
  *               of the `short` ones writes half.
@@ -72,7 +73,7 @@ static struct {
     size_t folder_bytes;
     int log;
     long sync_us;
-    int swallow;
+    const char *swallow, *late;
     struct {
         char kind[16], part[64];
         int error, first, count;
@@ -191,7 +192,7 @@ static uint64_t inode_at(int at, const char *path)
     return result < 0 ? 0 : stat.st_ino;
 }
 
-/* The error that this call is to fail with, or 0. `turn`: the how manieth it is of those. */
+/* The error that this call is to fail with, or 0. `turn`: its place among those that fail, from 0 on. */
 static int fault(const char *kind, const char *path, int *turn)
 {
     if (strcmp(kind, shim.fault.kind) != 0 || strstr(path, shim.fault.part) == NULL)
@@ -214,7 +215,7 @@ static long sync_file(long number, int fd)
     int error = fault("sync", file.path, &turn);
     if (error != 0)
         return -error;
-    if (shim.swallow)
+    if (shim.swallow && strstr(file.path, shim.swallow))
         return 0;
     uint64_t thread = CALL(SYS_gettid);
     lock();
@@ -224,8 +225,14 @@ static long sync_file(long number, int fd)
     if (shim.sync_us > 0)
         CALL(SYS_nanosleep, &pause, NULL);
     long result = CALL(number, fd);
+    static uint64_t late_inode, late_thread;
     lock();
-    if (result == 0)
+    if (shim.late && strstr(file.path, shim.late)) {
+        uint64_t inode = late_inode, before = late_thread;
+        late_inode = file.inode, late_thread = thread;
+        file.inode = inode, thread = before;
+    }
+    if (result == 0 && file.inode != 0)
         record(SYNC_END, file.inode, thread, "", "", NULL, 0);
     unlock();
     return result;
@@ -490,7 +497,8 @@ __attribute__((constructor)) static void begin(void)
     if (log && (shim.log = open(log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600)) < 0)
         refuse("the log cannot be made", log);
     shim.sync_us = sync_us ? atol(sync_us) : 0;
-    shim.swallow = getenv("SHIM_SWALLOW") != NULL;
+    shim.swallow = getenv("SHIM_SWALLOW");
+    shim.late = getenv("SHIM_LATE");
     shim.fault.trigger = getenv("SHIM_TRIGGER");
     if (fault && sscanf(fault, "%15s %d %d %d %63s", shim.fault.kind, &shim.fault.error,
                         &shim.fault.first, &shim.fault.count, shim.fault.part) != 5)

@@ -1,4 +1,4 @@
-//! A broker whose system calls go through `shim.c`.
+//! Brokers whose system calls go through `shim.c`, and brokers without it.
 
 use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
@@ -41,13 +41,15 @@ impl Shim {
         Self { folder }
     }
 
-    fn library(&self) -> PathBuf {
-        self.folder.path().join("shim.so")
+    /// What has a process use it, for a disk.
+    pub(super) fn variables(&self, disk: &Path) -> [(&'static str, String); 2] {
+        let library = self.folder.path().join("shim.so");
+        [("LD_PRELOAD", library.display().to_string()), ("SHIM_FOLDER", disk.display().to_string())]
     }
 }
 
 /// A running broker.
-pub(super) struct Shimmed {
+pub(super) struct Process {
     child: Child,
     folder: PathBuf,
     pub(super) address: SocketAddr,
@@ -60,20 +62,13 @@ pub(super) struct Ended {
     pub(super) stderr: String,
 }
 
-impl Shimmed {
-    /// Starts the broker of this folder. `disk` is the folder below it that the shim is concerned
-    /// with; the variables say how.
-    pub(super) fn start(
-        shim: &Shim,
-        (folder, disk): (&Path, &Path),
-        variables: &[(&str, String)],
-    ) -> Result<Self, Ended> {
+impl Process {
+    /// Starts the broker of this folder, with what the shim is to do.
+    pub(super) fn start(folder: &Path, variables: &[(&str, String)]) -> Result<Self, Ended> {
         let log = std::fs::File::create(folder.join("stderr.txt")).unwrap();
         let mut child = Command::new(PORTCULLIS)
             .args(["serve", "--ready-json", "--config", "portcullis.toml"])
             .current_dir(folder)
-            .env("LD_PRELOAD", shim.library())
-            .env("SHIM_FOLDER", disk)
             .envs(variables.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -132,7 +127,7 @@ impl Shimmed {
     }
 }
 
-impl Drop for Shimmed {
+impl Drop for Process {
     fn drop(&mut self) {
         // One that has ended is not killed: nobody but this reaps it.
         let _ = self.child.kill();
