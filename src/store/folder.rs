@@ -89,6 +89,8 @@ impl Folder {
             doing: "make the token of the store",
             error: "there are no random numbers".to_owned(),
         })?;
+        // A folder with `data.new` and no lock is taken for somebody else's.
+        sync_folder(&folder.root)?;
         if folder.being_made().exists() {
             std::fs::remove_dir_all(folder.being_made()).map_err(failed)?;
         }

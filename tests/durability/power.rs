@@ -19,6 +19,7 @@ mod disk;
 mod faults;
 mod image;
 mod log;
+mod model;
 mod recording;
 mod shim;
 
@@ -120,7 +121,11 @@ impl Trial {
         let count = CUTS_EACH.min(self.terms.cuts - self.done);
         let from = if kind == Kind::Rest { recording.begun } else { 0 };
         let moments = recording.moments(from, count, &mut self.chance);
-        let follows = usize::try_from(self.chance.below(count as u64)).unwrap();
+        // Much has to be waiting for a broker at rest to have something to give back.
+        let follows = match kind {
+            Kind::Light => usize::try_from(self.chance.below(count as u64)).unwrap(),
+            Kind::Heavy | Kind::Rest => count - 1,
+        };
         let mut disk = recording.disk.clone();
         let mut events = recording.log.events().peekable();
         let mut left = None;

@@ -105,7 +105,7 @@ impl Recording {
         for (_, event) in self.log.events() {
             events += 1;
             if let Event::Create { name, .. } = event {
-                journals += u32::from(name.ends_with(".jnl"));
+                journals += u32::from(name.strip_suffix(".jnl").is_some());
                 tables += u32::from(name.parse::<u64>().is_ok());
             }
         }

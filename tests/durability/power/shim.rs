@@ -24,11 +24,11 @@ pub(super) struct Shim {
 impl Shim {
     pub(super) fn build() -> Self {
         let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/durability/power/shim.c");
+        let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/durability/power");
         let compiler = std::env::var("CC").unwrap_or_else(|_| "cc".to_owned());
         let built = Command::new(&compiler)
             .args(["-O1", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", "-o"])
-            .args([&folder.path().join("shim.so"), &source])
+            .args([folder.path().join("shim.so"), sources.join("shim.c"), sources.join("trap.c")])
             .output();
         let output = built.unwrap_or_else(|error| {
             panic!(
@@ -37,7 +37,7 @@ impl Shim {
             )
         });
         let said = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{compiler} cannot compile shim.c:\n{said}");
+        assert!(output.status.success(), "{compiler} cannot compile the shim:\n{said}");
         Self { folder }
     }
 
