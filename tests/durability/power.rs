@@ -29,6 +29,8 @@ use std::time::Instant;
 use crate::crash::cast::Cast;
 use crate::crash::chance::Chance;
 use crate::crash::{number, seed};
+use crate::harness::raw::Client;
+use crate::lasting;
 use bench::Bench;
 use image::{Image, Keep};
 use recording::{Journals, Recording, Wanted};
@@ -119,8 +121,7 @@ impl Trial {
     fn record_and_cut(&mut self, kind: Kind, cast: Option<Cast>) -> Result<Option<Cast>, String> {
         let recording = self.record(kind, cast)?;
         let count = CUTS_EACH.min(self.terms.cuts - self.done);
-        let from = if kind == Kind::Rest { recording.begun } else { 0 };
-        let moments = recording.moments(from, count, &mut self.chance);
+        let moments = recording.moments(count, &mut self.chance);
         // Much has to be waiting for a broker at rest to have something to give back.
         let follows = match kind {
             Kind::Light => usize::try_from(self.chance.below(count as u64)).unwrap(),
@@ -197,6 +198,27 @@ fn without_the_sync_what_was_acknowledged_is_lost() {
 #[test]
 fn with_a_sync_that_comes_too_late_what_was_acknowledged_is_lost() {
     is_lost(Journals::Late);
+}
+
+/// Until its store was made a broker has promised nothing, but it has to start.
+#[test]
+fn a_store_that_the_power_was_cut_from_while_it_was_made_is_made_again() {
+    let seed = seed("PORTCULLIS_POWER_SEED");
+    let cuts = number("PORTCULLIS_POWER_CUTS").unwrap_or(CUTS) / 2;
+    let mut trial = Trial::new(Terms { seed, cuts, journals: Journals::Synced });
+    let recording = trial.record(Kind::Light, None).unwrap();
+    let early: Vec<_> =
+        recording.log.events().take_while(|(end, _)| recording.is_early(*end)).collect();
+    for cut in 1..=cuts {
+        let taken = usize::try_from(trial.chance.below(early.len() as u64)).unwrap();
+        let mut disk = recording.disk.clone();
+        early[..taken].iter().for_each(|(_, event)| disk.take(*event));
+        let keep = Keep::choose(&disk, &mut trial.chance);
+        eprintln!("power cut {cut} after {taken} events of {}, {keep:?}", early.len());
+        trial.bench.put(&Image::cut(&disk, keep, &mut trial.chance));
+        let broker = trial.bench.start().unwrap();
+        Client::connect(broker.address, &lasting("client")).ping();
+    }
 }
 
 /// What the engine syncs of a new store is not enough: that its folders are there is not in it.

@@ -1,7 +1,7 @@
 //! A disk as a power cut may find it: what is on it for certain, and what may be.
 //!
 //! - A file's bytes and length are settled by a sync of the file that began after they were
-//!   written, once it has ended.
+//!   written, once it has ended; `fdatasync` is as good, since reading needs the length.
 //! - A name (made, renamed, removed) is settled by a sync of its folder, and by nothing else: a
 //!   sync of a new file says nothing of its name. That is POSIX; ext4, XFS and Btrfs promise more.
 //! - A rename happens as a whole or not at all.

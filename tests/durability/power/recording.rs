@@ -49,7 +49,8 @@ pub(super) struct Recording {
     /// The clients when their sessions had begun.
     cast: Cast,
     /// How long the log was then.
-    pub(super) begun: u64,
+    begun: u64,
+    rests: bool,
 }
 
 impl Recording {
@@ -95,7 +96,8 @@ impl Recording {
             let outcome = playing.traffic((wanted.round, address), Some(&witness), until_its_end);
             outcome.map_err(|complaint| playing.account(wanted.round, &complaint))?;
         }
-        let recording = Self { disk, log: Log::read(&path), witness, cast, begun };
+        let recording =
+            Self { disk, log: Log::read(&path), witness, cast, begun, rests: wanted.rests };
         recording.describe();
         Ok(recording)
     }
@@ -112,20 +114,31 @@ impl Recording {
         eprintln!("a recording of {events} events: {journals} journals, {tables} tables made");
     }
 
-    /// Moments for power cuts, in order, from this one on.
-    pub(super) fn moments(&self, from: u64, count: usize, chance: &mut Chance) -> Vec<u64> {
-        let ends = self.log.events().map(|(end, _)| end);
-        let ends: Vec<u64> = ends.filter(|end| *end >= from).chain([from]).collect();
-        let mut moments: Vec<u64> = (0..count)
-            .map(|_| ends[usize::try_from(chance.below(ends.len() as u64)).unwrap()])
-            .collect();
+    /// Moments for power cuts, in order. While sessions begin nothing was promised that is
+    /// checked: few of them are before that, and none in a broker that drained.
+    pub(super) fn moments(&self, count: usize, chance: &mut Chance) -> Vec<u64> {
+        let (early, late): (Vec<u64>, Vec<u64>) =
+            self.log.events().map(|(end, _)| end).partition(|end| self.is_early(*end));
+        let mut moments = Vec::new();
+        while moments.len() < count {
+            let is_early = !self.rests && chance.once_in(5);
+            let from = if is_early && !early.is_empty() { &early } else { &late };
+            // A broker at rest may do nothing at all.
+            let any = usize::try_from(chance.below(from.len().max(1) as u64)).unwrap();
+            moments.push(from.get(any).copied().unwrap_or(self.begun));
+        }
         moments.sort_unstable();
         moments
     }
 
+    /// True while the sessions of the clients had not begun.
+    pub(super) fn is_early(&self, moment: u64) -> bool {
+        moment < self.begun
+    }
+
     /// The clients at a moment; `None` while their sessions had not begun.
     pub(super) fn cast(&self, moment: u64) -> Option<Cast> {
-        let mut cast = (moment >= self.begun).then(|| self.cast.clone())?;
+        let mut cast = (!self.is_early(moment)).then(|| self.cast.clone())?;
         self.witness.recall(&mut cast, moment);
         Some(cast)
     }
