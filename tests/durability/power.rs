@@ -12,7 +12,8 @@
 //!
 //! In the long form, `PORTCULLIS_POWER_CUTS=500 cargo test --release --test durability power --
 //! --nocapture`; `PORTCULLIS_POWER_SEED` repeats the chances of an earlier run.
-//! `PORTCULLIS_POWER_KEEP` names a folder for a disk that did not hold what it was to hold.
+//! `PORTCULLIS_POWER_KEEP` names a folder where each disk is kept as it was left, until the next
+//! one: after a failure, the one to look at.
 
 mod bench;
 mod disk;
@@ -170,7 +171,9 @@ impl Trial {
         let mut cast = cast.unwrap_or_else(|| Cast::begin(self.terms.seed, address, 0));
         let outcome = cast.check(address, self.round);
         let outcome = outcome.and_then(|()| cast.drain(address, self.round));
-        outcome.map_err(|complaint| cast.account(self.round, &complaint))
+        outcome.map_err(|complaint| cast.account(self.round, &complaint))?;
+        eprintln!("all is there: {}", cast.tally());
+        Ok(())
     }
 }
 
