@@ -117,8 +117,8 @@ impl Trial {
         Recording::make(&self.bench, wanted, cast)
     }
 
-    /// A recording, and power cuts in it. What the last of them leaves is on the disk afterwards,
-    /// with the clients of that moment.
+    /// A recording, and power cuts in it. What one of them leaves is on the disk afterwards; the
+    /// clients of that moment go on with it.
     fn record_and_cut(&mut self, kind: Kind, cast: Option<Cast>) -> Result<Option<Cast>, String> {
         let recording = self.record(kind, cast)?;
         let count = CUTS_EACH.min(self.terms.cuts - self.done);
