@@ -71,7 +71,7 @@ impl Folder {
         let mut folder =
             Self { root, data, token: Token::default(), accept_loss: settings.accept_loss, lock };
         let is_complete = std::fs::metadata(&path).map_err(&failed)?.len() > 0;
-        if !folder.data.exists() && folder.being_made().join("identity").exists() {
+        if !folder.data.exists() && read_token(&folder.being_made()).is_some() {
             std::fs::rename(folder.being_made(), &folder.data).map_err(&failed)?;
             sync_folder(&folder.root)?;
         }
@@ -89,6 +89,8 @@ impl Folder {
             doing: "make the token of the store",
             error: "there are no random numbers".to_owned(),
         })?;
+        // A folder with `data.new` and no lock is taken for somebody else's.
+        sync_folder(&folder.root)?;
         if folder.being_made().exists() {
             std::fs::remove_dir_all(folder.being_made()).map_err(failed)?;
         }
@@ -102,6 +104,8 @@ impl Folder {
 
     /// What is being made is whole, and will be put in its place even after a crash.
     pub(super) fn is_made(&self) -> Result<(), StoreError> {
+        // The engine syncs what is in its keyspaces, and not that they are there.
+        sync_folder(&self.being_made().join("keyspaces"))?;
         write_identity(&self.being_made(), &self.token)
     }
 
@@ -114,7 +118,22 @@ impl Folder {
         self.complete()
     }
 
+    /// The folders above may be as new as the store: without their names it would be gone.
+    fn sync_above(&self) -> Result<(), StoreError> {
+        let failed = io_failed("sync a folder above the store", &self.root);
+        let root = self.root.canonicalize().map_err(&failed)?;
+        for folder in root.ancestors().skip(1) {
+            match File::open(folder) {
+                // One that may not be read is none that was made just now.
+                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {}
+                opened => opened.and_then(|folder| folder.sync_all()).map_err(&failed)?,
+            }
+        }
+        Ok(())
+    }
+
     fn complete(&self) -> Result<(), StoreError> {
+        self.sync_above()?;
         let failed = io_failed("write the lock file of the store", &self.root);
         (&self.lock).write_all(COMPLETE.as_bytes()).map_err(&failed)?;
         self.lock.sync_all().map_err(failed)?;
@@ -122,11 +141,10 @@ impl Folder {
     }
 
     fn read_identity(&self) -> Result<Token, StoreError> {
-        let path = self.data.join("identity");
-        let read = std::fs::read(&path).unwrap_or_default();
-        if let Ok(token) = hex::decode(read.trim_ascii()).unwrap_or_default().try_into() {
+        if let Some(token) = read_token(&self.data) {
             return Ok(token);
         }
+        let path = self.data.join("identity");
         self.accept(&path, "it is missing, or does not hold the token of the store")?;
         let mut token = Token::default();
         // Without random numbers the token is one that others know: no loss beyond the one that
@@ -284,6 +302,12 @@ fn refuse_foreign(root: &Path) -> Result<(), StoreError> {
 fn write_identity(folder: &Path, token: &Token) -> Result<(), StoreError> {
     write_synced(&folder.join("identity"), hex::encode(token).as_bytes())?;
     sync_folder(folder)
+}
+
+/// The token of a store; `None` where it was not written to its end.
+fn read_token(folder: &Path) -> Option<Token> {
+    let read = std::fs::read(folder.join("identity")).ok()?;
+    hex::decode(read.trim_ascii()).ok()?.try_into().ok()
 }
 
 fn write_synced(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {

@@ -14,6 +14,8 @@ mod harness;
 mod crash;
 mod damage;
 mod full;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod power;
 mod quotas;
 mod retained;
 mod sessions;

@@ -4,11 +4,11 @@ use std::time::Duration;
 
 /// A sequence of numbers (splitmix64).
 #[derive(Debug)]
-pub(super) struct Chance(u64);
+pub(crate) struct Chance(u64);
 
 impl Chance {
     /// One for each seed, round and actor.
-    pub(super) fn new(seed: u64, round: u32, actor: u32) -> Self {
+    pub(crate) fn new(seed: u64, round: u32, actor: u32) -> Self {
         let mut chance = Self(seed ^ u64::from(round) << 32 ^ u64::from(actor) << 16);
         chance.number();
         chance
@@ -22,22 +22,22 @@ impl Chance {
     }
 
     /// A number below this one.
-    pub(super) fn below(&mut self, end: u64) -> u64 {
+    pub(crate) fn below(&mut self, end: u64) -> u64 {
         self.number() % end
     }
 
     /// True once in so many times.
-    pub(super) fn once_in(&mut self, times: u64) -> bool {
+    pub(crate) fn once_in(&mut self, times: u64) -> bool {
         self.below(times) == 0
     }
 
     /// A while, shorter than this.
-    pub(super) fn millis_below(&mut self, end: u64) -> Duration {
+    pub(crate) fn millis_below(&mut self, end: u64) -> Duration {
         Duration::from_micros(self.below(end * 1000))
     }
 
     /// Sleeps for a while, shorter than this.
-    pub(super) fn pause(&mut self, millis_end: u64) {
+    pub(crate) fn pause(&mut self, millis_end: u64) {
         std::thread::sleep(self.millis_below(millis_end));
     }
 }

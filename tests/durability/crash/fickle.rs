@@ -1,10 +1,13 @@
 //! Sessions that end, and subscriptions that are taken back: nothing of them comes again.
 
+use std::net::SocketAddr;
+
 use super::Stage;
 use super::chance::Chance;
 use super::line::{Line, Lost};
 use super::message::Complaint;
-use crate::harness::Broker;
+use super::witness::Actor;
+use crate::harness::raw::Client;
 use crate::harness::wire::{self, Connect, Publish, Version};
 use crate::lasting;
 
@@ -18,11 +21,11 @@ enum Said {
 }
 
 /// A client whose session begins and ends.
-#[derive(Debug)]
-pub(super) struct Ghost(Said);
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ghost(Said);
 
 impl Ghost {
-    const NAME: &str = "ghost";
+    pub(super) const NAME: &str = "ghost";
 
     pub(super) fn new() -> Self {
         Self(Said::Gone)
@@ -41,18 +44,20 @@ impl Ghost {
     /// Begins a session that something waits for, and ends it.
     fn live(&mut self, stage: &Stage<'_>, chance: &mut Chance) -> Result<(), Option<Complaint>> {
         let gone = |_: Lost| None;
-        let before = std::mem::replace(&mut self.0, Said::Nothing);
+        let before = self.0;
+        self.say(Said::Nothing, stage.position(), stage);
         let (mut line, connack) = Line::open(stage.address, &lasting(Self::NAME))
             .inspect_err(|_| {
                 if before == Said::There {
-                    self.0 = before;
+                    self.say(before, stage.position(), stage);
                 }
             })
             .map_err(gone)?;
+        let position = stage.position();
         if before != Said::Nothing && connack.session_present() != (before == Said::There) {
             return Err(Some(Complaint::new(Self::NAME, format!("{before:?}, {connack:?}"))));
         }
-        self.0 = Said::There;
+        self.say(Said::There, position, stage);
         line.send(&wire::subscribe(Version::Mqtt5, 1, &[], &[("t/#", 2)])).map_err(gone)?;
         chance.pause(40);
         drop(line);
@@ -60,17 +65,23 @@ impl Ghost {
         if stage.is_over() {
             return Ok(());
         }
-        self.0 = Said::Nothing;
+        self.say(Said::Nothing, stage.position(), stage);
         let clean = Connect::new(Version::Mqtt5, Self::NAME);
         Line::open(stage.address, &clean).map_err(gone)?;
-        self.0 = Said::Gone;
+        self.say(Said::Gone, stage.position(), stage);
         chance.pause(40);
         Ok(())
     }
 
+    /// The last word of the broker, for a log of this length.
+    fn say(&mut self, said: Said, position: u64, stage: &Stage<'_>) {
+        self.0 = said;
+        stage.keep(position, || Actor::Ghost(*self));
+    }
+
     /// After a restart.
-    pub(super) fn check(&mut self, broker: &Broker) -> Result<(), Complaint> {
-        let mut client = broker.client(&lasting(Self::NAME));
+    pub(super) fn check(&mut self, address: SocketAddr) -> Result<(), Complaint> {
+        let mut client = Client::connect(address, &lasting(Self::NAME));
         let there = client.connack.session_present();
         if self.0 != Said::Nothing && there != (self.0 == Said::There) {
             let what = format!("session present is {there}, the last word was {:?}", self.0);
@@ -85,14 +96,14 @@ impl Ghost {
 }
 
 /// A client that subscribes and unsubscribes.
-#[derive(Debug)]
-pub(super) struct Waverer(Said);
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Waverer(Said);
 
 impl Waverer {
-    const NAME: &str = "waverer";
+    pub(super) const NAME: &str = "waverer";
 
-    pub(super) fn begin(broker: &Broker) -> Self {
-        broker.client(&lasting(Self::NAME)).subscribe("probe/end", 1);
+    pub(super) fn begin(address: SocketAddr) -> Self {
+        Client::connect(address, &lasting(Self::NAME)).subscribe("probe/end", 1);
         Self(Said::Gone)
     }
 
@@ -111,11 +122,16 @@ impl Waverer {
                 }
                 _ => (wire::unsubscribe(Version::Mqtt5, 1, &["probe/+"]), Said::Gone),
             };
-            self.0 = Said::Nothing;
+            self.say(Said::Nothing, stage.position(), stage);
             line.send(&request)?;
             loop {
-                match line.next()? {
-                    Some(packet) if packet[0] == request[0] + 0x0e => break,
+                let came = line.next()?;
+                let position = stage.position();
+                match came {
+                    Some(packet) if packet[0] == request[0] + 0x0e => {
+                        self.say(after, position, stage);
+                        break;
+                    }
                     Some(packet) if packet[0] >> 4 == 3 => {
                         let id = Publish::parse(Version::Mqtt5, &packet).id.unwrap();
                         line.send(&wire::ack(wire::PUBACK, id))?;
@@ -124,20 +140,24 @@ impl Waverer {
                     None => {}
                 }
             }
-            self.0 = after;
             chance.pause(10);
         }
         Ok(())
     }
 
+    fn say(&mut self, said: Said, position: u64, stage: &Stage<'_>) {
+        self.0 = said;
+        stage.keep(position, || Actor::Waverer(*self));
+    }
+
     /// After a restart.
-    pub(super) fn check(&mut self, broker: &Broker, round: u32) -> Result<(), Complaint> {
+    pub(super) fn check(&mut self, address: SocketAddr, round: u32) -> Result<(), Complaint> {
         let complaint = |what: String| Err(Complaint::new(Self::NAME, what));
         let (probe, end) = (format!("probe of {round}"), format!("end of {round}"));
-        let mut writer = broker.simple(Version::Mqtt5, "prober");
+        let mut writer = Client::connect(address, &Connect::new(Version::Mqtt5, "prober"));
         writer.publish_surely(&Publish::new("probe/x", &probe));
         writer.publish_surely(&Publish::new("probe/end", &end));
-        let mut client = broker.client(&lasting(Self::NAME));
+        let mut client = Client::connect(address, &lasting(Self::NAME));
         if !client.connack.session_present() {
             return complaint("its session is not there".to_owned());
         }

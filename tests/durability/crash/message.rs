@@ -61,7 +61,7 @@ impl fmt::Display for When {
 
 /// A promise that the broker broke.
 #[derive(Debug)]
-pub(super) struct Complaint {
+pub(crate) struct Complaint {
     /// The client that noticed.
     pub(super) client: String,
     pub(super) what: String,

@@ -1,12 +1,14 @@
 //! A publisher that sends again, with the same packet identifier, what was not acknowledged.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
 
 use super::chance::Chance;
 use super::line::{Line, acknowledged};
 use super::message::{Complaint, Stop, Stream, TOPICS, When};
+use super::witness::Actor;
 use super::{Goal, Stage};
-use crate::harness::Broker;
+use crate::harness::raw::Client;
 use crate::harness::wire::{self, Connect, Publish, Version};
 
 /// So few packet identifiers that each is used again soon.
@@ -16,12 +18,12 @@ const MESSAGES_MAX: u32 = 1500;
 /// Every so many-th retained message clears its topic.
 const CLEARS: u64 = 4;
 
-#[derive(Debug)]
-pub(super) struct Publisher {
-    connect: Connect,
+#[derive(Clone, Debug)]
+pub(crate) struct Publisher {
+    pub(super) connect: Connect,
     window: usize,
-    /// It publishes retained messages.
-    retains: bool,
+    /// It publishes retained messages, with so many bytes each.
+    retains: Option<usize>,
     outlets: Vec<Outlet>,
     /// In the order of sending.
     pending: VecDeque<Pending>,
@@ -30,7 +32,7 @@ pub(super) struct Publisher {
 }
 
 /// One of its streams.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Outlet {
     pub(super) stream: Stream,
     /// The last message that was sent.
@@ -41,7 +43,7 @@ pub(super) struct Outlet {
     pub(super) log: BTreeMap<u64, When>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Pending {
     id: u16,
     outlet: usize,
@@ -59,11 +61,11 @@ impl Publisher {
 
     /// One for retained messages. Each topic has one QoS: QoS 1 and 2 overtake each other when
     /// they are sent again.
-    pub(super) fn retaining(number: u8, topics: u8) -> Self {
+    pub(super) fn retaining(number: u8, topics: u8, payload_bytes: usize) -> Self {
         let streams =
             (0..topics).map(|topic| Stream { publisher: number, topic, qos: 1 + topic % 2 });
         let connect = Connect::new(Version::Mqtt5, &format!("publisher-{number}"));
-        Self { retains: true, ..Self::with(connect, 8, streams) }
+        Self { retains: Some(payload_bytes), ..Self::with(connect, 8, streams) }
     }
 
     fn with(connect: Connect, window: usize, streams: impl Iterator<Item = Stream>) -> Self {
@@ -72,7 +74,7 @@ impl Publisher {
         Self {
             connect: connect.durable(),
             window,
-            retains: false,
+            retains: None,
             outlets: outlets.collect(),
             pending: VecDeque::new(),
             last_id: 0,
@@ -81,8 +83,8 @@ impl Publisher {
     }
 
     /// Begins the session.
-    pub(super) fn begin(&self, broker: &Broker) {
-        broker.client(&self.connect).disconnect();
+    pub(super) fn begin(&self, address: SocketAddr) {
+        Client::connect(address, &self.connect).disconnect();
     }
 
     pub(super) fn outlets(&self) -> &[Outlet] {
@@ -137,25 +139,28 @@ impl Publisher {
         line.send(&out)?;
         let drops = stage.goal == Goal::Traffic && chance.once_in(2);
         let mut packets = if drops { chance.below(300) } else { u64::MAX };
+        let mut position = stage.position();
+        out.clear();
         loop {
-            out.clear();
             while stage.goal == Goal::Traffic && *left > 0 && self.pending.len() < self.window {
                 *left -= 1;
                 let publish = self.next(chance);
                 out.extend(publish.bytes(line.version));
             }
+            // Before it is sent: what comes of it is not in the log yet.
+            stage.keep(position, || Actor::Publisher(self.clone()));
             line.send(&out)?;
+            out.clear();
             if packets == 0 {
                 return Ok(());
             }
             let mut came = line.next()?;
-            out.clear();
+            position = stage.position();
             while let Some(packet) = came {
                 self.handle(&packet, stage, &mut out)?;
                 packets = packets.saturating_sub(1);
                 came = line.received();
             }
-            line.send(&out)?;
             if stage.goal == Goal::Finish && self.pending.is_empty() {
                 return Ok(line.send(&wire::DISCONNECT)?);
             }
@@ -187,9 +192,9 @@ impl Publisher {
         let stream = self.outlets[pending.outlet].stream;
         let seq = pending.seq;
         let mut publish = Publish::default().qos(stream.qos, pending.id);
-        if self.retains {
+        if let Some(bytes) = self.retains {
             publish.topic = format!("r/{}", stream.topic);
-            publish.payload = retained(seq).unwrap_or_default();
+            publish.payload = retained(seq, bytes).unwrap_or_default();
             return publish.retain();
         }
         publish.topic = stream.topic();
@@ -238,11 +243,13 @@ impl Publisher {
     pub(super) fn may_be_retained(&self, topic: u8, found: Option<&[u8]>) -> Result<(), Complaint> {
         let outlet = &self.outlets[usize::from(topic)];
         let before = (outlet.taken == 0).then_some(None);
-        let mut allowed = before.into_iter().chain((outlet.taken..=outlet.sent).map(retained));
+        let bytes = self.retains.unwrap_or_default();
+        let later = (outlet.taken..=outlet.sent).map(|seq| retained(seq, bytes));
+        let mut allowed = before.into_iter().chain(later);
         if allowed.any(|allowed| allowed.as_deref() == found) {
             return Ok(());
         }
-        let found = found.map(String::from_utf8_lossy);
+        let found = found.map(|found| String::from_utf8_lossy(&found[..found.len().min(20)]));
         let (taken, sent) = (outlet.taken, outlet.sent);
         Err(self.complaint(format!(
             "r/{topic} has {found:?}, the last acknowledged is {taken} ({}), the last sent {sent}",
@@ -256,6 +263,6 @@ impl Publisher {
 }
 
 /// What a retained topic holds after its message of this number.
-fn retained(seq: u64) -> Option<Vec<u8>> {
-    (!seq.is_multiple_of(CLEARS)).then(|| seq.to_string().into_bytes())
+fn retained(seq: u64, bytes: usize) -> Option<Vec<u8>> {
+    (!seq.is_multiple_of(CLEARS)).then(|| format!("{seq:<bytes$}").into_bytes())
 }

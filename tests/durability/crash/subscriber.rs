@@ -1,14 +1,15 @@
 //! A subscriber that keeps what MQTT has it keep, and counts what its application gets.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::time::Instant;
 
 use super::chance::Chance;
 use super::line::{Line, acknowledged};
 use super::message::{Complaint, Stop, Stream};
+use super::witness::Actor;
 use super::{Goal, Stage};
-use crate::harness::Broker;
-use crate::harness::raw::PATIENCE;
+use crate::harness::raw::{Client, PATIENCE};
 use crate::harness::wire::{self, Connect, Publish, Version, property};
 
 /// What it is like.
@@ -59,8 +60,8 @@ impl Wants {
     }
 }
 
-#[derive(Debug)]
-pub(super) struct Subscriber {
+#[derive(Clone, Debug)]
+pub(crate) struct Subscriber {
     pub(super) connect: Connect,
     pub(super) habit: Habit,
     pub(super) wants: Wants,
@@ -107,8 +108,8 @@ impl Subscriber {
     }
 
     /// Begins the session, with all its subscriptions.
-    pub(super) fn begin(&mut self, broker: &Broker) {
-        let mut client = broker.client(&self.connect);
+    pub(super) fn begin(&mut self, address: SocketAddr) {
+        let mut client = Client::connect(address, &self.connect);
         let mut filters = self.wants.filters();
         filters.push((self.fence_topic(), 2));
         let filters: Vec<_> = filters.iter().map(|(filter, qos)| (&**filter, *qos)).collect();
@@ -175,7 +176,7 @@ impl Subscriber {
         let is_tardy = self.habit == Habit::Tardy;
         let mut session = self.open(stage)?;
         while packets > 0 {
-            let took = session.take()?;
+            let took = session.take(stage)?;
             packets = packets.saturating_sub(took);
             if chance.once_in(20) {
                 chance.pause(15);
@@ -199,7 +200,7 @@ impl Subscriber {
         let mut deadline = Instant::now() + PATIENCE;
         let mut asked = false;
         while !session.pinged {
-            if session.take()? > 0 {
+            if session.take(stage)? > 0 {
                 deadline = Instant::now() + PATIENCE;
             }
             session.acknowledge_late();
@@ -266,13 +267,17 @@ impl Subscriber {
 
 impl Session<'_> {
     /// Takes what has come: how many packets.
-    fn take(&mut self) -> Result<u64, Stop> {
+    fn take(&mut self, stage: &Stage<'_>) -> Result<u64, Stop> {
         let mut count = 0;
         let mut came = self.line.next()?;
+        let position = stage.position();
         while let Some(packet) = came {
             self.handle(&packet)?;
             count += 1;
             came = self.line.received();
+        }
+        if count > 0 {
+            stage.keep(position, || Actor::Subscriber(self.subscriber.clone()));
         }
         Ok(count)
     }
