@@ -129,11 +129,11 @@ fn parse(arguments: &[String]) -> Result<(usize, bool, Options), String> {
 
 fn measure(messages: usize, mosquitto: bool, options: &Options) -> io::Result<()> {
     println!(
-        "| publishers × window → sessions | server | acknowledged a second | CPU-µs each | \
-         bytes on disk each | started again, s (CPU) | MiB then | CPU-µs each to drain | \
+        "| publishers × window → sessions | server | acknowledged a second | per sync | \
+         CPU-µs each | bytes on disk each | started again, s (CPU) | MiB then | CPU-µs each to drain | \
          MiB on disk after |"
     );
-    println!("|---|---|---:|---:|---:|---:|---:|---:|---:|");
+    println!("|---|---|---:|---:|---:|---:|---:|---:|---:|---:|");
     for load in LOADS {
         for column in &COLUMNS {
             if column.server == Server::Mosquitto
@@ -166,8 +166,11 @@ fn run(load: Load, column: &Column, messages: usize, options: &Options) -> io::R
 
     let each = messages / load.publishers;
     let before = server.disk_bytes();
+    let syncs = server.status("store_syncs");
     let (wall, cpu) = publish(&server, load, each as u32)?;
     let sent = (each * load.publishers) as f64;
+    let syncs = server.status("store_syncs").zip(syncs).map(|(after, before)| after - before);
+    let per_sync = syncs.filter(|syncs| *syncs > 0).map(|syncs| sent / syncs as f64);
     let queued = if load.fan_out { sent * load.sessions as f64 } else { sent };
     let peak = server.disk_bytes().saturating_sub(before);
     let disk = peak as f64 / sent;
@@ -192,13 +195,14 @@ fn run(load: Load, column: &Column, messages: usize, options: &Options) -> io::R
         left = used();
     }
     println!(
-        "| {} × {} → {}{} | {} | {:.0} | {:.2} | {:.0} | {} | {} | {:.2} | {:.1} |",
+        "| {} × {} → {}{} | {} | {:.0} | {} | {:.2} | {:.0} | {} | {} | {:.2} | {:.1} |",
         load.publishers,
         load.window,
         load.sessions,
         if load.fan_out { " each" } else { "" },
         column.title,
         sent / wall.as_secs_f64(),
+        per_sync.map_or_else(|| "–".to_owned(), |per_sync| format!("{per_sync:.0}")),
         cpu.as_secs_f64() * 1e6 / sent,
         disk,
         restarted.0,

@@ -232,6 +232,15 @@ impl Running {
         Ok((began.elapsed(), self.cpu()))
     }
 
+    /// A number of `portcullis ctl status`; `None` from any other server.
+    pub(crate) fn status(&self, name: &str) -> Option<u64> {
+        let mut ctl = Command::new(env!("CARGO_BIN_EXE_portcullis"));
+        ctl.arg("ctl").arg("--socket").arg(self.folder.path().join(CONTROL));
+        let output = ctl.args(["status", "--json"]).stderr(Stdio::null()).output().ok()?;
+        let status: serde_json::Value = serde_json::from_slice(&output.stdout).ok()?;
+        status.get(name)?.as_u64()
+    }
+
     /// CPU time until now.
     pub(crate) fn cpu(&self) -> CpuTime {
         CpuTime::of(self.child.id())

@@ -492,6 +492,10 @@ impl Broker {
         metrics.queued_bytes.set(gauge(self.router.budget().bytes()));
         let is_full = self.store.as_ref().is_some_and(|store| store.is_full());
         metrics.store_full.set(is_full.into());
+        let (batches, syncs) = self.store.as_ref().map_or((0, 0), |store| store.batches());
+        for (counter, count) in [(&metrics.store_batches, batches), (&metrics.store_syncs, syncs)] {
+            counter.inc_by(count.saturating_sub(counter.get()));
+        }
     }
 
     /// Drops what has expired in the queues of a part of the sessions that wait for their clients.

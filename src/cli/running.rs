@@ -350,6 +350,7 @@ impl Reloader {
         let (sessions, connected) = self.broker.session_count();
         let (retained, retained_bytes) = self.broker.router.retained_size();
         let policies = self.broker.policies();
+        let (batches, syncs) = self.broker.store.as_ref().map_or((0, 0), |store| store.batches());
         json!({
             "version": env!("CARGO_PKG_VERSION"),
             "uptime_s": self.started.elapsed().as_secs(),
@@ -363,6 +364,8 @@ impl Reloader {
             "retained_bytes": retained_bytes,
             "queued_messages": self.broker.router.budget().messages(),
             "queued_bytes": self.broker.router.budget().bytes(),
+            "store_batches": batches,
+            "store_syncs": syncs,
         })
     }
 }

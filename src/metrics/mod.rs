@@ -67,6 +67,10 @@ pub struct Metrics {
     pub retained_bytes: Gauge,
     /// 1 while the disk of the store is nearly full, and durable messages are refused.
     pub store_full: Gauge,
+    /// Batches of changes that the store has written.
+    pub store_batches: Counter,
+    /// Those of them that were synced before anything in them was acknowledged.
+    pub store_syncs: Counter,
     /// Messages waiting for clients.
     pub queued_messages: Gauge,
     /// Bytes of messages waiting for clients.
@@ -137,6 +141,8 @@ impl Metrics {
             retained_messages: register(r, "retained_messages", "Retained messages"),
             retained_bytes: register(r, "retained_bytes", "Bytes of retained messages"),
             store_full: register(r, "store_full", "1 while the disk of the store is nearly full"),
+            store_batches: register(r, "store_batches", "Batches that the store has written"),
+            store_syncs: register(r, "store_syncs", "Batches that were synced before they counted"),
             queued_messages: register(r, "queued_messages", "Messages waiting for clients"),
             queued_bytes: register(r, "queued_bytes", "Bytes waiting for clients"),
             audit_written: register(r, "audit_written", "Audit events written"),

@@ -268,6 +268,8 @@ struct Shared {
     next_message: AtomicU64,
     /// Batches that were written.
     written: AtomicU64,
+    /// Those of them that were synced before they counted as done.
+    synced: AtomicU64,
     /// Records that were removed since room was given back.
     removed: AtomicU64,
     is_full: AtomicBool,
@@ -283,6 +285,7 @@ impl Shared {
             queues: Mutex::default(),
             next_message: AtomicU64::new(0),
             written: AtomicU64::new(0),
+            synced: AtomicU64::new(0),
             removed: AtomicU64::new(0),
             is_full: AtomicBool::new(false),
         }
@@ -471,6 +474,13 @@ impl Store {
     /// From now on nothing more is acknowledged: something that has to be read cannot be.
     pub fn fail(&self, error: StoreError) {
         self.shared.inbox.fail(error);
+    }
+
+    /// Batches that were written, and how many of them were synced.
+    #[must_use]
+    pub fn batches(&self) -> (u64, u64) {
+        let Shared { written, synced, .. } = &*self.shared;
+        (written.load(Ordering::Relaxed), synced.load(Ordering::Relaxed))
     }
 
     /// True while there is so little room on the disk that nothing durable is to be taken.

@@ -122,6 +122,7 @@ impl Writer {
         batch.durability(Some(mode)).commit().map_err(failed("write to the store"))?;
         if must_sync {
             self.marks.synced();
+            self.shared.synced.fetch_add(1, Ordering::Relaxed);
         }
         self.shared.written.fetch_add(1, Ordering::Relaxed);
         self.shared.removed.fetch_add(outcome.gone.len() as u64, Ordering::Relaxed);

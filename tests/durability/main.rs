@@ -14,6 +14,7 @@ mod harness;
 mod crash;
 mod damage;
 mod full;
+mod model;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod power;
 mod quotas;
