@@ -78,6 +78,11 @@ pub(super) struct Fields<'a> {
 }
 
 impl<'a> Fields<'a> {
+    /// Fields that are no record: without version and checksum.
+    pub(super) fn of(bytes: &'a [u8]) -> Self {
+        Self { rest: bytes }
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.rest.is_empty()
     }

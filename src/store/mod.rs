@@ -9,6 +9,7 @@
 //! in pages: all that one batch adds to it is one record. A page goes when everything in it, and
 //! before it, is finished. A message that waits for several sessions is stored once.
 
+mod backup;
 mod codec;
 mod content;
 mod engine;
@@ -32,6 +33,10 @@ mod writer;
 #[cfg(test)]
 mod tests;
 
+pub use backup::{
+    Backup, Checked, Counts, Finding, Inspected, Made, Manifest, Reading, SessionInspected,
+    Snapshot, export, import, inspect, receive, restore, verify,
+};
 pub use record::{QueueBounds, RetainedRecord, SessionRecord, StoredWill};
 
 use std::collections::HashMap;
@@ -50,6 +55,8 @@ use crate::mqtt::{SubscriptionFilter, TopicName};
 use crate::session::{Delivery, Message, MessageId, Seq, SubscriptionOptions};
 
 use codec::Clock;
+use engine::Engine;
+use folder::Folder;
 use inbox::Inbox;
 use keeper::{Keeper, Probes};
 use queues::Queues;
@@ -175,6 +182,16 @@ pub enum StoreError {
         /// Where in it, what is concerned, and what to do.
         what: String,
     },
+    /// A line of an import cannot be taken.
+    #[error("{file}:{line}: {what}")]
+    Line {
+        /// What is read.
+        file: String,
+        /// The line, from 1 on.
+        line: u64,
+        /// Which key is wrong, why, and what to do.
+        what: String,
+    },
     /// The disk, or the engine, does not do what it was told.
     #[error("{doing}: {error}")]
     Failed {
@@ -226,6 +243,8 @@ struct Shared {
     /// Records that were removed since room was given back.
     removed: AtomicU64,
     is_full: AtomicBool,
+    /// Held while a snapshot is opened, and while versions of the engine's are removed.
+    snapshots: Mutex<()>,
 }
 
 /// Ids of messages that were read back have this bit: they are none of those that arrived.
@@ -240,6 +259,7 @@ impl Shared {
             written: AtomicU64::new(0),
             removed: AtomicU64::new(0),
             is_full: AtomicBool::new(false),
+            snapshots: Mutex::default(),
         }
     }
 
@@ -259,6 +279,8 @@ pub struct Store {
 
 #[derive(Debug)]
 struct Threads {
+    engine: Engine,
+    folder: Arc<Folder>,
     requests: mpsc::Sender<Request>,
     stop: mpsc::Sender<()>,
     keeper: JoinHandle<()>,
@@ -314,9 +336,12 @@ impl Store {
             folder: found.folder,
             messages: HashMap::default(),
         };
+        let (engine, folder) = (reader.engine.clone(), Arc::clone(&reader.folder));
         let (requests, wanted) = mpsc::channel();
         let (stop, stopped) = mpsc::channel();
         let threads = Threads {
+            engine,
+            folder,
             requests,
             stop,
             keeper: spawn("store keeper", move || keeper.run(&stopped))?,
@@ -397,6 +422,22 @@ impl Store {
         }
     }
 
+    /// All that is in the store now, as it is between two batches: whatever was acknowledged
+    /// before is in it. It takes room on the disk while it is there.
+    ///
+    /// # Errors
+    /// When the store is closed.
+    pub fn snapshot(&self) -> Result<Snapshot, StoreError> {
+        let (engine, folder) = {
+            // Whoever reads a queue wants this lock too.
+            let threads = self.threads.lock();
+            let threads = threads.as_ref().ok_or_else(inbox::closed)?;
+            (threads.engine.clone(), Arc::clone(&threads.folder))
+        };
+        let _no_removal = self.shared.snapshots.lock();
+        Ok(Snapshot::of(&engine, &folder))
+    }
+
     /// True while there is so little room on the disk that nothing durable is to be taken.
     #[must_use]
     pub fn is_full(&self) -> bool {
@@ -420,8 +461,8 @@ impl Store {
 
     fn join(&self) {
         let Some(threads) = self.threads.lock().take() else { return };
-        let Threads { requests, stop, keeper, writer, reader } = threads;
-        drop(requests);
+        let Threads { engine, folder, requests, stop, keeper, writer, reader } = threads;
+        drop((engine, folder, requests));
         self.join_one(writer);
         self.join_one(reader);
         drop(stop);

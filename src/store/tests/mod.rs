@@ -1,5 +1,6 @@
 //! What a store holds, across closing, killing and opening it again.
 
+mod backups;
 mod effects;
 mod faults;
 #[allow(
@@ -12,6 +13,7 @@ mod figures;
 #[allow(clippy::cast_possible_truncation, reason = "what is tested is small")]
 mod folders;
 mod keeping;
+mod lines;
 mod model;
 mod records;
 #[allow(clippy::cast_possible_truncation, reason = "what is tested is small")]
