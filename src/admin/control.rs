@@ -3,7 +3,8 @@
 //! One connection is one call: a line of JSON each way. The socket has mode 0600 and lies in a
 //! folder of mode 0700; besides that the kernel tells who calls. A caller names a command, and a
 //! question where it asks one, but never a file: what is reloaded are the files the broker was
-//! started with.
+//! started with. Where the answer is a backup, its bytes follow the line: whoever called writes
+//! them, with his own rights.
 
 use std::fmt;
 use std::fs::{self, DirBuilder, Permissions};
@@ -15,10 +16,11 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
@@ -34,6 +36,8 @@ pub const REQUEST_BYTES_MAX: u64 = 4 * 1024;
 const CALLS_MAX: usize = 4;
 /// For reading a request, and again for writing the answer.
 const DEADLINE: Duration = Duration::from_secs(5);
+/// For writing a part of what follows an answer: the caller may have to wait for its disk.
+const PART_DEADLINE: Duration = Duration::from_secs(30);
 /// The pause after an accept that failed for want of something, such as file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -56,6 +60,8 @@ pub enum Command {
     Reload,
     /// Say what the policies in force answer to a question of a session, and why.
     Explain(SessionQuestion),
+    /// Send all that the store holds.
+    Backup,
 }
 
 /// The words of commands, as they are sent and in the audit log.
@@ -65,6 +71,7 @@ enum Verb {
     Status,
     Reload,
     Explain,
+    Backup,
 }
 
 impl Command {
@@ -75,13 +82,14 @@ impl Command {
             Self::Status => "status",
             Self::Reload => "reload",
             Self::Explain(_) => "explain",
+            Self::Backup => "backup",
         }
     }
 
     /// What it is about, for the audit log.
     fn about(&self) -> String {
         match self {
-            Self::Status | Self::Reload => String::new(),
+            Self::Status | Self::Reload | Self::Backup => String::new(),
             Self::Explain(SessionQuestion { client_id, action, resource, .. }) => {
                 format!("{client_id}: {action} {resource}")
             }
@@ -138,6 +146,7 @@ impl From<Command> for Request {
             Command::Status => (Verb::Status, None),
             Command::Reload => (Verb::Reload, None),
             Command::Explain(question) => (Verb::Explain, Some(question)),
+            Command::Backup => (Verb::Backup, None),
         };
         Self { verb, question }
     }
@@ -150,9 +159,12 @@ impl TryFrom<Request> for Command {
         match (verb, question) {
             (Verb::Status, None) => Ok(Self::Status),
             (Verb::Reload, None) => Ok(Self::Reload),
+            (Verb::Backup, None) => Ok(Self::Backup),
             (Verb::Explain, Some(question)) => Ok(Self::Explain(question)),
             (Verb::Explain, None) => Err(invalid("there is no question to explain")),
-            (Verb::Status | Verb::Reload, Some(_)) => Err(invalid("only explain has a question")),
+            (Verb::Status | Verb::Reload | Verb::Backup, Some(_)) => {
+                Err(invalid("only explain has a question"))
+            }
         }
     }
 }
@@ -171,7 +183,33 @@ pub enum Response {
     Failed(String),
 }
 
-type Answer = Pin<Box<dyn Future<Output = Response> + Send>>;
+/// What a caller gets.
+#[derive(Debug)]
+pub enum Reply {
+    /// An answer.
+    Answer(Response),
+    /// The answer `{"done":null}`, and the bytes that these parts are.
+    Stream(mpsc::Receiver<Part>),
+}
+
+impl From<Response> for Reply {
+    fn from(response: Response) -> Self {
+        Self::Answer(response)
+    }
+}
+
+/// A part of what follows an answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// Bytes to send.
+    Bytes(Bytes),
+    /// All is sent: what it was, for the audit log.
+    All(String),
+    /// No more comes, for this reason.
+    Failed(String),
+}
+
+type Answer = Pin<Box<dyn Future<Output = Reply> + Send>>;
 
 /// What carries out the commands.
 #[derive(Clone)]
@@ -180,12 +218,16 @@ pub struct ControlHandle(Arc<dyn Fn(Command) -> Answer + Send + Sync>);
 impl ControlHandle {
     /// Commands are carried out by this function. Two reloads never run at a time, and none is
     /// broken off because its caller went away.
-    pub fn new<F, A>(carry_out: F) -> Self
+    pub fn new<F, A, R>(carry_out: F) -> Self
     where
         F: Fn(Command) -> A + Send + Sync + 'static,
-        A: Future<Output = Response> + Send + 'static,
+        A: Future<Output = R> + Send + 'static,
+        R: Into<Reply>,
     {
-        Self(Arc::new(move |command| Box::pin(carry_out(command))))
+        Self(Arc::new(move |command| {
+            let answer = carry_out(command);
+            Box::pin(async { answer.await.into() })
+        }))
     }
 }
 
@@ -208,6 +250,8 @@ struct Shared {
     uids: Vec<u32>,
     /// For reading a request, and again for writing the answer.
     deadline: Duration,
+    /// For writing a part of what follows an answer.
+    part_deadline: Duration,
     handle: ControlHandle,
     reload: Mutex<()>,
     audit: AuditLog,
@@ -227,7 +271,9 @@ impl Control {
         fs::set_permissions(&settings.path, Permissions::from_mode(0o600))?;
         let mut uids = settings.uids.clone();
         uids.push(own_uid);
-        let shared = Shared { uids, deadline: DEADLINE, handle, reload: Mutex::new(()), audit };
+        let (deadline, part_deadline) = (DEADLINE, PART_DEADLINE);
+        let reload = Mutex::new(());
+        let shared = Shared { uids, deadline, part_deadline, handle, reload, audit };
         Ok(Self { listener, settings, shared: Arc::new(shared) })
     }
 
@@ -270,35 +316,86 @@ impl Shared {
     async fn call(&self, mut stream: UnixStream) {
         let uid = stream.peer_cred().ok().map(|credentials| credentials.uid());
         let allowed = uid.is_some_and(|uid| self.uids.contains(&uid));
-        let (command, response) = if allowed {
+        let (command, reply) = if allowed {
             match self.read_request(&mut stream).await {
                 Ok(command) => (Some(command.clone()), self.carry_out(command).await),
-                Err(error) => (None, Response::Failed(error.to_string())),
+                Err(error) => (None, Response::Failed(error.to_string()).into()),
             }
         } else {
-            (None, Response::Failed("this user may not control the broker".to_owned()))
+            (None, Response::Failed("this user may not control the broker".to_owned()).into())
         };
-        self.record(uid, command.as_ref(), &response);
+        let response = match reply {
+            Reply::Answer(response) => response,
+            Reply::Stream(parts) => {
+                // It is on record before the first byte leaves, and again when it ended.
+                self.record(uid, command.as_ref(), "begins", Ok(()));
+                let ended = self.send(&mut stream, parts).await;
+                let about = ended.as_deref().unwrap_or_default();
+                self.record(uid, command.as_ref(), about, ended.as_ref().map(drop));
+                return;
+            }
+        };
+        let about = command.as_ref().map(Command::about).unwrap_or_default();
+        let outcome = match &response {
+            Response::Done(_) => Ok(()),
+            Response::Failed(why) => Err(why),
+        };
+        self.record(uid, command.as_ref(), &about, outcome);
         if let Err(error) = self.write_response(&mut stream, &response).await {
             tracing::debug!(%error, "a caller of the control socket did not take its answer");
         }
     }
 
-    async fn carry_out(&self, command: Command) -> Response {
+    async fn carry_out(&self, command: Command) -> Reply {
         let _one_at_a_time = match command {
             Command::Reload => Some(self.reload.lock().await),
-            Command::Status | Command::Explain(_) => None,
+            Command::Status | Command::Explain(_) | Command::Backup => None,
         };
         (self.handle.0)(command).await
     }
 
-    fn record(&self, uid: Option<u32>, command: Option<&Command>, response: &Response) {
-        let (outcome, why) = match response {
-            Response::Done(_) => (Outcome::Done, String::new()),
-            Response::Failed(why) => (Outcome::Failed, why.clone()),
+    /// Sends what follows an answer. Says what it was, or why not all of it was sent.
+    async fn send(
+        &self,
+        stream: &mut UnixStream,
+        mut parts: mpsc::Receiver<Part>,
+    ) -> Result<String, String> {
+        let lost = |error: io::Error| format!("the caller did not take it: {error}");
+        let mut line = serde_json::to_vec(&Response::Done(serde_json::Value::Null))
+            .map_err(|error| error.to_string())?;
+        line.push(b'\n');
+        self.write(stream, &line).await.map_err(lost)?;
+        loop {
+            match parts.recv().await {
+                Some(Part::Bytes(bytes)) => self.write(stream, &bytes).await.map_err(lost)?,
+                Some(Part::All(what)) => {
+                    return stream.shutdown().await.map_err(lost).map(|()| what);
+                }
+                Some(Part::Failed(why)) => return Err(why),
+                None => return Err("whoever made it has ended".to_owned()),
+            }
+        }
+    }
+
+    async fn write(&self, stream: &mut UnixStream, bytes: &[u8]) -> io::Result<()> {
+        timeout(self.part_deadline, stream.write_all(bytes))
+            .await
+            .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
+    }
+
+    fn record(
+        &self,
+        uid: Option<u32>,
+        command: Option<&Command>,
+        about: &str,
+        ended: Result<(), &String>,
+    ) {
+        let (outcome, why) = match ended {
+            Ok(()) => (Outcome::Done, String::new()),
+            Err(why) => (Outcome::Failed, why.clone()),
         };
         let verb = command.map(Command::as_str);
-        let about = command.map(Command::about).unwrap_or_default().into();
+        let about = about.to_owned().into();
         let call = Kind::ControlCall { uid, verb, about, outcome, why: why.into() };
         self.audit.record(Event::broker(call));
     }
@@ -471,7 +568,19 @@ mod tests {
                 Command::Status => Response::Done(json!({ "epoch": 7 })),
                 Command::Reload => Response::Failed("line 3: unexpected `;`".to_owned()),
                 Command::Explain(question) => Response::Done(json!(question.facts)),
+                Command::Backup => Response::Failed("there is no store".to_owned()),
             }
+        })
+    }
+
+    /// Answers a backup with these parts, and says nothing more.
+    fn sending(parts: Vec<Part>) -> ControlHandle {
+        ControlHandle::new(move |_| {
+            let (sender, receiver) = mpsc::channel(parts.len().max(1));
+            for part in parts.clone() {
+                sender.try_send(part).unwrap();
+            }
+            async move { Reply::Stream(receiver) }
         })
     }
 
@@ -512,6 +621,46 @@ mod tests {
         assert_eq!(audited["verb"], "explain");
         assert_eq!(audited["outcome"], "done");
         assert_eq!(audited["about"], "dev1: publish a/b");
+    }
+
+    #[tokio::test]
+    async fn what_follows_an_answer_is_on_record_when_it_begins_and_when_it_ended() {
+        let bytes = |text: &'static str| Part::Bytes(Bytes::from_static(text.as_bytes()));
+        for (parts, end) in [
+            (vec![bytes("a"), bytes("b"), Part::All("2 records".to_owned())], "2 records"),
+            (vec![bytes("ab"), Part::Failed("no disk".to_owned())], "no disk"),
+            (vec![bytes("ab")], "whoever made it has ended"),
+        ] {
+            let bench = Bench::new();
+            let _task = bench.serve(bench.bind(sending(parts)).unwrap());
+            assert_eq!(bench.call(b"{\"verb\":\"backup\"}\n").await, "{\"done\":null}\nab");
+            while bench.audited().len() < 2 {
+                tokio::task::yield_now().await;
+            }
+            let audited = bench.audited();
+            assert_eq!(
+                (&audited[0]["verb"], &audited[0]["about"]),
+                (&json!("backup"), &json!("begins"))
+            );
+            let key = if audited[1]["outcome"] == "done" { "about" } else { "why" };
+            assert_eq!((&audited[1]["verb"], &audited[1][key]), (&json!("backup"), &json!(end)));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_caller_that_takes_no_more_meets_the_deadline_of_a_part() {
+        let bench = Bench::new();
+        let parts = vec![Part::Bytes(vec![0; 1 << 20].into()); 4];
+        let mut control = bench.bind(sending(parts)).unwrap();
+        Arc::get_mut(&mut control.shared).unwrap().part_deadline = Duration::from_millis(20);
+        let _task = bench.serve(control);
+        let mut stream = UnixStream::connect(bench.path()).await.unwrap();
+        stream.write_all(b"{\"verb\":\"backup\"}\n").await.unwrap();
+        while bench.audited().len() < 2 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let why = bench.audited()[1]["why"].as_str().unwrap().to_owned();
+        assert!(why.starts_with("the caller did not take it"), "{why}");
     }
 
     #[tokio::test]

@@ -93,6 +93,13 @@ fn samples() -> Vec<Kind> {
             why: "".into(),
         },
         Kind::ControlCall {
+            uid: Some(1000),
+            verb: Some("backup"),
+            about: "begins".into(),
+            outcome: Outcome::Done,
+            why: "".into(),
+        },
+        Kind::ControlCall {
             uid: None,
             verb: None,
             about: "".into(),

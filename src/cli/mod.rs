@@ -16,6 +16,7 @@ mod policy;
 mod quickstart;
 mod running;
 mod serve;
+mod store;
 mod watch;
 
 use std::io::{IsTerminal, Write};
@@ -45,6 +46,8 @@ enum Command {
     Cert(cert::CertArgs),
     /// Checks, tests, explains and compares policies
     Policy(policy::PolicyArgs),
+    /// Backs up, restores, checks and shows what the broker keeps on disk
+    Store(store::StoreArgs),
     /// Asks or tells a running broker
     Ctl(ctl::Args),
 }
@@ -78,6 +81,7 @@ impl Cli {
             Command::Ca(args) => args.run().map_err(Failure::from),
             Command::Cert(args) => args.run().map_err(Failure::from),
             Command::Policy(args) => args.run(),
+            Command::Store(args) => args.run(),
             Command::Ctl(args) => {
                 let called = ctl::run(&args, &mut std::io::stdout(), &mut std::io::stderr());
                 return called.map_or(ExitCode::FAILURE, ExitCode::from);

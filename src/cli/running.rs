@@ -14,9 +14,10 @@ use tokio::task::JoinSet;
 use tracing::{error, info, warn};
 
 use super::Failure;
+use super::store::Backups;
 use super::watch::{FolderWatch, keep_watch};
 use crate::admin::control::{
-    self, Command, Control, ControlHandle, Response, SessionAnswer, SessionQuestion,
+    self, Command, Control, ControlHandle, Reply, Response, SessionAnswer, SessionQuestion,
 };
 use crate::admin::http::Http;
 use crate::audit::{self, AuditLog, Event, Kind, Version};
@@ -372,10 +373,12 @@ impl Reloader {
 
 fn control_handle(reloader: &Arc<Reloader>) -> ControlHandle {
     let reloader = Arc::clone(reloader);
+    let backups = Backups::new();
     ControlHandle::new(move |command| {
-        let reloader = Arc::clone(&reloader);
+        let (reloader, backups) = (Arc::clone(&reloader), backups.clone());
         async move {
-            match command {
+            Reply::Answer(match command {
+                Command::Backup => return backups.begin(reloader.broker.store.clone()).await,
                 Command::Status => Response::Done(reloader.status()),
                 Command::Reload => match reloader.reload_and_say().await {
                     Ok(told) => Response::Done(told),
@@ -385,7 +388,7 @@ fn control_handle(reloader: &Arc<Reloader>) -> ControlHandle {
                     Ok(answer) => Response::Done(json!(answer)),
                     Err(Failure(why)) => Response::Failed(why),
                 },
-            }
+            })
         }
     })
 }

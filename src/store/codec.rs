@@ -84,6 +84,11 @@ impl<'a> Fields<'a> {
         self.version
     }
 
+    /// Fields that are no record: without version and checksum.
+    pub(super) fn of(bytes: &'a [u8]) -> Self {
+        Self { version: VERSION, rest: bytes }
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.rest.is_empty()
     }

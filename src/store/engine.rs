@@ -26,6 +26,12 @@ pub(super) struct Engine {
     pub(super) retained: Keyspace,
 }
 
+impl std::fmt::Debug for Engine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Engine").finish_non_exhaustive()
+    }
+}
+
 /// What is in a database, by name.
 pub(super) const KEYSPACES: [&str; 4] = ["state", "queue", "bodies", "retained"];
 

@@ -6,6 +6,7 @@
 //! | `data` | the engine's folder, with `identity`: the token of the store |
 //! | `data.new` | a store that is being made; renamed once it is whole |
 //! | `set-aside` | what could not be read |
+//! | `copy` | what a command reads that must not change the store; it goes with the command |
 //!
 //! The engine makes anew what it does not find: an entry that is missing is found out here, before
 //! the engine sees the folder.
@@ -23,6 +24,8 @@ use super::{Settings, StoreError, salvage, tables};
 const COMPLETE: &str = "portcullis store\n";
 /// What the engine's own `version` file says.
 const ENGINE_VERSION: &[u8] = b"FJL\x03";
+/// A copy to read in.
+pub(super) const COPY: &str = "copy";
 /// The engine's own and four of ours.
 const KEYSPACES: usize = 5;
 /// A record whose key is longer in hexadecimal is named by its SHA-256.
@@ -67,6 +70,11 @@ impl Folder {
         let options = options.read(true).write(true).create(true).truncate(false).mode(0o600);
         let lock = options.open(&path).map_err(&failed)?;
         take_lock(&lock, &root)?;
+        let copy = root.join(COPY);
+        if copy.exists() {
+            // Whoever made it is gone: the lock is ours.
+            std::fs::remove_dir_all(&copy).map_err(&failed)?;
+        }
         let data = root.join("data");
         let mut folder =
             Self { root, data, token: Token::default(), accept_loss: settings.accept_loss, lock };
@@ -95,6 +103,46 @@ impl Folder {
             std::fs::remove_dir_all(folder.being_made()).map_err(failed)?;
         }
         Ok((folder, State::New))
+    }
+
+    /// Locks a store as it is, and makes a copy of it to read in: reading it through the engine
+    /// writes to it. Tables, which are never written to again, get a second name instead.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub(super) fn copy_of(root: &Path) -> Result<Self, StoreError> {
+        let none = |why: &str| StoreError::Foreign { folder: root.to_owned(), why: why.to_owned() };
+        let options = OpenOptions::new().read(true).write(true).clone();
+        let lock = match options.open(root.join("lock")) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(none("there is no store; name its folder, or a backup's"));
+            }
+            opened => opened.map_err(io_failed("open the folder of the store", root))?,
+        };
+        take_lock(&lock, root)?;
+        let (data, copy) = (root.join("data"), root.join(COPY));
+        if !data.exists() {
+            return Err(none("it holds no store that is complete; `serve` makes it one"));
+        }
+        let failed = io_failed("make a copy of the store to read", &copy);
+        if copy.exists() {
+            // Whoever made it is gone: the lock is ours.
+            std::fs::remove_dir_all(&copy).map_err(&failed)?;
+        }
+        DirBuilder::new().mode(0o700).create(&copy).map_err(&failed)?;
+        if let Err(error) = salvage::copy_folder(&data, &copy.join("data")) {
+            // Most likely the disk is full.
+            let _ = std::fs::remove_dir_all(&copy);
+            return Err(failed(error));
+        }
+        let (token, accept_loss) = (Token::default(), false);
+        Ok(Self { data: copy.join("data"), root: copy, token, accept_loss, lock })
+    }
+
+    /// Reads the token of a copy.
+    pub(super) fn know_token(&mut self) -> Result<(), StoreError> {
+        self.token = self.read_identity()?;
+        Ok(())
     }
 
     /// Where the engine's folder is made.
@@ -251,7 +299,7 @@ impl Folder {
     }
 }
 
-fn take_lock(lock: &File, root: &Path) -> Result<(), StoreError> {
+pub(super) fn take_lock(lock: &File, root: &Path) -> Result<(), StoreError> {
     let mut tries = 0;
     loop {
         match lock.try_lock() {
@@ -310,7 +358,7 @@ fn read_token(folder: &Path) -> Option<Token> {
     hex::decode(read.trim_ascii()).ok()?.try_into().ok()
 }
 
-fn write_synced(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
+pub(super) fn write_synced(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
     let written = File::create(path).and_then(|mut file| {
         file.write_all(bytes)?;
         file.sync_all()
@@ -318,7 +366,7 @@ fn write_synced(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
     written.map_err(io_failed("write a file of the store", path))
 }
 
-fn sync_folder(path: &Path) -> Result<(), StoreError> {
+pub(super) fn sync_folder(path: &Path) -> Result<(), StoreError> {
     let synced = File::open(path).and_then(|folder| folder.sync_all());
     synced.map_err(io_failed("sync a folder of the store", path))
 }

@@ -151,7 +151,7 @@ pub(super) fn tidy(engine: &Engine, shared: &Shared) {
         std::thread::sleep(Duration::from_millis(20));
     }
     let compacted = tidied.and_then(|()| {
-        engine.keyspaces().into_iter().try_for_each(|keyspace| compact(engine, keyspace))
+        engine.keyspaces().into_iter().try_for_each(|keyspace| compact(engine, shared, keyspace))
     });
     match compacted {
         Ok(()) => tracing::debug!("room on the disk was given back"),
@@ -161,8 +161,10 @@ pub(super) fn tidy(engine: &Engine, shared: &Shared) {
 
 /// Writes all tables of a keyspace anew, and has the files of the old ones removed, which would
 /// stay until the next table is written. Whoever still reads one keeps it until then.
-fn compact(engine: &Engine, keyspace: &fjall::Keyspace) -> fjall::Result<()> {
+fn compact(engine: &Engine, shared: &Shared, keyspace: &fjall::Keyspace) -> fjall::Result<()> {
     keyspace.major_compact()?;
+    // A snapshot that is opened meanwhile would look for a version that goes here.
+    let _no_snapshot = shared.snapshots.lock();
     let seqno = engine.database.seqno();
     keyspace.tree.get_version_history_lock().maintenance(keyspace.path(), seqno)?;
     Ok(())

@@ -9,9 +9,12 @@
 //! in pages: all that one batch adds to it is one record. A page goes when everything in it, and
 //! before it, is finished. A message that waits for several sessions is stored once.
 
+mod backup;
+mod change;
 mod codec;
 mod content;
 mod engine;
+mod error;
 mod folder;
 mod inbox;
 mod journal;
@@ -23,6 +26,7 @@ mod page;
 mod queues;
 mod reader;
 mod record;
+mod recovered;
 mod repair;
 mod salvage;
 mod scan;
@@ -32,7 +36,14 @@ mod writer;
 #[cfg(test)]
 mod tests;
 
+pub use backup::{
+    Backup, Checked, Counts, Finding, Inspected, Made, Manifest, Reading, SessionInspected,
+    Snapshot, export, import, inspect, receive, restore, verify,
+};
+pub use change::Change;
+pub use error::StoreError;
 pub use record::{QueueBounds, RetainedRecord, SessionRecord, StoredWill};
+pub use recovered::{Page, Recovered, RecoveredSession, UnderWay, Waiting};
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -40,16 +51,15 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};
 use std::task::Waker;
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use crate::identity::Account;
-use crate::mqtt::packet::PacketId;
-use crate::mqtt::{SubscriptionFilter, TopicName};
-use crate::session::{Delivery, Message, MessageId, Seq, SubscriptionOptions};
+use crate::session::{MessageId, Seq};
 
 use codec::Clock;
+use engine::Engine;
+use folder::Folder;
 use inbox::Inbox;
 use keeper::{Keeper, Probes};
 use queues::Queues;
@@ -98,168 +108,6 @@ pub struct SessionNo(pub u64);
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Commit(pub u64);
 
-/// What changes. In the order of a session's life.
-#[derive(Debug)]
-pub enum Change {
-    /// A session begins, or its record changes.
-    Session(SessionNo, Box<SessionRecord>),
-    /// A subscription is made, in the place of the one with the same filter.
-    Subscribe(SessionNo, SubscriptionFilter, SubscriptionOptions),
-    /// A subscription is gone.
-    Unsubscribe(SessionNo, SubscriptionFilter),
-    /// A delivery waits for the session. Its `seq` is there, and higher than all before.
-    Enqueue(SessionNo, Delivery),
-    /// PUBREC came for this delivery: PUBREL is sent from now on, and the message never again.
-    Released(SessionNo, Seq),
-    /// Everything in the session's queue up to here, this one included, is done with.
-    Finished(SessionNo, Seq),
-    /// This delivery, the oldest of those that wait, was dropped.
-    Dropped(SessionNo, Seq),
-    /// A QoS 2 publication of the client was taken; the identifier waits for PUBREL.
-    Held(SessionNo, PacketId),
-    /// PUBREL came for it.
-    Freed(SessionNo, PacketId),
-    /// The session ends, with all it has.
-    End(SessionNo),
-    /// A message is its topic's last. It counts for this account.
-    Retain(Arc<Message>, Arc<Account>),
-    /// A topic has no retained message any more.
-    Clear(TopicName),
-}
-
-/// All that a store held when it was opened.
-#[derive(Debug, Default)]
-pub struct Recovered {
-    /// The sessions, by number.
-    pub sessions: Vec<RecoveredSession>,
-    /// The retained messages that have not expired.
-    pub retained: Vec<RetainedRecord>,
-}
-
-/// A session as the store had it.
-#[derive(Debug)]
-pub struct RecoveredSession {
-    /// Its name.
-    pub number: SessionNo,
-    /// Who and what it is.
-    pub record: SessionRecord,
-    /// Its subscriptions.
-    pub subscriptions: Vec<(SubscriptionFilter, SubscriptionOptions)>,
-    /// QoS 2 publications of the client that wait for PUBREL, in order.
-    pub held: Vec<PacketId>,
-    /// Deliveries for which PUBREC came, in order. They are not among those that wait.
-    pub released: Vec<Seq>,
-    /// What waits, in order.
-    pub waiting: Vec<Waiting>,
-    /// The number of the next delivery: higher than any this session has had on disk.
-    pub next_seq: Seq,
-}
-
-/// What of a session is neither to come nor done with: its connection had it.
-#[derive(Debug, Default)]
-pub struct UnderWay {
-    /// QoS 2 publications of the client that wait for PUBREL, in order.
-    pub held: Vec<PacketId>,
-    /// Deliveries for which PUBREC came, in order.
-    pub released: Vec<Seq>,
-    /// Deliveries that were not acknowledged, in order.
-    pub waiting: Vec<Waiting>,
-}
-
-/// A delivery that waits, without its message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Waiting {
-    /// Its place in the queue.
-    pub seq: Seq,
-    /// What the message counts for.
-    pub bytes: u32,
-    /// When it expires; `None`: never.
-    pub expires_at: Option<Instant>,
-}
-
-impl Waiting {
-    /// The delivery, once it has its number.
-    #[must_use]
-    pub fn of(delivery: &Delivery) -> Option<Self> {
-        Some(Self {
-            seq: delivery.seq?,
-            bytes: u32::try_from(delivery.message.bytes()).unwrap_or(u32::MAX),
-            expires_at: delivery.message.expires_at,
-        })
-    }
-}
-
-/// A part of a queue, read back.
-#[derive(Debug)]
-pub struct Page {
-    /// In order. Those that expired meanwhile are not among them.
-    pub deliveries: Vec<Delivery>,
-    /// Where to go on.
-    pub next: Seq,
-}
-
-/// Why a store cannot be opened, or a change was not written.
-#[derive(Clone, Debug, thiserror::Error)]
-pub enum StoreError {
-    /// Another process has it open.
-    #[error("{} is in use by another process", .0.display())]
-    InUse(PathBuf),
-    /// It was written by a later version, or is no store.
-    #[error("{}: {why}", .folder.display())]
-    Foreign {
-        /// Its folder.
-        folder: PathBuf,
-        /// What is wrong, and what to do.
-        why: String,
-    },
-    /// Something in it cannot be read.
-    #[error("{}: {what}", .file.display())]
-    Damaged {
-        /// The file.
-        file: PathBuf,
-        /// Where in it, what is concerned, and what to do.
-        what: String,
-    },
-    /// The disk, or the engine, does not do what it was told.
-    #[error("{doing}: {error}")]
-    Failed {
-        /// What it was told.
-        doing: &'static str,
-        /// What it said.
-        error: String,
-    },
-}
-
-impl Change {
-    /// The session it is about, unless it is about a retained message.
-    /// What it keeps in memory until it is written, roughly: a message counts with each delivery.
-    fn weight_bytes(&self) -> u64 {
-        size_of::<Self>() as u64
-            + match self {
-                Self::Enqueue(_, delivery) => delivery.message.bytes(),
-                Self::Retain(message, _) => message.bytes(),
-                Self::Session(..) => 1024,
-                _ => 0,
-            }
-    }
-
-    fn session(&self) -> Option<SessionNo> {
-        match self {
-            Self::Session(number, _)
-            | Self::Subscribe(number, ..)
-            | Self::Unsubscribe(number, _)
-            | Self::Enqueue(number, _)
-            | Self::Released(number, _)
-            | Self::Finished(number, _)
-            | Self::Dropped(number, _)
-            | Self::Held(number, _)
-            | Self::Freed(number, _)
-            | Self::End(number) => Some(*number),
-            Self::Retain(..) | Self::Clear(_) => None,
-        }
-    }
-}
-
 /// What the threads of a store have in common.
 #[derive(Debug)]
 struct Shared {
@@ -273,6 +121,8 @@ struct Shared {
     /// Records that were removed since room was given back.
     removed: AtomicU64,
     is_full: AtomicBool,
+    /// Held while a snapshot is opened, and while versions of the engine's are removed.
+    snapshots: Mutex<()>,
 }
 
 /// Ids of messages that were read back have this bit: they are none of those that arrived.
@@ -288,6 +138,7 @@ impl Shared {
             synced: AtomicU64::new(0),
             removed: AtomicU64::new(0),
             is_full: AtomicBool::new(false),
+            snapshots: Mutex::default(),
         }
     }
 
@@ -308,6 +159,8 @@ pub struct Store {
 
 #[derive(Debug)]
 struct Threads {
+    engine: Engine,
+    folder: Arc<Folder>,
     requests: mpsc::Sender<Request>,
     stop: mpsc::Sender<()>,
     keeper: JoinHandle<()>,
@@ -363,9 +216,12 @@ impl Store {
             folder: found.folder,
             messages: HashMap::default(),
         };
+        let (engine, folder) = (reader.engine.clone(), Arc::clone(&reader.folder));
         let (requests, wanted) = mpsc::channel();
         let (stop, stopped) = mpsc::channel();
         let threads = Threads {
+            engine,
+            folder,
             requests,
             stop,
             keeper: spawn("store keeper", move || keeper.run(&stopped))?,
@@ -483,6 +339,22 @@ impl Store {
         (written.load(Ordering::Relaxed), synced.load(Ordering::Relaxed))
     }
 
+    /// All that is in the store now, as it is between two batches: whatever was acknowledged
+    /// before is in it. It takes room on the disk while it is there.
+    ///
+    /// # Errors
+    /// When the store is closed.
+    pub fn snapshot(&self) -> Result<Snapshot, StoreError> {
+        let (engine, folder) = {
+            // Whoever reads a queue wants this lock too.
+            let threads = self.threads.lock();
+            let threads = threads.as_ref().ok_or_else(inbox::closed)?;
+            (threads.engine.clone(), Arc::clone(&threads.folder))
+        };
+        let _no_removal = self.shared.snapshots.lock();
+        Ok(Snapshot::of(&engine, &folder))
+    }
+
     /// True while there is so little room on the disk that nothing durable is to be taken.
     #[must_use]
     pub fn is_full(&self) -> bool {
@@ -506,8 +378,8 @@ impl Store {
 
     fn join(&self) {
         let Some(threads) = self.threads.lock().take() else { return };
-        let Threads { requests, stop, keeper, writer, reader } = threads;
-        drop(requests);
+        let Threads { engine, folder, requests, stop, keeper, writer, reader } = threads;
+        drop((engine, folder, requests));
         self.join_one(writer);
         self.join_one(reader);
         drop(stop);

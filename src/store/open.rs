@@ -14,7 +14,7 @@ use super::{Recovered, Settings, Shared, StoreError, keys, repair, salvage};
 use crate::store::queues::Queues;
 
 /// The format of the whole store that this version writes, and the highest that it reads.
-const FORMAT: u64 = 2;
+pub(super) const FORMAT: u64 = 2;
 /// The lowest that it reads: what is of an older format becomes the present one, record by record as
 /// they are written, and is nothing to an older version from then on.
 const FORMAT_MIN: u64 = 1;
@@ -68,6 +68,41 @@ pub(super) fn open(
     let recovered = Recovered { sessions, retained };
     let folder = Arc::new(folder);
     Ok(Found { engine, folder, marks, recovered, queues, counts, next_body, next_session })
+}
+
+/// Opens a copy of a store. What is damaged is told; where that is no error, the copy is opened
+/// without it.
+pub(super) fn open_copy(
+    folder: &mut Folder,
+    damaged: &mut dyn FnMut(StoreError) -> Result<(), StoreError>,
+) -> Result<Engine, StoreError> {
+    bear(folder, damaged, Folder::know_token)?;
+    bear(folder, damaged, |folder| folder.check())?;
+    let last = bear(folder, damaged, |folder| repair::repair(folder))?;
+    let engine = bear(folder, damaged, |folder| salvage::open(folder))?;
+    bear(folder, damaged, |folder| check_format(folder, &engine))?;
+    let known = read_mark(folder, &engine);
+    bear(folder, damaged, |folder| repair::compare(folder, last, known))?;
+    Ok(engine)
+}
+
+/// Does something with a copy, again without what is damaged if that was told and is no error.
+fn bear<T>(
+    folder: &mut Folder,
+    damaged: &mut dyn FnMut(StoreError) -> Result<(), StoreError>,
+    mut act: impl FnMut(&mut Folder) -> Result<T, StoreError>,
+) -> Result<T, StoreError> {
+    let was_accepted = std::mem::replace(&mut folder.accept_loss, false);
+    let done = match act(folder) {
+        Err(error @ StoreError::Damaged { .. }) => {
+            damaged(error)?;
+            folder.accept_loss = true;
+            act(folder)
+        }
+        done => done,
+    };
+    folder.accept_loss |= was_accepted;
+    done
 }
 
 /// Makes an empty store beside the place where it will be, so that a crash leaves all or nothing.

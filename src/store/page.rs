@@ -9,8 +9,9 @@ use super::codec::{Clock, Damage, Fields, Record, put_u64, put_varint, unseal};
 use super::content::{put_message, put_subscription, qos, take_message, take_subscription};
 use super::keys;
 use super::{SessionNo, Waiting};
+use crate::mqtt::SubscriptionFilter;
 use crate::mqtt::packet::Qos;
-use crate::session::{Delivery, Message, MessageId, Seq, Subscription, Via};
+use crate::session::{Delivery, Message, MessageId, Seq, Subscription, SubscriptionOptions, Via};
 
 /// Bytes from which on a page takes no further entry.
 const PAGE_BYTES: usize = 64 * 1024;
@@ -45,6 +46,28 @@ pub(super) struct Written {
     pub(super) page: PageRef,
 }
 
+/// What is queued, without its message.
+#[derive(Clone, Copy)]
+pub(super) struct Queued<'a> {
+    pub(super) qos: Qos,
+    pub(super) retain: bool,
+    /// Identifiers of the subscriptions.
+    pub(super) ids: &'a [u32],
+    /// The shared subscription that it came through.
+    pub(super) shared: Option<(&'a SubscriptionFilter, SubscriptionOptions)>,
+    /// What the message counts for.
+    pub(super) bytes: u64,
+    pub(super) expires_unix_ms: Option<u64>,
+}
+
+/// Where the message is.
+#[derive(Clone, Copy)]
+pub(super) enum Content<'a> {
+    Here(&'a Message),
+    /// In `bodies`, under this number.
+    Body(u64),
+}
+
 /// A page that takes entries.
 pub(super) struct Writing {
     number: SessionNo,
@@ -70,37 +93,47 @@ impl Writing {
     /// where `body` says so, else with it.
     pub(super) fn push(&mut self, seq: u64, delivery: &Delivery, body: Option<u64>, clock: &Clock) {
         let Delivery { message, via, qos, retain, .. } = delivery;
-        let shared = via.shared();
+        let shared = via.shared().map(|it| (&it.filter, it.options));
+        let expires_unix_ms = message.expires_at.map(|at| clock.unix_ms_of(at));
+        let content = body.map_or(Content::Here(message), Content::Body);
+        let (ids, bytes) = (&*via.ids, message.bytes());
+        let queued = Queued { qos: *qos, retain: *retain, ids, shared, bytes, expires_unix_ms };
+        self.put(seq, &queued, content);
+    }
+
+    /// As [`Self::push`].
+    pub(super) fn put(&mut self, seq: u64, queued: &Queued<'_>, content: Content<'_>) {
+        let Queued { qos, retain, ids, shared, bytes, expires_unix_ms } = *queued;
         let flag = |set, flag| if set { flag } else { 0 };
         let out = self.record.fields();
         put_varint(out, seq.saturating_sub(self.last));
         out.push(
             qos.as_u8()
-                | flag(*retain, flags::RETAIN)
-                | flag(message.expires_at.is_some(), flags::EXPIRES)
-                | flag(!via.ids.is_empty(), flags::IDS)
+                | flag(retain, flags::RETAIN)
+                | flag(expires_unix_ms.is_some(), flags::EXPIRES)
+                | flag(!ids.is_empty(), flags::IDS)
                 | flag(shared.is_some(), flags::SHARED)
-                | flag(body.is_some(), flags::REFERENCE),
+                | flag(matches!(content, Content::Body(_)), flags::REFERENCE),
         );
-        put_varint(out, message.bytes());
-        if let Some(at) = message.expires_at {
-            put_u64(out, clock.unix_ms_of(at));
+        put_varint(out, bytes);
+        if let Some(at) = expires_unix_ms {
+            put_u64(out, at);
         }
-        if !via.ids.is_empty() {
-            put_varint(out, via.ids.len() as u64);
-            for id in &via.ids {
+        if !ids.is_empty() {
+            put_varint(out, ids.len() as u64);
+            for id in ids {
                 put_varint(out, (*id).into());
             }
         }
-        if let Some(subscription) = shared {
-            put_subscription(out, &subscription.filter, subscription.options);
+        if let Some((filter, options)) = shared {
+            put_subscription(out, filter, options);
         }
-        match body {
-            Some(id) => {
+        match content {
+            Content::Body(id) => {
                 put_u64(out, id);
                 self.bodies.push(id);
             }
-            None => put_message(out, message),
+            Content::Here(message) => put_message(out, message),
         }
         self.last = seq;
     }
@@ -210,6 +243,24 @@ impl Entry<'_> {
         let message = take_message(&mut fields, id, expires_at, clock.instant())?;
         fields.finish()?;
         Ok(message)
+    }
+
+    /// What was queued, without the message.
+    ///
+    /// # Errors
+    /// Where [`Self::delivery`] has one.
+    pub(super) fn check(&self) -> Result<Queued<'_>, Damage> {
+        if self.seq == 0 {
+            return Err(Damage("a sequence number is 0"));
+        }
+        Ok(Queued {
+            qos: qos(self.flags & flags::QOS)?,
+            retain: self.flags & flags::RETAIN != 0,
+            ids: &self.ids,
+            shared: self.shared.as_ref().map(|it| (&it.filter, it.options)),
+            bytes: self.bytes,
+            expires_unix_ms: self.expires_unix_ms,
+        })
     }
 
     /// The delivery, with its message.

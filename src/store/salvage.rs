@@ -97,7 +97,7 @@ fn without_some(folder: &Folder, parked: &Path) -> Result<Engine, StoreError> {
 }
 
 /// Tables are never written to again: another name for them is a copy.
-fn copy_folder(from: &Path, to: &Path) -> io::Result<()> {
+pub(super) fn copy_folder(from: &Path, to: &Path) -> io::Result<()> {
     std::fs::create_dir_all(to)?;
     for entry in std::fs::read_dir(from)? {
         let entry = entry?;

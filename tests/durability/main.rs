@@ -11,6 +11,7 @@
 #[path = "../harness/mod.rs"]
 mod harness;
 
+mod backup;
 mod crash;
 mod damage;
 mod full;

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::*;
 
-fn tree(folder: &Path) -> Vec<PathBuf> {
+pub(super) fn tree(folder: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
@@ -23,7 +23,7 @@ fn tree(folder: &Path) -> Vec<PathBuf> {
 
 /// A store with two sessions that wait, for a message that they share and another, and a retained
 /// message; all of it in tables.
-fn filled(folder: &Path) -> SessionNo {
+pub(super) fn filled(folder: &Path) -> SessionNo {
     let (store, _) = open(folder);
     let number = begin(&store, "client");
     let other = begin(&store, "other");

@@ -1,5 +1,6 @@
 //! What a store holds, across closing, killing and opening it again.
 
+mod backups;
 mod effects;
 mod faults;
 #[allow(
@@ -12,6 +13,7 @@ mod figures;
 #[allow(clippy::cast_possible_truncation, reason = "what is tested is small")]
 mod folders;
 mod keeping;
+mod lines;
 mod model;
 mod records;
 #[allow(clippy::cast_possible_truncation, reason = "what is tested is small")]
@@ -25,11 +27,11 @@ use std::time::{Instant, SystemTime};
 use smallvec::SmallVec;
 
 use super::*;
-use crate::identity::{Identity, PrincipalKind};
-use crate::mqtt::packet::Qos;
-use crate::mqtt::{ClientId, ProtocolVersion};
+use crate::identity::{Account, Identity, PrincipalKind};
+use crate::mqtt::packet::{PacketId, Qos};
+use crate::mqtt::{ClientId, ProtocolVersion, SubscriptionFilter, TopicName};
 use crate::policy::SessionFacts;
-use crate::session::{Overflow, Via};
+use crate::session::{Delivery, Message, Overflow, SubscriptionOptions, Via};
 
 fn seq(number: u64) -> Seq {
     Seq(NonZeroU64::new(number).unwrap())

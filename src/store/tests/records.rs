@@ -50,7 +50,7 @@ fn properties() -> impl Strategy<Value = PublishProperties> {
     )
 }
 
-fn some_message() -> impl Strategy<Value = Message> {
+pub(super) fn some_message() -> impl Strategy<Value = Message> {
     let flags = (qos(), any::<bool>(), any::<bool>());
     (topic_text(), vec(any::<u8>(), 0..300), flags, option::of(properties())).prop_map(
         |(text, payload, (qos, retain, will), properties)| {
@@ -62,7 +62,7 @@ fn some_message() -> impl Strategy<Value = Message> {
     )
 }
 
-fn some_options() -> impl Strategy<Value = SubscriptionOptions> {
+pub(super) fn some_options() -> impl Strategy<Value = SubscriptionOptions> {
     (qos(), any::<bool>(), any::<bool>(), option::of(1_u32..)).prop_map(
         |(qos, no_local, retain_as_published, id)| {
             let id = id.and_then(NonZeroU32::new);
@@ -71,7 +71,7 @@ fn some_options() -> impl Strategy<Value = SubscriptionOptions> {
     )
 }
 
-fn some_delivery() -> impl Strategy<Value = Delivery> {
+pub(super) fn some_delivery() -> impl Strategy<Value = Delivery> {
     let shared = option::of(("\\$share/[a-z]{1,5}/[a-z/]{1,9}", some_options()));
     let ids = vec(any::<u32>(), 0..4);
     (some_message(), shared, ids, qos(), any::<bool>()).prop_map(
@@ -135,7 +135,7 @@ fn some_will() -> impl Strategy<Value = StoredWill> {
     })
 }
 
-fn some_record() -> impl Strategy<Value = SessionRecord> {
+pub(super) fn some_record() -> impl Strategy<Value = SessionRecord> {
     let facts = (shared_text(), any::<std::net::IpAddr>(), 0..3_usize, any::<u8>());
     let bounds = (any::<(u32, u64)>(), any::<(u32, u64)>(), any::<(u32, u64)>());
     let overflow =
