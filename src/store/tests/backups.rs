@@ -178,11 +178,9 @@ fn a_damaged_backup_is_not_restored() {
     refused("there is something behind its end");
     std::fs::write(&data, &whole).unwrap();
     let said = std::fs::read_to_string(&manifest).unwrap();
-    std::fs::write(&manifest, said.replace("\"queue\": 3", "\"queue\": 4")).unwrap();
-    if said.contains("\"queue\": 3") {
-        refused("it does not say what is in `data`");
-    }
-    std::fs::write(&manifest, said.replace("\"store_format\": 1", "\"store_format\": 2")).unwrap();
+    std::fs::write(&manifest, said.replace("\"queue\": 2", "\"queue\": 3")).unwrap();
+    refused("it does not say what is in `data`");
+    std::fs::write(&manifest, said.replace("\"store_format\": 2", "\"store_format\": 3")).unwrap();
     refused("it does not say what is in `data`");
     std::fs::write(&manifest, "{").unwrap();
     refused("it is no manifest of a backup");

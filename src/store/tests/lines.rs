@@ -77,7 +77,12 @@ proptest! {
         prop_assert_eq!(one.retained.len(), other.retained.len());
         for (one, other) in one.sessions.iter().zip(&other.sessions) {
             prop_assert_eq!(&one.record, &other.record);
-            prop_assert_eq!(&one.waiting, &other.waiting);
+            // When it expires was counted from two readings of the clock.
+            let waiting = |it: &RecoveredSession| -> Vec<_> {
+                let each = it.waiting.iter();
+                each.map(|it| (it.seq, it.bytes, it.expires_at.is_some())).collect()
+            };
+            prop_assert_eq!(waiting(one), waiting(other));
             prop_assert_eq!((&one.held, &one.released), (&other.held, &other.released));
             prop_assert_eq!(&one.subscriptions, &other.subscriptions);
             prop_assert_eq!(one.next_seq, other.next_seq);
@@ -85,7 +90,7 @@ proptest! {
     }
 }
 
-const STORE: &str = r#"{"kind":"store","format":1}"#;
+const STORE: &str = r#"{"kind":"store","format":2}"#;
 const END: &str = r#"{"kind":"end"}"#;
 const MESSAGE: &str =
     r#"{"kind":"message","id":4,"message":{"topic":"a","qos":1,"retain":false,"payload":"eA=="}}"#;
@@ -115,7 +120,7 @@ fn a_line_that_cannot_be_taken_is_named_with_its_key_and_the_remedy() {
     for (text, line, what) in [
         (String::new(), 1, "the first line has to be of kind `store`"),
         (format!("{session}\n"), 1, "the first line has to be of kind `store`"),
-        (STORE.replace('1', "2") + "\n", 1, "`format`: it is 2, and this version reads 1; use"),
+        (STORE.replace('2', "3") + "\n", 1, "`format`: it is 3, and this version reads 2; use"),
         (all.clone(), 7, "the line has no end; write all of it"),
         (all.replace(END, ""), 6, "a line of kind `end` has to come last"),
         (with(END), 4, "it comes behind the line of kind `end`"),
