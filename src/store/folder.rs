@@ -79,7 +79,7 @@ impl Folder {
         let mut folder =
             Self { root, data, token: Token::default(), accept_loss: settings.accept_loss, lock };
         let is_complete = std::fs::metadata(&path).map_err(&failed)?.len() > 0;
-        if !folder.data.exists() && read_token(&folder.being_made()).is_some() {
+        if !folder.data.exists() && read_token(&folder.being_made())?.is_some() {
             std::fs::rename(folder.being_made(), &folder.data).map_err(&failed)?;
             sync_folder(&folder.root)?;
         }
@@ -189,7 +189,7 @@ impl Folder {
     }
 
     fn read_identity(&self) -> Result<Token, StoreError> {
-        if let Some(token) = read_token(&self.data) {
+        if let Some(token) = read_token(&self.data)? {
             return Ok(token);
         }
         let path = self.data.join("identity");
@@ -353,9 +353,16 @@ fn write_identity(folder: &Path, token: &Token) -> Result<(), StoreError> {
 }
 
 /// The token of a store; `None` where it was not written to its end.
-fn read_token(folder: &Path) -> Option<Token> {
-    let read = std::fs::read(folder.join("identity")).ok()?;
-    hex::decode(read.trim_ascii()).ok()?.try_into().ok()
+///
+/// # Errors
+/// When it is there and cannot be read: the disk may yet give it back.
+fn read_token(folder: &Path) -> Result<Option<Token>, StoreError> {
+    let path = folder.join("identity");
+    let read = match std::fs::read(&path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        read => read.map_err(io_failed("read the token of the store", &path))?,
+    };
+    Ok(hex::decode(read.trim_ascii()).ok().and_then(|token| token.try_into().ok()))
 }
 
 pub(super) fn write_synced(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {

@@ -110,7 +110,7 @@ impl Session {
     }
 
     /// The `which`th of the deliveries in this state that have come.
-    fn pick(&mut self, which: &Index, state: State) -> Option<&mut Delivery> {
+    fn pick(&mut self, which: Index, state: State) -> Option<&mut Delivery> {
         let came = |one: &&mut Delivery| one.state == state && one.asked;
         let mut found: Vec<_> = self.queue.iter_mut().filter(came).collect();
         if found.is_empty() { None } else { Some(found.swap_remove(which.index(found.len()))) }
@@ -241,7 +241,7 @@ impl World {
                 session.subscriptions.remove(filter);
             }
             Step::Hold(_, topic) => {
-                let id = (1..).find(|id| !session.held.contains_key(id)).unwrap();
+                let id = (1..=u16::MAX).find(|id| !session.held.contains_key(id)).unwrap();
                 connected.send(&Publish::new(topic, &payload).qos(2, id));
                 connected.expect_ack(wire::PUBREC, id);
                 session.held.insert(id, (topic, payload.clone()));
@@ -262,7 +262,7 @@ impl World {
                 session.held.remove(&id);
             }
             Step::Acknowledge(_, which) => {
-                if let Some(delivery) = session.pick(which, State::Open) {
+                if let Some(delivery) = session.pick(*which, State::Open) {
                     let id = delivery.id.unwrap();
                     if delivery.qos == 1 {
                         connected.raw.send(&wire::ack(wire::PUBACK, id));
@@ -275,7 +275,7 @@ impl World {
                 }
             }
             Step::Complete(_, which) => {
-                if let Some(delivery) = session.pick(which, State::Released) {
+                if let Some(delivery) = session.pick(*which, State::Released) {
                     connected.raw.send(&wire::ack(wire::PUBCOMP, delivery.id.unwrap()));
                     (delivery.state, delivery.unsure) = (State::Done, true);
                 }
