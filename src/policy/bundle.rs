@@ -24,7 +24,7 @@ use crate::identity::{Identity, PrincipalKind};
 use crate::suggest::nearest;
 
 /// The number of a rule within its bundle.
-type RuleIndex = u32;
+pub(super) type RuleIndex = u32;
 
 /// Policies in force together.
 pub struct Bundle {
@@ -38,7 +38,7 @@ pub struct Bundle {
     pub(super) vocabulary: Vocabulary,
     pub(super) authorizer: Authorizer,
     pub(super) hasher: ahash::RandomState,
-    acls: Mutex<Acls>,
+    pub(super) acls: Mutex<Acls>,
 }
 
 /// The rules by what their scope asks of the principal.
@@ -51,8 +51,8 @@ struct Index {
 
 /// Compiled rules that some session still uses, so that a fleet shares them.
 #[derive(Default)]
-struct Acls {
-    known: ahash::AHashMap<(Action, Box<[RuleIndex]>), Weak<Acl>>,
+pub(super) struct Acls {
+    pub(super) known: ahash::AHashMap<(Action, Box<[RuleIndex]>), Weak<Acl>>,
     /// At this many entries the unused ones are removed.
     sweep_at: usize,
 }
@@ -284,7 +284,7 @@ impl Bundle {
     }
 
     /// The rules whose scope does not rule out this principal, in order.
-    fn candidates(
+    pub(super) fn candidates(
         &self,
         action: Action,
         identity: &Identity,
@@ -308,7 +308,7 @@ impl Bundle {
         rules.into()
     }
 
-    fn rule(&self, index: RuleIndex) -> Option<&Rule> {
+    pub(super) fn rule(&self, index: RuleIndex) -> Option<&Rule> {
         self.rules.get(usize::try_from(index).ok()?)
     }
 }
@@ -350,7 +350,7 @@ impl Index {
 impl Acls {
     const SWEEP_AT_MIN: usize = 64;
 
-    fn add(&mut self, key: (Action, Box<[RuleIndex]>), acl: &Arc<Acl>) {
+    pub(super) fn add(&mut self, key: (Action, Box<[RuleIndex]>), acl: &Arc<Acl>) {
         if self.known.len() >= self.sweep_at.max(Self::SWEEP_AT_MIN) {
             self.known.retain(|_, acl| acl.strong_count() > 0);
             self.sweep_at = self.known.len().saturating_mul(2);

@@ -46,6 +46,7 @@ mod scan;
 mod schema;
 mod source;
 mod subject;
+mod succession;
 #[cfg(test)]
 mod tests;
 mod trie;

@@ -39,7 +39,7 @@ pub const UNJUDGED: bool = cfg!(portcullis_unjudged);
 ///
 /// Its methods take `&mut self` for their caches only. Everything a cache holds belongs to the
 /// bundle, the identity and the session facts it was made with, so that [`Self::rebase`] drops
-/// them all; a change of identity or facts takes a new `Subject`.
+/// them all, unless nothing has changed for the principal; a change of identity or facts takes a new `Subject`.
 #[derive(Debug)]
 pub struct Subject {
     bundle: Arc<Bundle>,
@@ -116,10 +116,15 @@ impl Subject {
         self.bundle.ignored_claims(&self.identity)
     }
 
-    /// Judges by other policies from here on.
-    pub fn rebase(&mut self, bundle: Arc<Bundle>) {
-        self.working = None;
+    /// Judges by other policies from here on. `true`: they say the same of this principal, whatever
+    /// is asked, so that what was decided stays.
+    pub fn rebase(&mut self, bundle: Arc<Bundle>) -> bool {
+        let stays = bundle.judges_as(&self.bundle, &self.identity);
+        if !stays {
+            self.working = None;
+        }
         self.bundle = bundle;
+        stays
     }
 
     /// Gives back what can be worked out again: for a connection that has been quiet.

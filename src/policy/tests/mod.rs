@@ -8,4 +8,5 @@ mod hostile;
 mod placeholders;
 mod random;
 mod soundness;
+mod succession;
 pub(super) mod world;

@@ -15,7 +15,8 @@ use crate::store::Change;
 impl Connection {
     /// Judges the connection itself and its subscriptions under the policies in force, which a
     /// reload brings together with the authorities of certificates. What waits, and the will, are
-    /// judged when they leave.
+    /// judged when they leave. Where the policies say the same of it as before, there is nothing to
+    /// do.
     pub(super) fn rejudge(&mut self, now: Now) -> Result<(), Closing> {
         let bundle = self.link.broker.policies();
         if self.link.subject.epoch() == bundle.epoch() {
@@ -28,7 +29,9 @@ impl Connection {
                 told: false,
             });
         }
-        self.link.subject.rebase(bundle);
+        if self.link.subject.rebase(bundle) {
+            return Ok(());
+        }
         self.judge_again(now)
     }
 
