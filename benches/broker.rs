@@ -40,11 +40,13 @@ usage: cargo bench --bench broker -- [OPTION…] [SCENARIO…]
   --quick          half a second each, a tenth of the connections, one round
   --rounds N       rounds of each scenario (3)
   --markdown       medians alone, for the README
-  --server NAME    relay, mosquitto, portcullis, unjudged or reloading, as often as wanted; all without
+  --server NAME    relay, mosquitto, portcullis, unjudged, reloading or beside, as often as wanted; all
+                   without
   --config FILE    Portcullis' configuration instead of config/bench.toml
   --set KEY=VALUE  one more setting for Portcullis, as often as wanted
   --policies N     so many policies beside those of policies/permissive
-  --reloading      a column for Portcullis while it reloads its policies all the time
+  --reloading MS   columns for Portcullis while it reloads its policies, and while another one beside
+                   it does, with so many milliseconds after each time
   --unjudged PATH  a column for the program built with RUSTFLAGS=\"--cfg portcullis_unjudged\",
                    which judges no message: the rest is what policies cost
   --v5             MQTT 5.0 instead of 3.1.1 (not for the relay)";

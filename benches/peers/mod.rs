@@ -40,12 +40,21 @@ pub(crate) enum Server {
     Unjudged,
     /// Portcullis, told to reload its policies again and again.
     Reloading,
+    /// Portcullis, while another one beside it that nobody uses is told so: what the machine makes
+    /// of it.
+    Beside,
 }
 
 impl Server {
     /// All of them, in the order in which they are shown.
-    pub(crate) const ALL: [Self; 5] =
-        [Self::Relay, Self::Mosquitto, Self::Portcullis, Self::Unjudged, Self::Reloading];
+    pub(crate) const ALL: [Self; 6] = [
+        Self::Relay,
+        Self::Mosquitto,
+        Self::Portcullis,
+        Self::Unjudged,
+        Self::Reloading,
+        Self::Beside,
+    ];
 
     /// The name in tables and on the command line.
     pub(crate) const fn name(self) -> &'static str {
@@ -55,6 +64,7 @@ impl Server {
             Self::Portcullis => "portcullis",
             Self::Unjudged => "unjudged",
             Self::Reloading => "reloading",
+            Self::Beside => "beside",
         }
     }
 
@@ -64,6 +74,7 @@ impl Server {
             Self::Relay => "bare relay".to_owned(),
             Self::Portcullis => format!("Portcullis {}", env!("CARGO_PKG_VERSION")),
             Self::Unjudged | Self::Reloading => self.name().to_owned(),
+            Self::Beside => "another reloading".to_owned(),
             Self::Mosquitto => {
                 let help = mosquitto_path().map(|path| Command::new(path).arg("-h").output());
                 let help = help.and_then(Result::ok).map(|output| output.stdout);
@@ -79,7 +90,7 @@ impl Server {
         match self {
             Self::Mosquitto => mosquitto_path().is_some(),
             Self::Unjudged => options.unjudged.is_some(),
-            Self::Reloading => options.reloading,
+            Self::Reloading | Self::Beside => options.reloading.is_some(),
             Self::Relay | Self::Portcullis => true,
         }
     }
@@ -102,8 +113,8 @@ pub(crate) struct Options {
     pub(crate) config: Option<PathBuf>,
     /// So many policies beside those of `policies/permissive`.
     pub(crate) policies: usize,
-    /// A column for Portcullis while it reloads its policies.
-    pub(crate) reloading: bool,
+    /// Columns for Portcullis while policies are reloaded, with such a pause after each time.
+    pub(crate) reloading: Option<Duration>,
     /// Mosquitto writes its snapshots.
     pub(crate) persistence: bool,
     /// The program built with `--cfg portcullis_unjudged`.
@@ -122,7 +133,9 @@ impl Options {
         match argument {
             "--v5" => self.version = Version::V5,
             "--set" => self.settings.push(value(argument, rest)?),
-            "--reloading" => self.reloading = true,
+            "--reloading" => {
+                self.reloading = Some(Duration::from_millis(value(argument, rest)?));
+            }
             "--policies" => self.policies = value(argument, rest)?,
             "--config" => self.config = Some(absolute(value(argument, rest)?)?),
             "--unjudged" => self.unjudged = Some(absolute(value(argument, rest)?)?),
@@ -154,6 +167,8 @@ pub(crate) struct Running {
     version: Version,
     /// Ends with the value.
     reloading: Option<Sender<()>>,
+    /// Another that is reloaded.
+    beside: Option<Box<Self>>,
     folder: TempDir,
 }
 
@@ -172,10 +187,16 @@ impl Running {
         let (plain, mtls) = (free_address()?, free_address()?);
         let child = command(server, options, folder.path(), &authority, plain, mtls)?.spawn()?;
         let version = options.version;
-        let mut running = Self { child, plain, mtls, authority, version, reloading: None, folder };
+        let (reloading, beside) = (None, None);
+        let mut running =
+            Self { child, plain, mtls, authority, version, reloading, beside, folder };
         running.wait_until_ready(server)?;
         if server == Server::Reloading {
-            running.reloading = Some(keep_reloading(&running.folder.path().join(CONTROL)));
+            let pause = options.reloading.unwrap_or_default();
+            running.reloading = Some(keep_reloading(&running.folder.path().join(CONTROL), pause));
+        }
+        if server == Server::Beside {
+            running.beside = Some(Box::new(Self::start(Server::Reloading, options)?));
         }
         Ok(running)
     }
@@ -189,7 +210,9 @@ impl Running {
 
     fn wait_until_ready(&mut self, server: Server) -> io::Result<()> {
         let ready = match server {
-            Server::Portcullis | Server::Unjudged | Server::Reloading => self.read_ready_line(),
+            Server::Portcullis | Server::Unjudged | Server::Reloading | Server::Beside => {
+                self.read_ready_line()
+            }
             Server::Relay | Server::Mosquitto => self.wait_for_port(),
         };
         ready.map_err(|error| {
@@ -300,6 +323,7 @@ impl Running {
 impl Drop for Running {
     fn drop(&mut self) {
         self.reloading = None;
+        self.beside = None;
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -316,7 +340,9 @@ fn command(
     let mut command = match server {
         Server::Relay => relay(plain)?,
         Server::Mosquitto => mosquitto(folder, authority, plain, mtls, options.persistence)?,
-        Server::Portcullis | Server::Reloading => portcullis(None, folder, authority, options)?,
+        Server::Portcullis | Server::Reloading | Server::Beside => {
+            portcullis(None, folder, authority, options)?
+        }
         Server::Unjudged => portcullis(options.unjudged.as_deref(), folder, authority, options)?,
     };
     let log = std::fs::File::create(folder.join("log"))?;
@@ -325,11 +351,11 @@ fn command(
 }
 
 /// Tells a broker to reload, one time after the other, until the sender is dropped.
-fn keep_reloading(socket: &Path) -> Sender<()> {
+fn keep_reloading(socket: &Path, pause: Duration) -> Sender<()> {
     let (sender, ended) = mpsc::channel::<()>();
     let socket = socket.to_owned();
     std::thread::spawn(move || {
-        while ended.try_recv() == Err(mpsc::TryRecvError::Empty) {
+        while ended.recv_timeout(pause) == Err(mpsc::RecvTimeoutError::Timeout) {
             let mut ctl = Command::new(env!("CARGO_BIN_EXE_portcullis"));
             ctl.arg("ctl").arg("--socket").arg(&socket).arg("reload").stdout(Stdio::null());
             if !ctl.status().is_ok_and(|status| status.success()) {

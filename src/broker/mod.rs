@@ -180,7 +180,7 @@ impl Broker {
     /// what waits is judged when it leaves.
     pub fn set_policies(&self, bundle: Arc<Bundle>) {
         let epoch = bundle.epoch();
-        self.policies.store(bundle);
+        crate::policy::retire(self.policies.swap(bundle));
         self.router.set_policy_epoch(epoch);
         self.sessions.signal_all(Signal::Rejudge);
     }

@@ -13,10 +13,6 @@ use cedar_policy::{
     ValidationMode, Validator,
 };
 use miette::Diagnostic;
-use thread_priority::{
-    NormalThreadSchedulePolicy, ThreadPriority, ThreadSchedulePolicy,
-    set_thread_priority_and_policy, thread_native_id,
-};
 use tracing::info;
 
 use super::groups::DeclaredGroups;
@@ -39,9 +35,8 @@ const POLICIES_MAX: usize = 1 << 20;
 const STACK_BYTES: usize = 64 << 20;
 /// Policies that a thread takes at a time.
 const BATCH: usize = 32;
-/// Where after this time fewer policies than one a millisecond were read, the machine has no time
-/// left for who stands back: a thread that does not helps. Alone a core reads five times as many.
-const HELP_AFTER: Duration = Duration::from_millis(300);
+/// How much the threads that read policies stand back behind others.
+const NICE: i32 = 10;
 /// How often it is looked whether they are done; far less than reading a hundred policies takes.
 const LOOK_AGAIN: Duration = Duration::from_millis(1);
 /// From so many policies on it is told how far the reading has come, so often.
@@ -156,44 +151,18 @@ fn panicked() -> Problem {
     Problem::new(PANICKED)
 }
 
-/// Where a thread stands among those that want the same core.
-#[derive(Clone, Copy, Debug)]
-enum Standing {
-    /// Behind all others.
-    Behind,
-    /// Among them.
-    Equal,
-}
-
-/// Has this thread stand there from now on.
-fn stand(standing: Standing) {
-    if let Standing::Behind = standing {
-        let idle = ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Idle);
-        // Without it there is no harm but that others wait a little longer.
-        let _ = set_thread_priority_and_policy(thread_native_id(), ThreadPriority::Min, idle);
-    }
-}
-
 /// What came of each policy that was read, by its number.
 type Read = Vec<(usize, Result<Rule, Vec<Problem>>)>;
 
 /// Says how far the reading has come, once a second.
 struct Progress {
     total: usize,
-    began: Instant,
     told: Instant,
 }
 
 impl Progress {
     fn begin(total: usize) -> Self {
-        let began = Instant::now();
-        Self { total, began, told: began }
-    }
-
-    /// True when the reading does not get on.
-    fn is_slow(&self, done: usize) -> bool {
-        let elapsed = self.began.elapsed();
-        elapsed >= HELP_AFTER && (done as u128) < elapsed.as_millis()
+        Self { total, told: Instant::now() }
     }
 
     fn tell(&mut self, done: usize) {
@@ -220,25 +189,15 @@ impl Loader<'_> {
     fn all(&self, places: &[Place]) -> Result<(Vec<Rule>, Vec<Problem>), Problem> {
         let workers = std::thread::available_parallelism().map_or(1, NonZero::get);
         let workers = workers.min(places.len().div_ceil(BATCH)).max(1);
-        let next = &AtomicUsize::new(0);
+        let next = AtomicUsize::new(0);
         let read = std::thread::scope(|scope| {
-            let worker = |standing| {
-                large_stack(scope, "policy-load", move || {
-                    stand(standing);
-                    self.some(places, next)
-                })
-            };
-            let mut workers =
-                (0..workers).map(|_| worker(Standing::Behind)).collect::<Result<Vec<_>, _>>()?;
+            let workers = (0..workers)
+                .map(|_| large_stack(scope, "policy-load", || self.some(places, &next)))
+                .collect::<Result<Vec<_>, _>>()?;
             let mut progress = Progress::begin(places.len());
-            let mut is_helped = false;
             while !workers.iter().all(ScopedJoinHandle::is_finished) {
                 std::thread::sleep(LOOK_AGAIN);
                 progress.tell(next.load(Relaxed));
-                if !is_helped && progress.is_slow(next.load(Relaxed)) {
-                    is_helped = true;
-                    workers.push(worker(Standing::Equal)?);
-                }
             }
             let read: Result<Vec<Read>, _> =
                 workers.into_iter().map(ScopedJoinHandle::join).collect();
@@ -272,6 +231,8 @@ impl Loader<'_> {
 
     /// Reads policies that nobody else has begun with, until there are none.
     fn some(&self, places: &[Place], next: &AtomicUsize) -> Read {
+        // Without it there is no harm but that others wait a little longer.
+        let _ = rustix::process::nice(NICE);
         let mut read = Read::new();
         let mut problems = 0;
         loop {
@@ -284,7 +245,8 @@ impl Loader<'_> {
                 let rule = self.rule(place);
                 problems += rule.as_ref().err().map_or(0, Vec::len);
                 read.push((number, rule));
-                // Who waits for the core waits no longer than one policy takes.
+                // A thread of low priority, too, keeps its core for some milliseconds unless it
+                // offers it: those who wait for it wait no longer than one policy takes.
                 std::thread::yield_now();
             }
             // Enough to fill a report: an attacker's file is not worth more work.

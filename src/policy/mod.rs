@@ -77,6 +77,7 @@ pub use question::{Answer, Asked, FACTS, Question, QuestionError, Sample, TIME, 
 pub use schema::{Action, SCHEMA, json as schema_json};
 pub use source::{policy_files, policy_folders};
 pub use subject::{Subject, UNJUDGED};
+pub use succession::retire;
 
 /// The generation of a bundle: every reload has a higher one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]

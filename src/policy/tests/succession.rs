@@ -71,7 +71,7 @@ fn who_keeps_its_decisions_has_the_answers_of_the_new_policies() {
     let (mut random, mut kept, mut judged) = (Random(7), 0, 0);
     for _ in 0..400 {
         let mut rules: Vec<String> =
-            (0..1 + random.below(5)).map(|number| rule(&mut random, number)).collect();
+            (0..=random.below(5)).map(|number| rule(&mut random, number)).collect();
         let groups = *random.pick(&GROUPS);
         let Some(old) = load(&rules, groups, 1) else { continue };
         // One rule is another, or gone, or more; or the groups are others; or nothing is.
