@@ -439,6 +439,7 @@ fn portcullis(
     };
     set("store.folder", &folder.join("store").display().to_string());
     set("control.socket", &folder.join(CONTROL).display().to_string());
+    set("audit.path", &folder.join("audit/audit.jsonl").display().to_string());
     set("listener.plain.address", "127.0.0.1:0");
     set("listener.mtls.address", "127.0.0.1:0");
     let tls = [
