@@ -2,7 +2,7 @@
 //! disk, and delivered when the clients are back.
 //!
 //! ```text
-//! cargo bench --bench durable -- [--messages N] [--mosquitto]
+//! cargo bench --bench durable -- [--messages N] [--mosquitto] [--recovery]
 //! ```
 //! Publishers with a window each send QoS 1 messages of 256 bytes to as many sessions that are
 //! offline; then the server is killed and started again, and the sessions come for their messages.
@@ -35,6 +35,7 @@ const USAGE: &str = "\
 usage: cargo bench --bench durable -- [OPTION…]
   --messages N     messages of each run (200000)
   --mosquitto      Mosquitto beside it, with its snapshots
+  --recovery       nothing but a million messages in 10,240 sessions, synced, and the start after it
   --set KEY=VALUE  one more setting for Portcullis, as often as wanted";
 
 const PAYLOAD_BYTES: usize = 256;
@@ -51,6 +52,19 @@ struct Load {
     /// Every session gets every message, instead of those of its own publisher.
     fan_out: bool,
 }
+
+impl Load {
+    /// The topics that one publisher sends to in turn, each for a session of its own.
+    fn topics(&self, publisher: usize) -> Vec<String> {
+        let step = self.publishers;
+        let end = if self.fan_out { step } else { self.sessions };
+        (publisher..end).step_by(step).map(|it| format!("t/{it}")).collect()
+    }
+}
+
+/// A million messages that wait.
+const RECOVERY: Load = Load { publishers: 64, window: 100, sessions: 10_240, fan_out: false };
+const RECOVERY_MESSAGES: usize = 1_024_000;
 
 const LOADS: [Load; 5] = [
     Load { publishers: 1, window: 1, sessions: 1, fan_out: false },
@@ -91,7 +105,9 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     match parse(&arguments) {
-        Ok((messages, mosquitto, options)) => report(measure(messages, mosquitto, &options)),
+        Ok(Arguments { messages, mosquitto, recovery, options }) => {
+            report(measure(messages, mosquitto, recovery, &options))
+        }
         Err(problem) => {
             eprintln!("{problem}\n{USAGE}");
             ExitCode::from(2)
@@ -109,8 +125,15 @@ fn report(result: io::Result<()>) -> ExitCode {
     }
 }
 
-fn parse(arguments: &[String]) -> Result<(usize, bool, Options), String> {
-    let (mut messages, mut mosquitto) = (200_000, false);
+struct Arguments {
+    messages: usize,
+    mosquitto: bool,
+    recovery: bool,
+    options: Options,
+}
+
+fn parse(arguments: &[String]) -> Result<Arguments, String> {
+    let (mut messages, mut mosquitto, mut recovery) = (200_000, false, false);
     let mut options = Options { persistence: true, ..Options::default() };
     let mut rest = arguments.iter();
     while let Some(argument) = rest.next() {
@@ -121,19 +144,28 @@ fn parse(arguments: &[String]) -> Result<(usize, bool, Options), String> {
             "--bench" => {}
             "--messages" => messages = peers::value(argument, &mut rest)?,
             "--mosquitto" => mosquitto = true,
+            "--recovery" => recovery = true,
             other => return Err(format!("no option {other}")),
         }
     }
-    Ok((messages, mosquitto, options))
+    Ok(Arguments { messages, mosquitto, recovery, options })
 }
 
-fn measure(messages: usize, mosquitto: bool, options: &Options) -> io::Result<()> {
+fn measure(
+    messages: usize,
+    mosquitto: bool,
+    recovery: bool,
+    options: &Options,
+) -> io::Result<()> {
     println!(
         "| publishers × window → sessions | server | acknowledged a second | per sync | \
          CPU-µs each | bytes on disk each | started again, s (CPU) | MiB then | CPU-µs each to drain | \
          MiB on disk after |"
     );
     println!("|---|---|---:|---:|---:|---:|---:|---:|---:|---:|");
+    if recovery {
+        return run(RECOVERY, &COLUMNS[0], RECOVERY_MESSAGES, options);
+    }
     for load in LOADS {
         for column in &COLUMNS {
             if column.server == Server::Mosquitto
@@ -228,22 +260,25 @@ fn publish(server: &Running, load: Load, each: u32) -> io::Result<(Duration, Dur
         .map(|number| target.client(format!("publisher-{number}")))
         .collect::<io::Result<_>>()?;
     let connections = swarm.open(&clients, 64)?;
-    let publications: Vec<Publication> = (0..load.publishers)
-        .map(|number| {
-            Publication::new(target.version, &format!("t/{number}"), 1, false, PAYLOAD_BYTES)
-        })
+    let publication =
+        |topic: String| Publication::new(target.version, &topic, 1, false, PAYLOAD_BYTES);
+    let publications: Vec<Vec<Publication>> = (0..load.publishers)
+        .map(|number| load.topics(number).into_iter().map(publication).collect())
         .collect();
+    let mut turns = vec![0; load.publishers];
     let (began, cpu) = (Instant::now(), server.cpu());
     let mut left = vec![each; load.publishers];
     let first = connections.start;
-    let fill = |swarm: &mut Swarm, number: usize, left: &mut [u32]| {
+    let mut fill = |swarm: &mut Swarm, number: usize, left: &mut [u32]| {
         let index = first + number;
         let open = load.window.saturating_sub(swarm.connection(index).unacknowledged());
         let count = open.min(left[number]);
         // Half a window at a time, as a client does that is told of several at once.
         if count > 0 && (count * 2 >= load.window || count == left[number]) {
             left[number] -= count;
-            swarm.publish(index, &publications[number], count, Instant::now());
+            let topics = &publications[number];
+            turns[number] += 1;
+            swarm.publish(index, &topics[turns[number] % topics.len()], count, Instant::now());
         }
     };
     for number in 0..load.publishers {
