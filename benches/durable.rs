@@ -151,12 +151,7 @@ fn parse(arguments: &[String]) -> Result<Arguments, String> {
     Ok(Arguments { messages, mosquitto, recovery, options })
 }
 
-fn measure(
-    messages: usize,
-    mosquitto: bool,
-    recovery: bool,
-    options: &Options,
-) -> io::Result<()> {
+fn measure(messages: usize, mosquitto: bool, recovery: bool, options: &Options) -> io::Result<()> {
     println!(
         "| publishers × window → sessions | server | acknowledged a second | per sync | \
          CPU-µs each | bytes on disk each | started again, s (CPU) | MiB then | CPU-µs each to drain | \

@@ -4,6 +4,7 @@
 //! session is gone from the store once all of it has found a member. Until then its record says
 //! that it lasts no longer, so that after a restart it is taken up again and nobody resumes it.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -12,11 +13,11 @@ use super::{Broker, Now, record};
 use crate::mqtt::packet::Qos;
 use crate::router::{Durable, Peer};
 use crate::session::Seq;
-use crate::store::{Change, Commit, RecoveredSession, Store};
+use crate::store::{Change, Commit, Page, RecoveredSession, Store};
 
 /// Queues that nobody resumes.
 #[derive(Debug, Default)]
-pub(super) struct Leftovers(Mutex<Vec<Leftover>>);
+pub(super) struct Leftovers(Mutex<VecDeque<Leftover>>);
 
 #[derive(Debug)]
 struct Leftover {
@@ -39,7 +40,7 @@ impl Broker {
         let record = record(peer, 0, Some(now.wall), None);
         let after = durable.change(|number| Change::Session(number, Box::new(record)));
         let leftover = Leftover { durable: durable.clone(), from, after };
-        self.leftovers.0.lock().push(leftover);
+        self.leftovers.0.lock().push_back(leftover);
         self.sessions.agenda().hurry();
         after
     }
@@ -50,7 +51,7 @@ impl Broker {
         match recovered.waiting.first() {
             Some(first) => {
                 let after = Commit::default();
-                self.leftovers.0.lock().push(Leftover { durable, from: first.seq, after });
+                self.leftovers.0.lock().push_back(Leftover { durable, from: first.seq, after });
             }
             None => {
                 durable.change(Change::End);
@@ -58,29 +59,26 @@ impl Broker {
         }
     }
 
-    /// Delivers what was left behind to other members of the share groups.
-    pub(super) async fn hand_over(&self, now: Now) {
-        let leftovers = std::mem::take(&mut *self.leftovers.0.lock());
-        for Leftover { durable, mut from, after } in leftovers {
-            loop {
-                let page = match durable.read(from, after).await {
-                    Ok(page) => page,
-                    Err(error) => {
-                        // It is tried again when the broker is started.
-                        tracing::error!("what a session has left behind cannot be read: {error}");
-                        break;
-                    }
-                };
-                if page.deliveries.is_empty() {
-                    durable.change(Change::End);
-                    break;
-                }
-                from = page.next;
-                let mut deliveries = page.deliveries;
+    /// Delivers a part of what was left behind to other members of the share groups. `true`: there
+    /// is more.
+    pub(super) async fn hand_over(&self, now: Now) -> bool {
+        let next = self.leftovers.0.lock().pop_front();
+        let Some(Leftover { durable, from, after }) = next else { return false };
+        match durable.read(from, after).await {
+            Ok(page) if page.deliveries.is_empty() => {
+                durable.change(Change::End);
+            }
+            Ok(Page { mut deliveries, next }) => {
                 // A QoS 2 delivery may have begun: it belongs to that client alone [MQTT-4.8.2-5].
                 deliveries.retain(|delivery| delivery.qos != Qos::ExactlyOnce);
                 self.redeliver(deliveries, now);
+                self.leftovers.0.lock().push_back(Leftover { durable, from: next, after });
+            }
+            // It is tried again when the broker is started.
+            Err(error) => {
+                tracing::error!("what a session has left behind cannot be read: {error}");
             }
         }
+        !self.leftovers.0.lock().is_empty()
     }
 }

@@ -5,6 +5,7 @@ use std::num::NonZeroU16;
 use tokio::task::{JoinHandle, yield_now};
 use tokio::time::sleep;
 
+use super::sessions::Due;
 use super::*;
 use crate::mqtt::packet::PacketId;
 use crate::mqtt::{ProtocolVersion, TopicName};
