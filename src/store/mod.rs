@@ -43,7 +43,7 @@ pub use backup::{
 pub use change::Change;
 pub use error::StoreError;
 pub use record::{QueueBounds, RetainedRecord, SessionRecord, StoredWill};
-pub use recovered::{Page, Recovered, RecoveredSession, UnderWay, Waiting};
+pub use recovered::{Expiry, Page, Recovered, RecoveredSession, UnderWay, Waiting};
 
 use std::collections::HashMap;
 use std::path::PathBuf;

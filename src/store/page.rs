@@ -8,7 +8,7 @@ use smallvec::SmallVec;
 use super::codec::{Clock, Damage, Fields, Record, put_u64, put_varint, unseal};
 use super::content::{put_message, put_subscription, qos, take_message, take_subscription};
 use super::keys;
-use super::{SessionNo, Waiting};
+use super::{Expiry, SessionNo, Waiting};
 use crate::mqtt::SubscriptionFilter;
 use crate::mqtt::packet::Qos;
 use crate::session::{Delivery, Message, MessageId, Seq, Subscription, SubscriptionOptions, Via};
@@ -216,7 +216,7 @@ impl Entry<'_> {
         Some(Waiting {
             seq: Seq(NonZeroU64::new(self.seq)?),
             bytes: u32::try_from(self.bytes).unwrap_or(u32::MAX),
-            expires_at: self.expires_unix_ms.and_then(|at| clock.instant_of(at)),
+            expiry: Expiry::of(self.expires_unix_ms.and_then(|at| clock.instant_of(at))),
         })
     }
 

@@ -1,5 +1,7 @@
 //! What is read back from a store.
 
+use std::num::NonZeroU32;
+use std::sync::LazyLock;
 use std::time::Instant;
 
 use super::{RetainedRecord, SessionNo, SessionRecord};
@@ -46,6 +48,33 @@ pub struct UnderWay {
     pub waiting: Vec<Waiting>,
 }
 
+/// When a delivery that waits expires, to the second and in four bytes: a long queue has many.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Expiry(NonZeroU32);
+
+/// What expiry is counted from.
+static BEGAN: LazyLock<Instant> = LazyLock::new(Instant::now);
+
+impl Expiry {
+    /// Never.
+    pub const NEVER: Self = Self(NonZeroU32::MAX);
+
+    /// At this moment, or up to a second later; `None` is never.
+    #[must_use]
+    pub fn of(at: Option<Instant>) -> Self {
+        let Some(at) = at else { return Self::NEVER };
+        let seconds = at.saturating_duration_since(*BEGAN).as_secs();
+        u32::try_from(seconds).map_or(Self::NEVER, |it| Self(NonZeroU32::MIN.saturating_add(it)))
+    }
+
+    /// True from then on.
+    #[must_use]
+    pub fn has_passed(self, now: Instant) -> bool {
+        let now = now.saturating_duration_since(*BEGAN).as_secs();
+        self != Self::NEVER && u64::from(self.0.get()) <= now
+    }
+}
+
 /// A delivery that waits, without its message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Waiting {
@@ -53,8 +82,8 @@ pub struct Waiting {
     pub seq: Seq,
     /// What the message counts for.
     pub bytes: u32,
-    /// When it expires; `None`: never.
-    pub expires_at: Option<Instant>,
+    /// When it expires.
+    pub expiry: Expiry,
 }
 
 impl Waiting {
@@ -64,7 +93,7 @@ impl Waiting {
         Some(Self {
             seq: delivery.seq?,
             bytes: u32::try_from(delivery.message.bytes()).unwrap_or(u32::MAX),
-            expires_at: delivery.message.expires_at,
+            expiry: Expiry::of(delivery.message.expires_at),
         })
     }
 }

@@ -11,7 +11,7 @@ use std::time::Instant;
 use tokio::sync::oneshot;
 
 use super::{Delivery, Page, Peer, Seq, StoreError};
-use crate::store::{Change, Commit, SessionNo, Store, UnderWay, Waiting};
+use crate::store::{Change, Commit, Expiry, SessionNo, Store, UnderWay, Waiting};
 
 /// Messages that are read at a time, and about how many bytes.
 const READ_MOST: (usize, u64) = (256, 128 * 1024);
@@ -96,9 +96,7 @@ pub(super) struct Backlog {
     /// A slot for each number, in order. The first and the last have a message.
     slots: VecDeque<Slot>,
     /// No message expires before.
-    earliest: u32,
-    /// What expiry is counted from.
-    began: Instant,
+    earliest: Expiry,
     messages: usize,
     bytes: u64,
     /// All that was enqueued so far is on disk once this is done.
@@ -112,18 +110,15 @@ pub(super) struct Backlog {
 struct Slot {
     /// Of the message.
     bytes: u32,
-    /// When it expires, in seconds since the backlog began.
-    until: u32,
+    /// `None`: it has no message any more.
+    expiry: Option<Expiry>,
 }
 
-/// It has no message any more.
-const GONE: Slot = Slot { bytes: 0, until: 0 };
-/// It does not expire.
-const FOR_EVER: u32 = u32::MAX;
+const GONE: Slot = Slot { bytes: 0, expiry: None };
 
 impl Slot {
     fn is_gone(self) -> bool {
-        self.until == GONE.until
+        self.expiry.is_none()
     }
 }
 
@@ -135,8 +130,7 @@ impl Backlog {
             next,
             first,
             slots: VecDeque::new(),
-            earliest: FOR_EVER,
-            began: Instant::now(),
+            earliest: Expiry::NEVER,
             messages: 0,
             bytes: 0,
             commit: Commit::default(),
@@ -188,28 +182,21 @@ impl Backlog {
     fn count(&mut self, waiting: &Waiting) -> Slot {
         self.messages += 1;
         self.bytes += u64::from(waiting.bytes);
-        // Rather a second too late than too early.
-        let seconds = |at: Instant| at.saturating_duration_since(self.began).as_secs() + 1;
-        let until = waiting.expires_at.map(seconds).and_then(|until| u32::try_from(until).ok());
-        let until = until.unwrap_or(FOR_EVER);
-        self.earliest = self.earliest.min(until);
-        Slot { bytes: waiting.bytes, until }
+        self.earliest = self.earliest.min(waiting.expiry);
+        Slot { bytes: waiting.bytes, expiry: Some(waiting.expiry) }
     }
 
     /// Drops what has expired.
     pub(super) fn expire(&mut self, now: Instant) {
-        let now = now.saturating_duration_since(self.began).as_secs();
-        let now = u32::try_from(now).unwrap_or(FOR_EVER - 1);
-        if now < self.earliest {
+        if !self.earliest.has_passed(now) {
             return;
         }
-        self.earliest = FOR_EVER;
+        self.earliest = Expiry::NEVER;
         for at in 0..self.slots.len() {
-            let Some(slot) = self.slots.get_mut(at).filter(|slot| !slot.is_gone()) else {
-                continue;
-            };
-            if slot.until > now {
-                self.earliest = self.earliest.min(slot.until);
+            let Some(slot) = self.slots.get_mut(at) else { break };
+            let Some(expiry) = slot.expiry else { continue };
+            if !expiry.has_passed(now) {
+                self.earliest = self.earliest.min(expiry);
                 continue;
             }
             self.messages -= 1;

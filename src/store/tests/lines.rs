@@ -80,7 +80,7 @@ proptest! {
             // When it expires was counted from two readings of the clock.
             let waiting = |it: &RecoveredSession| -> Vec<_> {
                 let each = it.waiting.iter();
-                each.map(|it| (it.seq, it.bytes, it.expires_at.is_some())).collect()
+                each.map(|it| (it.seq, it.bytes, it.expiry == Expiry::NEVER)).collect()
             };
             prop_assert_eq!(waiting(one), waiting(other));
             prop_assert_eq!((&one.held, &one.released), (&other.held, &other.released));
