@@ -22,7 +22,7 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Mutex, mpsc};
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use crate::audit::event::Outcome;
 use crate::audit::{AuditLog, Event, Kind};
@@ -38,6 +38,10 @@ const CALLS_MAX: usize = 4;
 const DEADLINE: Duration = Duration::from_secs(5);
 /// For writing a part of what follows an answer: the caller may have to wait for its disk.
 const PART_DEADLINE: Duration = Duration::from_secs(30);
+/// What is removed from the store while a backup is read stays on the disk: whoever reads has to take
+/// so many bytes a second, on average from some time on.
+const PACE_BYTES: u64 = 4 * 1024 * 1024;
+const PACE_FROM: Duration = Duration::from_secs(30);
 /// The pause after an accept that failed for want of something, such as file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -252,6 +256,8 @@ struct Shared {
     deadline: Duration,
     /// For writing a part of what follows an answer.
     part_deadline: Duration,
+    /// From when on the pace counts.
+    pace_from: Duration,
     handle: ControlHandle,
     reload: Mutex<()>,
     audit: AuditLog,
@@ -273,7 +279,8 @@ impl Control {
         uids.push(own_uid);
         let (deadline, part_deadline) = (DEADLINE, PART_DEADLINE);
         let reload = Mutex::new(());
-        let shared = Shared { uids, deadline, part_deadline, handle, reload, audit };
+        let pace_from = PACE_FROM;
+        let shared = Shared { uids, deadline, part_deadline, pace_from, handle, reload, audit };
         Ok(Self { listener, settings, shared: Arc::new(shared) })
     }
 
@@ -365,9 +372,22 @@ impl Shared {
             .map_err(|error| error.to_string())?;
         line.push(b'\n');
         self.write(stream, &line).await.map_err(lost)?;
+        let (began, mut sent) = (Instant::now(), 0_u64);
         loop {
             match parts.recv().await {
-                Some(Part::Bytes(bytes)) => self.write(stream, &bytes).await.map_err(lost)?,
+                Some(Part::Bytes(bytes)) => {
+                    self.write(stream, &bytes).await.map_err(lost)?;
+                    sent += bytes.len() as u64;
+                    let elapsed = began.elapsed();
+                    let due = u128::from(PACE_BYTES) * elapsed.as_micros() / 1_000_000;
+                    if elapsed >= self.pace_from && u128::from(sent) < due {
+                        return Err(
+                            "the caller takes less than 4 MiB a second, and what is removed \
+                                    meanwhile cannot go: write it to a faster place"
+                                .to_owned(),
+                        );
+                    }
+                }
                 Some(Part::All(what)) => {
                     return stream.shutdown().await.map_err(lost).map(|()| what);
                 }
@@ -661,6 +681,22 @@ mod tests {
         }
         let why = bench.audited()[1]["why"].as_str().unwrap().to_owned();
         assert!(why.starts_with("the caller did not take it"), "{why}");
+    }
+
+    #[tokio::test]
+    async fn a_caller_that_is_slow_all_the_time_is_left() {
+        let bench = Bench::new();
+        // Two bytes in the time that one system call takes are not enough.
+        let parts = vec![Part::Bytes(Bytes::from_static(b"ab")); 64];
+        let mut control = bench.bind(sending(parts)).unwrap();
+        Arc::get_mut(&mut control.shared).unwrap().pace_from = Duration::ZERO;
+        let _task = bench.serve(control);
+        bench.call(b"{\"verb\":\"backup\"}\n").await;
+        while bench.audited().len() < 2 {
+            tokio::task::yield_now().await;
+        }
+        let why = bench.audited()[1]["why"].as_str().unwrap().to_owned();
+        assert!(why.starts_with("the caller takes less than 4 MiB a second"), "{why}");
     }
 
     #[tokio::test]

@@ -239,6 +239,8 @@ impl Broker {
         let claimed = self.sessions.claim(&claim, now.instant).await?;
         // A takeover may have taken its time.
         let now = Now::read();
+        // A will that is sent now is none any more in the record below.
+        let together = self.store.as_ref().map(|store| store.together());
         let mut commit = None;
         let mut opened = match claimed {
             Claimed::New { term, ended } => {
@@ -270,6 +272,7 @@ impl Broker {
             let begun = durable.change(|number| Change::Session(number, Box::new(record)));
             commit = commit.max(Some(begun));
         }
+        drop(together);
         if commit.is_some() {
             self.write_soon();
         }
@@ -376,6 +379,26 @@ impl Broker {
             let mut subject = Subject::new(self.policies(), standing.identity, standing.facts);
             authorize::receive(&mut subject, message, message.qos, message.retain, now.wall).is_ok()
         }
+    }
+
+    /// Sends the will of a session that goes on without it: a durable one is told so in the batch
+    /// that holds the message, lest it is sent again after a restart.
+    fn send_parked_will(
+        &self,
+        will: PendingWill,
+        peer: &Peer,
+        expires_at: Option<Instant>,
+        now: Now,
+    ) {
+        let _together = self.store.as_ref().map(|store| store.together());
+        if let Some(durable) = peer.durable() {
+            let left = expires_at.map(|at| at.saturating_duration_since(now.instant).as_secs());
+            let expiry_s =
+                left.map_or(u32::MAX, |left| u32::try_from(left + 1).unwrap_or(u32::MAX));
+            let record = record(peer, expiry_s, Some(now.wall), None);
+            durable.change(|number| Change::Session(number, Box::new(record)));
+        }
+        self.send_will(will, now);
     }
 
     /// Sends a will, if its client may still publish it.

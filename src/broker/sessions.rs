@@ -339,7 +339,8 @@ impl Sessions {
         if let Some(at) = parked.due_at() {
             self.agenda.add(at, client_id.clone());
         }
-        Some(Due::Will(will?))
+        let expires_at = parked.expires_at;
+        Some(Due::Will { will: will?, peer: Arc::clone(&entry.peer), expires_at })
     }
 
     /// The parked sessions of one shard after the other: those of the `nth`.
@@ -440,5 +441,10 @@ pub(super) enum Due {
     /// The session has expired and is gone.
     Ended(Box<Ended>),
     /// Its will is due; the session stays.
-    Will(PendingWill),
+    Will {
+        will: PendingWill,
+        peer: Arc<Peer>,
+        /// `None`: it never expires.
+        expires_at: Option<Instant>,
+    },
 }

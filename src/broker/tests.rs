@@ -474,7 +474,7 @@ async fn a_session_is_on_the_agenda_once_at_most() {
     let agenda = broker.sessions.agenda();
     let (due, next) = agenda.take_due(now, 10);
     assert_eq!((due.len(), next, agenda.len()), (1, None, 0));
-    assert!(matches!(broker.sessions.due(&due[0], now), Some(Due::Will(_))));
+    assert!(matches!(broker.sessions.due(&due[0], now), Some(Due::Will { .. })));
     assert_eq!(agenda.len(), 1);
     assert!(broker.sessions.due(&due[0], now).is_none(), "asked once more than needed");
     assert_eq!(agenda.len(), 1);

@@ -59,7 +59,9 @@ impl Broker {
                     Some(Due::Ended(ended)) => {
                         self.finish(*ended, now);
                     }
-                    Some(Due::Will(will)) => self.send_will(will, now),
+                    Some(Due::Will { will, peer, expires_at }) => {
+                        self.send_parked_will(will, &peer, expires_at, now);
+                    }
                     None => {}
                 }
             }

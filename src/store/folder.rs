@@ -42,8 +42,15 @@ pub(super) struct Folder {
     pub(super) data: PathBuf,
     pub(super) token: Token,
     pub(super) accept_loss: bool,
+    /// The last batch before it was closed in order, if it was.
+    pub(super) closed_with: Option<u64>,
     lock: File,
 }
+
+/// Says with which batch the store was closed: it is there while nobody has it open.
+const CLOSED: &str = "closed";
+/// Says that a store is being restored or imported, and is not whole.
+pub(super) const UNFINISHED: &str = "unfinished";
 
 /// What is to be done before the store can be opened.
 #[derive(Debug, PartialEq, Eq)]
@@ -76,8 +83,11 @@ impl Folder {
             std::fs::remove_dir_all(&copy).map_err(&failed)?;
         }
         let data = root.join("data");
-        let mut folder =
-            Self { root, data, token: Token::default(), accept_loss: settings.accept_loss, lock };
+        let closed_with = read_closed(&root);
+        let (token, accept_loss) = (Token::default(), settings.accept_loss);
+        let mut folder = Self { root, data, token, accept_loss, closed_with, lock };
+        check_kinds(&folder.data)?;
+        check_kinds(&folder.being_made())?;
         let is_complete = std::fs::metadata(&path).map_err(&failed)?.len() > 0;
         if !folder.data.exists() && read_token(&folder.being_made())?.is_some() {
             std::fs::rename(folder.being_made(), &folder.data).map_err(&failed)?;
@@ -93,6 +103,7 @@ impl Folder {
         if is_complete {
             folder.accept(&folder.data, "it is not there")?;
         }
+        folder.closed_with = None;
         aws_lc_rs::rand::fill(&mut folder.token).map_err(|_| StoreError::Failed {
             doing: "make the token of the store",
             error: "there are no random numbers".to_owned(),
@@ -122,8 +133,9 @@ impl Folder {
         take_lock(&lock, root)?;
         let (data, copy) = (root.join("data"), root.join(COPY));
         if !data.exists() {
-            return Err(none("it holds no store that is complete; `serve` makes it one"));
+            return Err(none("it holds no store that is complete"));
         }
+        check_kinds(&data)?;
         let failed = io_failed("make a copy of the store to read", &copy);
         if copy.exists() {
             // Whoever made it is gone: the lock is ours.
@@ -135,8 +147,8 @@ impl Folder {
             let _ = std::fs::remove_dir_all(&copy);
             return Err(failed(error));
         }
-        let (token, accept_loss) = (Token::default(), false);
-        Ok(Self { data: copy.join("data"), root: copy, token, accept_loss, lock })
+        let (token, accept_loss, closed_with) = (Token::default(), false, read_closed(root));
+        Ok(Self { data: copy.join("data"), root: copy, token, accept_loss, closed_with, lock })
     }
 
     /// Reads the token of a copy.
@@ -202,11 +214,61 @@ impl Folder {
         Ok(token)
     }
 
+    /// Says that the store is not whole until it is put in its place.
+    pub(super) fn begin_unfinished(&self) -> Result<(), StoreError> {
+        write_synced(&self.root.join(UNFINISHED), b"")?;
+        sync_folder(&self.root)
+    }
+
+    /// Refuses to make a new store where another was being restored.
+    pub(super) fn refuse_unfinished(&self) -> Result<(), StoreError> {
+        if !self.root.join(UNFINISHED).exists() {
+            return Ok(());
+        }
+        let why = "restoring or importing it was interrupted; do that again, or remove the folder";
+        Err(StoreError::Foreign { folder: self.root.clone(), why: why.to_owned() })
+    }
+
+    /// Compares the last batch there is with the one that the store was closed with.
+    ///
+    /// # Errors
+    /// [`StoreError::Damaged`], unless the loss is accepted.
+    pub(super) fn check_end(&self, last: u64) -> Result<(), StoreError> {
+        match self.closed_with.filter(|closed| last < *closed) {
+            Some(closed) => {
+                let what =
+                    format!("it ends with batch {last}, and was closed after batch {closed}");
+                self.accept(&self.data, &what)
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// From now on it is open: what was said of its end does not hold any more.
+    pub(super) fn is_opened(&self) -> Result<(), StoreError> {
+        for name in [CLOSED, UNFINISHED] {
+            match std::fs::remove_file(self.root.join(name)) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                removed => removed.map_err(io_failed("open the store", &self.root))?,
+            }
+        }
+        sync_folder(&self.root)
+    }
+
+    /// It is closed, with everything up to this batch synced.
+    pub(super) fn is_closed(&self, last: u64) -> Result<(), StoreError> {
+        write_synced(&self.root.join(CLOSED), last.to_string().as_bytes())?;
+        sync_folder(&self.root)
+    }
+
     /// Refuses a folder that lacks what the engine would make anew, empty.
     pub(super) fn check(&self) -> Result<(), StoreError> {
         let version = self.data.join("version");
-        if !version.exists() {
-            self.accept(&version, "it is missing")?;
+        // What begins as it should is of another version, and the engine says which.
+        let is_there = std::fs::read(&version)
+            .is_ok_and(|it| it.len() == ENGINE_VERSION.len() && it.starts_with(b"FJL"));
+        if !is_there {
+            self.accept(&version, "it is missing, or not what the engine writes there")?;
             self.write_data("version", ENGINE_VERSION)?;
         }
         // The engine opens it without making it. It holds nothing.
@@ -318,6 +380,37 @@ pub(super) fn take_lock(lock: &File, root: &Path) -> Result<(), StoreError> {
     }
 }
 
+/// The batch that the store was closed with.
+fn read_closed(root: &Path) -> Option<u64> {
+    let path = root.join(CLOSED);
+    if !std::fs::symlink_metadata(&path).is_ok_and(|found| found.is_file()) {
+        return None;
+    }
+    std::fs::read_to_string(path).ok()?.trim().parse().ok()
+}
+
+/// Refuses what is neither a file nor a folder: a link leads elsewhere, and a pipe nowhere.
+fn check_kinds(folder: &Path) -> Result<(), StoreError> {
+    let wrong = |file: PathBuf, what: &str| {
+        let what = format!("{what}; put the store's own in its place");
+        StoreError::Damaged { file, what }
+    };
+    // What is not there, or cannot be read, is told by whoever needs it.
+    let Ok(found) = std::fs::symlink_metadata(folder) else { return Ok(()) };
+    if !found.is_dir() {
+        return Err(wrong(folder.to_owned(), "it is no folder"));
+    }
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        let Ok(kind) = entry.file_type() else { continue };
+        if kind.is_dir() {
+            check_kinds(&entry.path())?;
+        } else if !kind.is_file() {
+            return Err(wrong(entry.path(), "it is not a regular file"));
+        }
+    }
+    Ok(())
+}
+
 /// Refuses a folder that has something in it and is no store.
 fn refuse_foreign(root: &Path) -> Result<(), StoreError> {
     let failed = io_failed("read the folder of the store", root);
@@ -335,7 +428,7 @@ fn refuse_foreign(root: &Path) -> Result<(), StoreError> {
         let name = entry.map_err(&failed)?.file_name();
         let is_of_a_new_store = match name.to_str() {
             Some("lock") => lock.as_ref().is_some_and(Vec::is_empty),
-            Some("data.new") => lock.is_some(),
+            Some("data.new" | UNFINISHED) => lock.is_some(),
             Some("lost+found") => true,
             _ => false,
         };

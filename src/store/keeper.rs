@@ -19,6 +19,8 @@ use super::folder::Folder;
 const EVERY: Duration = Duration::from_millis(250);
 /// So long nothing is written before room is given back.
 const IDLE: Duration = Duration::from_secs(5);
+/// After so long few are enough.
+const LONG: Duration = Duration::from_secs(30);
 /// So many records have to be gone for that.
 const REMOVED_MIN: u64 = 1024;
 /// The least that is to be free where nothing else is said: a part of the file system, and so
@@ -58,12 +60,13 @@ impl Keeper {
     pub(super) fn run(self, stop: &Receiver<()>) {
         let mut rest = Rest { written: 0, since: Instant::now() };
         let mut tidying: Option<JoinHandle<()>> = None;
+        let mut opened = true;
         while matches!(stop.recv_timeout(EVERY), Err(RecvTimeoutError::Timeout)) {
             self.check_engine();
             self.check_space();
             if tidying.as_ref().is_none_or(JoinHandle::is_finished)
                 && rest.is_idle(self.shared.written.load(Ordering::Relaxed))
-                && self.is_worth_it()
+                && self.is_worth_it(rest.since.elapsed(), &mut opened)
             {
                 // Not here: it may take long.
                 let (engine, shared) = (self.engine.clone(), Arc::clone(&self.shared));
@@ -113,10 +116,16 @@ impl Keeper {
         }
     }
 
-    /// True when at least as much was removed as is left.
-    fn is_worth_it(&self) -> bool {
+    /// True when at least as much was removed as is left; where room is wanted or nothing has been
+    /// written for long, when anything was, or may have been before the store was opened.
+    fn is_worth_it(&self, rested: Duration, opened: &mut bool) -> bool {
         let removed = self.shared.removed.load(Ordering::Relaxed);
-        removed >= REMOVED_MIN && removed >= self.shared.queues.lock().pages()
+        let is_full = self.shared.is_full.load(Ordering::Relaxed);
+        if is_full && std::mem::take(opened) {
+            return true;
+        }
+        (removed >= REMOVED_MIN && removed >= self.shared.queues.lock().pages())
+            || (removed > 0 && (is_full || rested >= LONG))
     }
 }
 

@@ -65,6 +65,11 @@ impl Marks {
         batch
     }
 
+    /// The number of the last batch.
+    pub(super) fn last(&self) -> u64 {
+        self.last.number
+    }
+
     /// All that was written so far is synced.
     pub(super) fn synced(&mut self) {
         self.last.synced = self.last.number;

@@ -193,7 +193,7 @@ impl Store {
         let writer = Writer {
             shared: Arc::clone(&shared),
             engine: found.engine.clone(),
-            _folder: Arc::clone(&found.folder),
+            folder: Arc::clone(&found.folder),
             marks: found.marks,
             durability: settings.durability,
             counts: found.counts,

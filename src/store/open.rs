@@ -39,6 +39,7 @@ pub(super) fn open(
 ) -> Result<Found, StoreError> {
     let (folder, state) = Folder::take(settings)?;
     if state == State::New {
+        folder.refuse_unfinished()?;
         make(&folder)?;
     }
     folder.check()?;
@@ -47,7 +48,9 @@ pub(super) fn open(
     check_format(&folder, &engine)?;
     let known = read_mark(&folder, &engine);
     repair::compare(&folder, last, known)?;
-    let mut marks = Marks::after(known.max(last.unwrap_or(0)), folder.token);
+    let last = known.max(last.unwrap_or(0));
+    folder.check_end(last)?;
+    let mut marks = Marks::after(last, folder.token);
     if folder.accept_loss && !salvage::is_whole(&folder, &engine) {
         engine = salvage::rebuild(&folder, engine, &mut marks)?;
     }
@@ -66,6 +69,7 @@ pub(super) fn open(
     let next_session = set_apart.max(after_last);
     let sessions = sessions.into_values().collect();
     let recovered = Recovered { sessions, retained };
+    folder.is_opened()?;
     let folder = Arc::new(folder);
     Ok(Found { engine, folder, marks, recovered, queues, counts, next_body, next_session })
 }
@@ -83,6 +87,7 @@ pub(super) fn open_copy(
     bear(folder, damaged, |folder| check_format(folder, &engine))?;
     let known = read_mark(folder, &engine);
     bear(folder, damaged, |folder| repair::compare(folder, last, known))?;
+    bear(folder, damaged, |folder| folder.check_end(known.max(last.unwrap_or(0))))?;
     Ok(engine)
 }
 

@@ -34,7 +34,7 @@ pub(super) struct Writer {
     pub(super) shared: Arc<Shared>,
     pub(super) engine: Engine,
     /// Kept locked.
-    pub(super) _folder: Arc<Folder>,
+    pub(super) folder: Arc<Folder>,
     pub(super) marks: Marks,
     pub(super) durability: Durability,
     pub(super) counts: BodyCounts,
@@ -84,11 +84,9 @@ impl Writer {
             self.shared.inbox.publish(batch.commit);
             spare = batch.changes;
         }
-        if self.durability == Durability::Fsync {
-            let sync = self.engine.database.persist(PersistMode::SyncAll);
-            sync.map_err(failed("sync the store"))?;
-        }
-        Ok(())
+        let sync = self.engine.database.persist(PersistMode::SyncAll);
+        sync.map_err(failed("sync the store"))?;
+        self.folder.is_closed(self.marks.last())
     }
 
     /// Writes a batch, and leaves the list empty.

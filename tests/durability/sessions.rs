@@ -5,7 +5,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 
 use crate::harness::Broker;
-use crate::harness::wire::{self, Connect, Publish, Version, property};
+use crate::harness::wire::{self, Connect, Publish, Version, Will, property};
 use crate::{ENDS, lasting, start};
 
 #[test]
@@ -273,4 +273,36 @@ fn a_message_that_expires_while_nobody_serves_is_not_delivered() {
     let left = u32::from_be_bytes(left.try_into().unwrap());
     assert!((900..1000).contains(&left), "{left} seconds left");
     reader.ping();
+}
+
+#[test]
+fn a_will_that_was_sent_is_not_sent_again_after_a_restart() {
+    for end in ENDS {
+        let mut broker = start();
+        let mut reader = broker.client(&lasting("reader"));
+        reader.subscribe("will", 2);
+        let will = Will::new("will", "gone").qos(2).retain();
+        let will = will.properties(property::will_delay(1));
+        broker.client(&lasting("leaver").will(will)).vanish();
+        reader.receive_text("gone");
+        broker
+            .simple(Version::Mqtt5, "writer")
+            .publish_surely(&Publish::new("will", "newer").retain());
+        reader.receive_text("newer");
+        broker.restart(end);
+        let mut fresh = broker.simple(Version::Mqtt5, "fresh");
+        fresh.subscribe("will", 1);
+        fresh.receive_text("newer");
+        let mut reader = broker.client(&lasting("reader"));
+        broker.simple(Version::Mqtt5, "writer").publish_surely(&Publish::new("will", "last"));
+        loop {
+            // What it has acknowledged may come again.
+            let message = reader.receive();
+            match message.text() {
+                "last" => break,
+                text => assert!(text == "newer" && message.dup, "{text}"),
+            }
+        }
+        fresh.receive_text("last");
+    }
 }

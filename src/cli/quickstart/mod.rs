@@ -54,6 +54,8 @@ impl QuickstartArgs {
             policies: config.policies.clone(),
             audit: config.audit.path.clone(),
         };
+        // Its devices' sessions are not for a demonstration once somebody may have used them.
+        let is_first = config.store.as_ref().is_none_or(|store| !store.folder.exists());
         let source = Source { path, overrides: self.set };
         serve::to_its_end(async {
             let signals = serve::Signals::hear()?;
@@ -65,8 +67,9 @@ impl QuickstartArgs {
                 .map(|(_, address)| address.clone())
                 .ok_or_else(|| Failure("the configuration has no listener `devices`".to_owned()))?;
             let address = reachable(&address)?;
+            let is_shown = is_first || self.once;
             let (places, shown) = tokio::task::spawn_blocking(move || {
-                let shown = demonstration::show(&places, address);
+                let shown = if is_shown { demonstration::show(&places, address) } else { Ok(()) };
                 (places, shown)
             })
             .await?;

@@ -8,7 +8,7 @@ use super::folder::Backup;
 use super::stream::Manifest;
 use super::{Record, Sink, Space};
 use crate::store::engine::{Engine, failed};
-use crate::store::folder::{Folder, State};
+use crate::store::folder::{Folder, State, UNFINISHED};
 use crate::store::mark::Marks;
 use crate::store::open::write_format;
 use crate::store::{Settings, StoreError, keys};
@@ -61,6 +61,7 @@ impl Drop for Place {
         if !self.0.as_os_str().is_empty() {
             // What stays behind goes when the store is made.
             let _ = std::fs::remove_dir_all(&self.0);
+            let _ = std::fs::remove_file(self.0.with_file_name(UNFINISHED));
         }
     }
 }
@@ -79,6 +80,7 @@ impl Build {
                        name another folder in `store.folder`";
             return Err(StoreError::Foreign { folder: root.clone(), why: why.to_owned() });
         }
+        folder.begin_unfinished()?;
         let place = Place(folder.being_made());
         let engine = Engine::open(&place.0).map_err(failed("make the store"))?;
         let marks = Marks::after(0, folder.token);
@@ -131,6 +133,7 @@ impl Build {
         }
         self.folder.is_made()?;
         self.folder.put_in_place()?;
+        self.folder.is_opened()?;
         self.place.0.clear();
         Ok(())
     }

@@ -253,3 +253,54 @@ fn damage_that_is_met_later_costs_its_page_only() {
         assert_eq!(std::fs::read_dir(folder.path().join("set-aside")).unwrap().count(), 1);
     }
 }
+
+#[test]
+fn a_store_that_was_closed_does_not_start_with_less_than_it_had() {
+    let folder = tempfile::tempdir().unwrap();
+    let (store, _) = open(folder.path());
+    let number = begin(&store, "client");
+    for seq in 1..=5 {
+        commit(&store, [enqueue(number, seq)]);
+    }
+    store.close().unwrap();
+    drop(store);
+    let journal = folder.path().join("data/0.jnl");
+    let whole = std::fs::read(&journal).unwrap();
+    for bytes in [whole.len() / 2, 139, 0] {
+        std::fs::write(&journal, &whole[..bytes]).unwrap();
+        let error = try_open(folder.path()).unwrap_err();
+        assert!(matches!(error, StoreError::Damaged { .. }), "{error}");
+        std::fs::write(&journal, &whole).unwrap();
+    }
+    // What was accepted once is not asked for again.
+    std::fs::write(&journal, &whole[..whole.len() / 2]).unwrap();
+    drop(open_lossy(folder.path()));
+    drop(open(folder.path()));
+}
+
+#[test]
+fn a_store_has_files_and_folders_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    drop(open(folder.path()));
+    let copy = folder.path().join("its-own");
+    for name in ["data/0.jnl", "data/identity", "data/keyspaces/1/current"] {
+        let path = folder.path().join(name);
+        std::fs::rename(&path, &copy).unwrap();
+        std::os::unix::fs::symlink(&copy, &path).unwrap();
+        let error = try_open(folder.path()).unwrap_err().to_string();
+        assert!(error.contains(name) && error.contains("is not a regular file"), "{error}");
+        std::fs::remove_file(&path).unwrap();
+        std::fs::rename(&copy, &path).unwrap();
+    }
+    drop(open(folder.path()));
+}
+
+#[test]
+fn no_store_is_made_where_another_was_being_restored() {
+    let folder = tempfile::tempdir().unwrap();
+    let (taken, _) = Folder::take(&settings(folder.path())).unwrap();
+    taken.begin_unfinished().unwrap();
+    drop(taken);
+    let error = try_open(folder.path()).unwrap_err().to_string();
+    assert!(error.contains("restoring or importing it was interrupted"), "{error}");
+}

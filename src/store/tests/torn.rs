@@ -45,6 +45,9 @@ impl Written {
             self.batches.push(first + 2);
             self.places.push(from..self.journal_end());
         }
+        drop(store);
+        // As if the power had been cut: nobody has closed it.
+        std::fs::remove_file(self.folder.path().join("closed")).unwrap();
     }
 
     fn journal(&self) -> PathBuf {
@@ -231,6 +234,7 @@ fn a_batch_within_a_payload_is_none() {
     let from = written.journal_end();
     commit(&store, [Change::Enqueue(written.session, delivery(19, &message("a", &foreign)))]);
     drop(store);
+    std::fs::remove_file(written.folder.path().join("closed")).unwrap();
     let mut bytes = written.bytes();
     bytes[from as usize] ^= 1;
     written.check(written.with_journal(&bytes).path(), 6);
