@@ -24,22 +24,27 @@ struct Leftover {
     durable: Durable,
     /// The first that waits.
     from: Seq,
+    /// Nothing of it can have been sent.
+    is_unsent: bool,
     /// All of it is on disk once this is done.
     after: Commit,
 }
 
 impl Broker {
-    /// A session has ended, and from `from` on the store has what may be for others.
+    /// A session has ended, and from `from` on the store has what may be for others: nothing of it
+    /// can have been sent, or some may.
     pub(super) fn leave_behind(
         &self,
         peer: &Arc<Peer>,
         durable: &Durable,
-        from: Seq,
+        (from, is_unsent): (Seq, bool),
         now: Now,
     ) -> Commit {
-        let record = record(peer, 0, Some(now.wall), None);
+        // A restart has to know it too.
+        let parked_at = Some(now.wall).filter(|_| !is_unsent);
+        let record = record(peer, 0, parked_at, None);
         let after = durable.change(|number| Change::Session(number, Box::new(record)));
-        let leftover = Leftover { durable: durable.clone(), from, after };
+        let leftover = Leftover { durable: durable.clone(), from, is_unsent, after };
         self.leftovers.0.lock().push_back(leftover);
         self.sessions.agenda().hurry();
         after
@@ -48,10 +53,16 @@ impl Broker {
     /// One that the store had when it was opened.
     pub(super) fn restore_leftover(&self, store: &Arc<Store>, recovered: &RecoveredSession) {
         let durable = Durable::alone(Arc::clone(store), recovered.number);
+        let is_unsent = recovered.record.parked_at.is_none();
         match recovered.waiting.first() {
             Some(first) => {
                 let after = Commit::default();
-                self.leftovers.0.lock().push_back(Leftover { durable, from: first.seq, after });
+                self.leftovers.0.lock().push_back(Leftover {
+                    durable,
+                    from: first.seq,
+                    is_unsent,
+                    after,
+                });
             }
             None => {
                 durable.change(Change::End);
@@ -63,16 +74,21 @@ impl Broker {
     /// is more.
     pub(super) async fn hand_over(&self, now: Now) -> bool {
         let next = self.leftovers.0.lock().pop_front();
-        let Some(Leftover { durable, from, after }) = next else { return false };
+        let Some(Leftover { durable, from, is_unsent, after }) = next else { return false };
         match durable.read(from, after).await {
             Ok(page) if page.deliveries.is_empty() => {
                 durable.change(Change::End);
             }
             Ok(Page { mut deliveries, next }) => {
-                // A QoS 2 delivery may have begun: it belongs to that client alone [MQTT-4.8.2-5].
-                deliveries.retain(|delivery| delivery.qos != Qos::ExactlyOnce);
+                // A QoS 2 delivery that has begun belongs to that client alone [MQTT-4.8.2-5].
+                deliveries.retain(|delivery| is_unsent || delivery.qos != Qos::ExactlyOnce);
                 self.redeliver(deliveries, now);
-                self.leftovers.0.lock().push_back(Leftover { durable, from: next, after });
+                self.leftovers.0.lock().push_back(Leftover {
+                    durable,
+                    from: next,
+                    is_unsent,
+                    after,
+                });
             }
             // It is tried again when the broker is started.
             Err(error) => {

@@ -338,7 +338,10 @@ impl Broker {
         }
         let stored = peer.mailbox.end().filter(|_| is_member);
         let commit = peer.durable().map(|durable| match stored {
-            Some(from) => self.leave_behind(&peer, durable, from, now),
+            Some(from) => {
+                let is_unsent = session.is_unsent(from);
+                self.leave_behind(&peer, durable, (from, is_unsent), now)
+            }
             None => durable.change(Change::End),
         });
         // A QoS 2 delivery that began belongs to this client alone [MQTT-4.8.2-5].

@@ -190,6 +190,13 @@ impl Session {
         self.outbound.take_steps()
     }
 
+    /// True when nothing of a durable session's queue can have been sent that is not done with, not
+    /// before the broker was restarted either, and the rest begins here.
+    #[must_use]
+    pub fn is_unsent(&self, from: Seq) -> bool {
+        self.outbound.is_unsent(from)
+    }
+
     /// Everything in a durable session's queue up to here is done with; `None`: nothing yet.
     #[must_use]
     pub fn finished(&self) -> Option<Seq> {

@@ -133,6 +133,13 @@ impl Outbound {
         }
     }
 
+    /// True when nothing of a durable session's queue can have been sent that is not done with, and
+    /// the rest begins here.
+    pub(super) fn is_unsent(&self, from: Seq) -> bool {
+        self.queue.as_ref().is_some_and(|queue| queue.sent_before < Some(from))
+            && self.finished() >= from.before()
+    }
+
     /// Everything in a durable session's queue up to here is done with; `None`: nothing yet.
     pub(super) fn finished(&self) -> Option<Seq> {
         let last = self.queue.as_ref()?.last;

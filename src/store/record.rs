@@ -35,9 +35,11 @@ pub struct SessionRecord {
     pub overflow: Overflow,
     /// What an acknowledgement promises of it.
     pub durability: Durability,
-    /// Seconds it outlives its connection; `u32::MAX` for ever.
+    /// Seconds it outlives its connection; `u32::MAX` for ever, 0 for one that has ended and left a
+    /// queue to others.
     pub expiry_s: u32,
-    /// When its last connection ended; `None` while it has one.
+    /// When its last connection ended; `None` while it has one, and of one that has ended when nothing
+    /// of its queue can have been sent.
     pub parked_at: Option<SystemTime>,
     /// What to publish when its connection ends, or has ended and the delay is not over.
     pub will: Option<StoredWill>,

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use rustix::process::Signal;
 
-use crate::harness::wire::{Connect, Publish, Version};
+use crate::harness::wire::{self, Connect, Publish, Version};
 use crate::harness::{Broker, Setup};
 use crate::{lasting, start};
 
@@ -13,14 +13,23 @@ const FILTER: &str = "$share/g/t";
 /// So many messages wait for a member that is away, which then ends its session.
 fn leave(broker: &Broker, count: usize) {
     let mut leaver = broker.client(&lasting("leaver"));
-    leaver.subscribe(FILTER, 1);
+    leaver.subscribe(FILTER, 2);
     leaver.disconnect();
     let mut writer = broker.simple(Version::Mqtt5, "writer");
     for number in 0..count {
-        writer.publish_surely(&Publish::new("t", &number.to_string()));
+        let message = Publish::new("t", &number.to_string());
+        if number % 3 > 0 {
+            writer.publish_surely(&message);
+            continue;
+        }
+        // Of QoS 2 what was never sent is for the others too.
+        writer.send(&message.qos(2, 9));
+        writer.expect_ack(wire::PUBREC, 9);
+        writer.raw.send(&wire::ack(wire::PUBREL, 9));
+        writer.expect_ack(wire::PUBCOMP, 9);
     }
     let mut stayer = broker.client(&lasting("stayer"));
-    stayer.subscribe(FILTER, 1);
+    stayer.subscribe(FILTER, 2);
     stayer.disconnect();
     broker.client(&Connect::new(Version::Mqtt5, "leaver")).disconnect();
 }
