@@ -239,9 +239,7 @@ impl Broker {
         let claimed = self.sessions.claim(&claim, now.instant).await?;
         // A takeover may have taken its time.
         let now = Now::read();
-        // A will that is sent now is none any more in the record below.
-        let together = self.store.as_ref().map(|store| store.together());
-        let mut commit = None;
+        let (mut commit, mut together) = (None, None);
         let mut opened = match claimed {
             Claimed::New { term, ended } => {
                 if let Some(ended) = ended {
@@ -257,6 +255,8 @@ impl Broker {
             }
             Claimed::Resumed { peer, mut session, term, due } => {
                 if let Some(will) = due {
+                    // It is none any more in the record below.
+                    together = self.store.as_ref().map(|store| store.together());
                     self.send_will(will, now);
                 }
                 session.connect(settings, link, now.instant);

@@ -9,9 +9,10 @@ use super::filters::Normalised;
 use super::load::Rule;
 use super::permit::Denial;
 use super::polarity::{COVERS, OVERLAPS, Reads};
+use super::policy_filter::{Bindings, PolicyFilter};
 use super::ranks::Bounds;
 use super::schema::{Action, Vocabulary, uid};
-use super::trie::{Bindings, FilterIndex, PolicyFilter, Trie};
+use super::trie::{FilterIndex, Trie};
 
 /// The filters that match a topic: its class. All that is left of the topic for a decision that
 /// does not read its name.

@@ -15,11 +15,11 @@ use super::lints;
 use super::load::{self, Rule};
 use super::permit::Denial;
 use super::polarity::Reads;
+use super::policy_filter::PolicyFilter;
 use super::principals::{IgnoredClaim, Principals, Resolved};
 use super::problem::{LoadError, Problem, Problems};
 use super::schema::{Action, SCHEMA, Vocabulary, uid};
 use super::source::{PolicyFolder, Source};
-use super::trie::PolicyFilter;
 use crate::identity::{Identity, PrincipalKind};
 use crate::suggest::nearest;
 

@@ -11,8 +11,8 @@ use cedar_policy::pst;
 use pst::{BinaryOp, Clause, Expr, Literal, PatternElem, UnaryOp, Var};
 
 use super::polarity::{Misuse, MisusedPart, TOPIC_FILTER, is_filter};
+use super::policy_filter::PolicyFilter;
 use super::ranks::{Comparison, Measured};
-use super::trie::PolicyFilter;
 
 /// Filters of one policy that are compared with each other.
 const NEEDED_MAX: usize = 16;

@@ -18,12 +18,12 @@ use tracing::info;
 use super::groups::DeclaredGroups;
 use super::lints;
 use super::polarity::{self, Analysis, Misuse, MisusedPart, Reads};
+use super::policy_filter::PolicyFilter;
 use super::problem::{LoadError, PROBLEMS_MAX, Problem};
 use super::ranks::Bounds;
 use super::scan;
 use super::schema::{Action, Actions, Vocabulary};
 use super::source::{Place, Source};
-use super::trie::PolicyFilter;
 use crate::harmless::is_harmful;
 use crate::suggest::nearest;
 

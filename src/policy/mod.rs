@@ -38,6 +38,7 @@ mod live;
 mod load;
 mod permit;
 mod polarity;
+mod policy_filter;
 mod principals;
 mod problem;
 mod question;

@@ -86,7 +86,11 @@ impl Writer {
         }
         let sync = self.engine.database.persist(PersistMode::SyncAll);
         sync.map_err(failed("sync the store"))?;
-        self.folder.is_closed(self.marks.last())
+        if let Err(error) = self.folder.is_closed(self.marks.last()) {
+            // Nothing is lost by it but a check when it is opened again.
+            tracing::warn!("it cannot be said in the store where it ends: {error}");
+        }
+        Ok(())
     }
 
     /// Writes a batch, and leaves the list empty.

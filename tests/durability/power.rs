@@ -24,6 +24,7 @@ mod model;
 mod recording;
 mod shim;
 
+use std::panic::AssertUnwindSafe;
 use std::path::Path;
 use std::time::Instant;
 
@@ -190,8 +191,8 @@ fn what_was_acknowledged_outlives_every_power_cut() {
 /// vain or is told what cannot be.
 fn is_lost(journals: Journals) {
     let seed = seed("PORTCULLIS_POWER_SEED");
-    let trial = || Trial::new(Terms { seed, cuts: 2 * CUTS, journals }).run();
-    if let Ok(account) = std::panic::catch_unwind(trial) {
+    let mut trial = Trial::new(Terms { seed, cuts: 2 * CUTS, journals });
+    if let Ok(account) = std::panic::catch_unwind(AssertUnwindSafe(|| trial.run())) {
         let account = account.unwrap_err();
         assert!(account.contains("power cut"), "{account}");
         eprintln!("{account}");

@@ -30,7 +30,7 @@ use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::process::{Child, ChildStdout, Command, ExitStatus, Output, Stdio};
 use std::sync::mpsc;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
@@ -90,16 +90,7 @@ impl Broker {
             .spawn()
             .unwrap_or_else(|error| panic!("starting {PORTCULLIS}: {error}"));
 
-        // A thread, because reading a pipe has no deadline. It ends with the process.
-        let (sender, lines) = mpsc::channel();
-        let stdout = BufReader::new(child.stdout.take().unwrap());
-        std::thread::spawn(move || {
-            for line in stdout.lines().map_while(Result::ok) {
-                // Nobody listens any more once the broker is ready; reading on keeps the pipe
-                // from filling.
-                let _ = sender.send(line);
-            }
-        });
+        let lines = lines_of(child.stdout.take().unwrap());
         let mut broker =
             Self { child, folder, listeners: BTreeMap::new(), metrics: None, authority };
         let deadline = Instant::now() + PATIENCE * 3;
@@ -356,6 +347,20 @@ pub fn portcullis(arguments: &[&str], folder: &Path) -> Output {
         .stdin(Stdio::null())
         .output()
         .unwrap()
+}
+
+/// What a process writes to a pipe, line by line. On a thread, because reading a pipe has no deadline;
+/// it ends with the process.
+pub fn lines_of(stdout: ChildStdout) -> mpsc::Receiver<String> {
+    let (sender, lines) = mpsc::channel();
+    std::thread::spawn(move || {
+        for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+            // Once the process is ready nobody listens any more; reading on keeps the pipe from
+            // filling.
+            let _ = sender.send(line);
+        }
+    });
+    lines
 }
 
 fn files_below(folder: &Path) -> Vec<PathBuf> {

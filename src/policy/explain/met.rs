@@ -6,8 +6,8 @@ use pst::{BinaryOp, Expr, Literal, Var};
 use super::survey::here;
 use super::trial::{Trial, bounded};
 use crate::policy::load::Rule;
+use crate::policy::policy_filter::PolicyFilter;
 use crate::policy::question::Asked;
-use crate::policy::trie::PolicyFilter;
 
 /// Facts that are told of one condition.
 const FACTS_MAX: usize = 4;

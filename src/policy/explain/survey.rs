@@ -12,8 +12,9 @@ use crate::mqtt::{SubscriptionFilter, TopicFilter};
 use crate::policy::filters::Normalised;
 use crate::policy::judge::Asker;
 use crate::policy::load::Rule;
+use crate::policy::policy_filter::PolicyFilter;
 use crate::policy::question::{Answer, Asked};
-use crate::policy::trie::{FilterIndex, PolicyFilter, Trie};
+use crate::policy::trie::{FilterIndex, Trie};
 
 /// Rules of each kind that are looked at closely: whose scope matches, that are about other
 /// topics, that are about other principals.

@@ -1,7 +1,7 @@
 //! A topic filter of an ACL file: levels may stand for who asks.
 
 use super::super::filters::Normalised;
-use super::super::trie::{FilterProblem, PolicyFilter, usable};
+use super::super::policy_filter::{FilterProblem, PolicyFilter, usable};
 use super::Dialect;
 use super::model::Client;
 use crate::mqtt::TopicFilter;

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use crate::identity::PrincipalKind;
 use crate::identity::certificate::ALTERNATIVE_NAME_BYTES_MAX;
 use crate::pki::unsafe_character;
+use crate::policy::policy_filter::usable;
 use crate::policy::question::principal;
-use crate::policy::trie::usable;
 
 /// Bytes of the name of a group or a tag, and of the value of a tag.
 const SHORT_BYTES_MAX: usize = 256;

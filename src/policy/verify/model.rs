@@ -14,7 +14,7 @@ use super::literals::{Literal, Relation, is_in};
 use crate::mqtt::topic::Level;
 use crate::policy::filters::Normalised;
 use crate::policy::groups::DeclaredGroups;
-use crate::policy::trie::{Bindings, PolicyFilter};
+use crate::policy::policy_filter::{Bindings, PolicyFilter};
 use crate::policy::{Action, Bundle, Question, Words};
 
 /// Combinations of what placeholders stand for, and topics tried for each.

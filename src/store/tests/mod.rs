@@ -3,13 +3,6 @@
 mod backups;
 mod effects;
 mod faults;
-#[allow(
-    clippy::cast_possible_truncation,
-    clippy::cast_precision_loss,
-    clippy::print_stdout,
-    reason = "figures for people"
-)]
-mod figures;
 #[allow(clippy::cast_possible_truncation, reason = "what is tested is small")]
 mod folders;
 mod keeping;

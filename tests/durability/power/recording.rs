@@ -84,6 +84,7 @@ impl Recording {
         };
         let mut until_its_end = || {
             let deadline = Instant::now() + Duration::from_millis(wanted.millis_max);
+            // How much is recorded, by time or size: nothing depends on where it ends.
             while Instant::now() < deadline && witness.position() < wanted.log_bytes_max {
                 std::thread::sleep(LOOK_AGAIN);
             }

@@ -1,6 +1,5 @@
 //! Brokers whose system calls go through `shim.c`, and brokers without it.
 
-use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -10,8 +9,8 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::harness::PORTCULLIS;
 use crate::harness::raw::PATIENCE;
+use crate::harness::{PORTCULLIS, lines_of};
 
 /// How often a process is looked at.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
@@ -75,14 +74,7 @@ impl Process {
             .stderr(log)
             .spawn()
             .unwrap_or_else(|error| panic!("starting {PORTCULLIS}: {error}"));
-        let (sender, lines) = mpsc::channel();
-        let stdout = BufReader::new(child.stdout.take().unwrap());
-        std::thread::spawn(move || {
-            for line in stdout.lines().map_while(Result::ok) {
-                // Once the broker is ready nobody listens; the pipe must not fill.
-                let _ = sender.send(line);
-            }
-        });
+        let lines = lines_of(child.stdout.take().unwrap());
         let address = SocketAddr::from(([127, 0, 0, 1], 0));
         let mut broker = Self { child, folder: folder.to_owned(), address };
         let deadline = Instant::now() + PATIENCE * 3;
