@@ -74,23 +74,35 @@ fn who_keeps_its_decisions_has_the_answers_of_the_new_policies() {
             (0..=random.below(5)).map(|number| rule(&mut random, number)).collect();
         let groups = *random.pick(&GROUPS);
         let Some(old) = load(&rules, groups, 1) else { continue };
-        // One rule is another, or gone, or more; or the groups are others; or nothing is.
-        match random.below(5) {
+        // One rule is another, or says the opposite, or is gone, or more; or the groups are others;
+        // or nothing is.
+        match random.below(6) {
             0 => {
                 let at = random.below(rules.len());
                 rules[at] = rule(&mut random, at);
             }
             1 => drop(rules.pop()),
             2 => rules.push(rule(&mut random, 9)),
+            3 => {
+                let at = random.below(rules.len());
+                let is_permit = rules[at].contains(" permit ");
+                let [from, to] =
+                    if is_permit { ["permit", "forbid"] } else { ["forbid", "permit"] };
+                rules[at] = rules[at].replace(from, to);
+            }
             _ => {}
         }
         let groups = if random.percent(40) { *random.pick(&GROUPS) } else { groups };
         let Some(new) = load(&rules, groups, 2) else { continue };
+        // The same again: nothing of the old ones was taken over into it.
+        let untouched = load(&rules, groups, 2).unwrap();
         for name in ["d1", "d2"] {
             let mut known = subject(&old, device(name, &[]));
             let before = answers(&mut known);
             let stays = known.rebase(Arc::clone(&new));
-            let anew = answers(&mut subject(&new, device(name, &[])));
+            let anew = answers(&mut subject(&untouched, device(name, &[])));
+            // Who comes later shares what was compiled for others.
+            assert_eq!(answers(&mut subject(&new, device(name, &[]))), anew);
             assert_eq!(answers(&mut known), anew, "{name} {groups}\n{}", rules.concat());
             assert!(!stays || before == anew);
             (kept, judged) = (kept + usize::from(stays), judged + usize::from(!stays));
