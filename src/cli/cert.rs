@@ -101,7 +101,8 @@ impl CertArgs {
 impl IssueArgs {
     fn run(self) -> Result<(), CertificateCommandError> {
         let profile = self.profile()?;
-        let alternative_names = AlternativeNames { dns: self.dns, ip: self.ip, uri: self.uri };
+        let alternative_names =
+            AlternativeNames { dns: self.dns, ip: self.ip, uri: self.uri, ..Default::default() };
         let issued = Ca::open(&self.ca)?.issue(&profile, &self.name, &alternative_names)?;
 
         // The rule for names leaves no `/` in any, so that they stay in the folder.

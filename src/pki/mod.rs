@@ -4,11 +4,13 @@
 mod ca;
 pub mod files;
 mod issue;
+mod key;
 mod name;
 mod profile;
 
 pub use ca::Ca;
 pub use issue::Issued;
+pub use key::{KeyError, KeyType, Passphrase, PrivateKey, Protection};
 pub use name::{AlternativeNames, NameError, NameRule, unsafe_character};
 pub use profile::{Profile, ProfileError, ProfileName};
 
@@ -20,6 +22,9 @@ pub enum PkiError {
     /// A file cannot be read or written.
     #[error(transparent)]
     File(#[from] files::FileError),
+    /// A key or a passphrase cannot be used.
+    #[error(transparent)]
+    Key(#[from] KeyError),
     /// A profile is not usable.
     #[error(transparent)]
     Profile(#[from] ProfileError),

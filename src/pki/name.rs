@@ -9,6 +9,10 @@ use rustls::pki_types::DnsName;
 const NAME_BYTES_MAX: usize = 64;
 /// Bytes of a URI; what SPIFFE allows.
 const URI_BYTES_MAX: usize = 2048;
+/// Bytes of a trust domain; what SPIFFE allows.
+const DOMAIN_BYTES_MAX: usize = 255;
+/// Bytes of an address of e-mail; what SMTP allows.
+const EMAIL_BYTES_MAX: usize = 254;
 /// Alternative names of one certificate.
 const ALTERNATIVE_NAMES_MAX: usize = 64;
 
@@ -32,8 +36,12 @@ pub enum AlternativeForm {
     Dns,
     /// An IP address.
     Ip,
-    /// A URI.
+    /// A URI, SPIFFE IDs among them.
     Uri,
+    /// A SPIFFE ID, and no other URI.
+    Spiffe,
+    /// An address of e-mail.
+    Email,
 }
 
 impl std::fmt::Display for AlternativeForm {
@@ -42,6 +50,8 @@ impl std::fmt::Display for AlternativeForm {
             Self::Dns => "DNS names",
             Self::Ip => "IP addresses",
             Self::Uri => "URIs",
+            Self::Spiffe => "SPIFFE IDs",
+            Self::Email => "addresses of e-mail",
         })
     }
 }
@@ -92,6 +102,20 @@ pub enum NameError {
     NotAUri {
         /// The text.
         uri: String,
+    },
+    /// A URI of the scheme `spiffe` is no SPIFFE ID.
+    #[error(
+        "`{uri}` is not a SPIFFE ID: it is spiffe://TRUST-DOMAIN/PATH, the domain of a-z 0-9 . - _, the parts of the path of letters, digits, . - _, without ports, queries, `.`, `..` and empty parts"
+    )]
+    NotASpiffeId {
+        /// The text.
+        uri: String,
+    },
+    /// An alternative name is no address of e-mail.
+    #[error("`{address}` is not an address of e-mail in plain ASCII")]
+    NotAnEmail {
+        /// The text.
+        address: String,
     },
     /// SPIFFE allows one ID per certificate.
     #[error("a certificate may have one SPIFFE ID only")]
@@ -164,14 +188,21 @@ fn is_host(name: &str) -> bool {
 }
 
 /// Alternative names to put into a certificate, as asked for.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(default)]
 pub struct AlternativeNames {
     /// DNS names; one may begin with `*.` in a broker's certificate.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub dns: Vec<String>,
     /// IP addresses.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub ip: Vec<IpAddr>,
     /// URIs.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub uri: Vec<String>,
+    /// Addresses of e-mail.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub email: Vec<String>,
 }
 
 impl AlternativeNames {
@@ -182,7 +213,7 @@ impl AlternativeNames {
         name: &str,
         allowed: &[AlternativeForm],
     ) -> Result<Vec<SanType>, NameError> {
-        let names = self.dns.len() + self.ip.len() + self.uri.len();
+        let names = self.dns.len() + self.ip.len() + self.uri.len() + self.email.len();
         if names >= ALTERNATIVE_NAMES_MAX {
             return Err(NameError::TooMany { names, names_max: ALTERNATIVE_NAMES_MAX - 1 });
         }
@@ -200,8 +231,14 @@ impl AlternativeNames {
         for text in &self.uri {
             all.push(uri(text)?);
         }
+        for address in &self.email {
+            all.push(email(address)?);
+        }
         for form in all.iter().filter_map(form_of) {
-            if !allowed.contains(&form) {
+            // Who may have any URI may have a SPIFFE ID.
+            let is_allowed = allowed.contains(&form)
+                || (form == AlternativeForm::Spiffe && allowed.contains(&AlternativeForm::Uri));
+            if !is_allowed {
                 return Err(NameError::FormNotAllowed { form });
             }
         }
@@ -218,7 +255,9 @@ fn form_of(name: &SanType) -> Option<AlternativeForm> {
     match name {
         SanType::DnsName(_) => Some(AlternativeForm::Dns),
         SanType::IpAddress(_) => Some(AlternativeForm::Ip),
+        SanType::URI(uri) if is_spiffe(uri.as_str()) => Some(AlternativeForm::Spiffe),
         SanType::URI(_) => Some(AlternativeForm::Uri),
+        SanType::Rfc822Name(_) => Some(AlternativeForm::Email),
         _ => None,
     }
 }
@@ -239,6 +278,9 @@ fn uri(text: &str) -> Result<SanType, NameError> {
     let scheme_is_valid = scheme.starts_with(|first: char| first.is_ascii_alphabetic())
         && scheme.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '.'));
     let rest_is_valid = !rest.is_empty() && rest.chars().all(|c| c.is_ascii_graphic());
+    if is_spiffe(text) && !is_spiffe_id(text) {
+        return Err(NameError::NotASpiffeId { uri: text.to_owned() });
+    }
     if scheme_is_valid && rest_is_valid && text.len() <= URI_BYTES_MAX {
         text.try_into().map(SanType::URI).map_err(|_| refused())
     } else {
@@ -248,6 +290,34 @@ fn uri(text: &str) -> Result<SanType, NameError> {
 
 fn is_spiffe(uri: &str) -> bool {
     uri.split_once(':').is_some_and(|(scheme, _)| scheme.eq_ignore_ascii_case("spiffe"))
+}
+
+/// Whether it has the form of a SPIFFE ID, in the one way to write it (SPIFFE-ID, section 2).
+fn is_spiffe_id(uri: &str) -> bool {
+    let Some(rest) = uri.strip_prefix("spiffe://") else { return false };
+    let (domain, path) = rest.split_once('/').map_or((rest, None), |(d, path)| (d, Some(path)));
+    let is_of_domain =
+        |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '.' | '-' | '_');
+    let is_of_path = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
+    let domain_is_valid =
+        (1..=DOMAIN_BYTES_MAX).contains(&domain.len()) && domain.chars().all(is_of_domain);
+    let path_is_valid = path.is_none_or(|path| {
+        path.split('/').all(|part| !matches!(part, "" | "." | "..") && part.chars().all(is_of_path))
+    });
+    domain_is_valid && path_is_valid
+}
+
+/// Addresses as mail servers on the Internet have them; no quoting, no comments.
+fn email(address: &str) -> Result<SanType, NameError> {
+    let refused = || NameError::NotAnEmail { address: address.to_owned() };
+    let (local, domain) = address.rsplit_once('@').ok_or_else(refused)?;
+    let local_is_valid = !local.is_empty()
+        && local.chars().all(|c| c.is_ascii_alphanumeric() || "!#$%&'*+-/=?^_`{|}~.".contains(c));
+    if local_is_valid && address.len() <= EMAIL_BYTES_MAX && DnsName::try_from(domain).is_ok() {
+        address.try_into().map(SanType::Rfc822Name).map_err(|_| refused())
+    } else {
+        Err(refused())
+    }
 }
 
 #[cfg(test)]
@@ -295,6 +365,7 @@ mod tests {
             dns: dns.iter().map(ToString::to_string).collect(),
             ip: ip.to_vec(),
             uri: uri.iter().map(ToString::to_string).collect(),
+            email: Vec::new(),
         };
         let host = NameRule::Host;
         let client = NameRule::Client;
@@ -317,6 +388,51 @@ mod tests {
                 count,
                 "{rule:?} {names:?} {outcome:?}"
             );
+        }
+    }
+
+    #[test]
+    fn a_spiffe_id_has_the_one_form_that_it_may_be_written_in() {
+        for (uri, is_one) in [
+            ("spiffe://plant.example/line/7", true),
+            ("spiffe://plant_1.example", true),
+            ("spiffe://a/B-c_d.e", true),
+            ("spiffe://", false),
+            ("spiffe:///path", false),
+            ("spiffe://Plant/a", false),
+            ("SPIFFE://plant/a", false),
+            ("spiffe:plant/a", false),
+            ("spiffe://plant/", false),
+            ("spiffe://plant//a", false),
+            ("spiffe://plant/a/../b", false),
+            ("spiffe://plant:8080/a", false),
+            ("spiffe://user@plant/a", false),
+            ("spiffe://plant/a?b", false),
+            ("spiffe://plant/a#b", false),
+            ("spiffe://plant/%61", false),
+        ] {
+            let names = AlternativeNames { uri: vec![uri.to_owned()], ..Default::default() };
+            let outcome = names.checked(NameRule::Client, "a", &[AlternativeForm::Spiffe]);
+            assert_eq!(outcome.is_ok(), is_one, "{uri} {outcome:?}");
+        }
+        let other = AlternativeNames { uri: vec!["urn:a".to_owned()], ..Default::default() };
+        let outcome = other.checked(NameRule::Client, "a", &[AlternativeForm::Spiffe]);
+        assert!(matches!(outcome, Err(NameError::FormNotAllowed { .. })));
+    }
+
+    #[test]
+    fn an_address_of_e_mail_is_a_plain_one() {
+        for (address, is_one) in [
+            ("ann@plant.example", true),
+            ("ann+mqtt@plant.example", true),
+            ("ann", false),
+            ("@plant.example", false),
+            ("ann@", false),
+            ("ann@plant.example\0.evil", false),
+            ("\"a b\"@plant.example", false),
+            ("ann@[192.0.2.1]", false),
+        ] {
+            assert_eq!(email(address).is_ok(), is_one, "{address}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Profiles: what the certificates of authorities, brokers, devices and services say.
+//! Profiles: what the certificates of authorities, brokers, devices, services and people say.
 //!
 //! The defaults are the files in `certs/`, built into the program; a file of the same form can
 //! take the place of one.
@@ -17,19 +17,33 @@ const VALIDITY_MIN: Duration = Duration::from_mins(1);
 pub(super) const VALIDITY_MAX: Duration = Duration::from_hours(20 * 365 * 24);
 
 /// The profiles there are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum ProfileName {
-    /// A certificate authority.
+    /// A root.
     Ca,
+    /// An issuing authority below a root.
+    Issuing,
     /// A broker.
     Server,
     /// A machine.
     Device,
     /// A backend workload.
     Service,
+    /// A person.
+    User,
 }
 
 impl ProfileName {
+    /// Those that certificates are issued with on request.
+    pub const ISSUED: [Self; 4] = [Self::Device, Self::Server, Self::Service, Self::User];
+
+    /// Whether it is one of an authority.
+    #[must_use]
+    pub const fn is_authority(self) -> bool {
+        matches!(self, Self::Ca | Self::Issuing)
+    }
+
     /// The name in the command line and of the file in `certs/`.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -38,6 +52,8 @@ impl ProfileName {
             Self::Server => "server",
             Self::Device => "device",
             Self::Service => "service",
+            Self::Issuing => "issuing",
+            Self::User => "user",
         }
     }
 
@@ -47,6 +63,8 @@ impl ProfileName {
             Self::Server => include_str!("../../certs/server.toml"),
             Self::Device => include_str!("../../certs/device.toml"),
             Self::Service => include_str!("../../certs/service.toml"),
+            Self::Issuing => include_str!("../../certs/issuing.toml"),
+            Self::User => include_str!("../../certs/user.toml"),
         }
     }
 }
@@ -80,13 +98,13 @@ pub enum ProfileError {
         source: Box<toml::de::Error>,
     },
     /// Only an authority may sign certificates, and it may do nothing else.
-    #[error("{}: the usages `key-cert-sign` and `crl-sign` are for the profile `ca`, and the only ones of it", path.display())]
+    #[error("{}: the usages `key-cert-sign` and `crl-sign` are for the profiles `ca` and `issuing`, and the only ones of them", path.display())]
     AuthorityUsages {
         /// The file.
         path: PathBuf,
     },
     /// A client's or broker's name becomes an identity and a file name, so not any text will do.
-    #[error("{}: the name rule `text` is for the profile `ca` only", path.display())]
+    #[error("{}: the name rule `text` is for the profiles `ca` and `issuing` only", path.display())]
     FreeText {
         /// The file.
         path: PathBuf,
@@ -159,12 +177,12 @@ impl Profile {
         })?;
         let usages_fit = file.key_usages.iter().all(|usage| {
             let is_authoritys = matches!(usage, KeyUsage::KeyCertSign | KeyUsage::CrlSign);
-            is_authoritys == (name == ProfileName::Ca)
+            is_authoritys == name.is_authority()
         });
         if !usages_fit || file.key_usages.is_empty() {
             return Err(ProfileError::AuthorityUsages { path: path_owned() });
         }
-        if file.name_rule == NameRule::Text && name != ProfileName::Ca {
+        if file.name_rule == NameRule::Text && !name.is_authority() {
             return Err(ProfileError::FreeText { path: path_owned() });
         }
         if !(VALIDITY_MIN..=VALIDITY_MAX).contains(&file.validity) {
@@ -212,8 +230,7 @@ mod tests {
 
     #[test]
     fn every_built_in_profile_is_usable() {
-        use ProfileName::{Ca, Device, Server, Service};
-        for name in [Ca, Server, Device, Service] {
+        for name in [ProfileName::Ca, ProfileName::Issuing].into_iter().chain(ProfileName::ISSUED) {
             Profile::built_in(name).unwrap();
         }
     }
@@ -225,7 +242,9 @@ mod tests {
             (ProfileName::Ca, vec![]),
             (ProfileName::Server, vec![ServerAuth]),
             (ProfileName::Device, vec![ClientAuth]),
+            (ProfileName::Issuing, vec![]),
             (ProfileName::Service, vec![ClientAuth]),
+            (ProfileName::User, vec![ClientAuth]),
         ] {
             assert_eq!(Profile::built_in(name).unwrap().extended_key_usages, usages);
         }

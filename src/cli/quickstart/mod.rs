@@ -106,7 +106,7 @@ fn make_folder(folder: &Path) -> Result<(), Failure> {
     let localhost = AlternativeNames {
         dns: vec!["localhost".to_owned()],
         ip: vec![std::net::Ipv4Addr::LOCALHOST.into(), std::net::Ipv6Addr::LOCALHOST.into()],
-        uri: Vec::new(),
+        ..AlternativeNames::default()
     };
     issue(&ca, &certs, ProfileName::Server, "localhost", &localhost, "server")?;
     for device in DEVICES {
