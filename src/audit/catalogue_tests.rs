@@ -45,6 +45,18 @@ fn subject() -> Arc<Subject> {
     Arc::new(subject.identified(&identity).named("pump-7".into()))
 }
 
+fn issued(renews: Option<Arc<str>>) -> Kind {
+    Kind::CertificateIssued {
+        serial: "1f".into(),
+        name: "pump-7".into(),
+        profile: "device",
+        issuer: "ab".into(),
+        fingerprint: "9c0e".into(),
+        not_after: "2027-03-01T12:00:00Z".into(),
+        renews,
+    }
+}
+
 /// At least one of each kind, with every field that is optional both there and not.
 fn samples() -> Vec<Kind> {
     let reason = ReasonCode::NotAuthorized;
@@ -105,6 +117,26 @@ fn samples() -> Vec<Kind> {
             about: "".into(),
             outcome: Outcome::Failed,
             why: "not allowed".into(),
+        },
+        Kind::CaCreated {
+            name: "Factory".into(),
+            issuer: "ab".into(),
+            not_after: "2031-03-01T12:00:00Z".into(),
+        },
+        Kind::CaRotated { name: "Factory 2".into(), old: "ab".into(), new: "cd".into() },
+        issued(None),
+        issued(Some("1e".into())),
+        Kind::CertificateRevoked {
+            serial: "1f".into(),
+            name: "pump-7".into(),
+            issuer: "ab".into(),
+            reason: "keyCompromise",
+        },
+        Kind::CrlIssued {
+            issuer: "ab".into(),
+            number: 3,
+            certificates: 1,
+            next_update: "2026-03-31T12:00:00Z".into(),
         },
         Kind::TaskPanicked { task: "connection", message: "index out of bounds".into() },
         Kind::AuditOverflow { lost: 3 },

@@ -317,6 +317,86 @@ pub enum Kind {
         why: Cow<'static, str>,
     },
 
+    /// An authority was made, or taken over from elsewhere.
+    #[serde(rename = "ca.created")]
+    CaCreated {
+        /// What it is called.
+        #[serde(serialize_with = "text::name")]
+        name: Arc<str>,
+        /// The SHA-256 of its public key, lower-case hex.
+        #[serde(serialize_with = "text::short")]
+        issuer: Arc<str>,
+        /// The last second of its validity, RFC 3339.
+        #[serde(serialize_with = "text::short")]
+        not_after: Arc<str>,
+    },
+    /// Another authority took the place of one; both are trusted.
+    #[serde(rename = "ca.rotated")]
+    CaRotated {
+        /// What the new one is called.
+        #[serde(serialize_with = "text::name")]
+        name: Arc<str>,
+        /// The SHA-256 of the public key of the one before, lower-case hex.
+        #[serde(serialize_with = "text::short")]
+        old: Arc<str>,
+        /// That of the new one.
+        #[serde(serialize_with = "text::short")]
+        new: Arc<str>,
+    },
+    /// A certificate was issued.
+    #[serde(rename = "certificate.issued")]
+    CertificateIssued {
+        /// Its serial number, lower-case hex.
+        #[serde(serialize_with = "text::short")]
+        serial: Arc<str>,
+        /// Its common name.
+        #[serde(serialize_with = "text::name")]
+        name: Arc<str>,
+        /// The profile it was issued with.
+        profile: &'static str,
+        /// The SHA-256 of the public key of the authority that issued it, lower-case hex.
+        #[serde(serialize_with = "text::short")]
+        issuer: Arc<str>,
+        /// The SHA-256 of the certificate, lower-case hex.
+        #[serde(serialize_with = "text::short")]
+        fingerprint: Arc<str>,
+        /// The last second of its validity, RFC 3339.
+        #[serde(serialize_with = "text::short")]
+        not_after: Arc<str>,
+        /// The serial number of the certificate that it takes the place of.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        renews: Option<Arc<str>>,
+    },
+    /// A certificate was revoked.
+    #[serde(rename = "certificate.revoked")]
+    CertificateRevoked {
+        /// Its serial number, lower-case hex.
+        #[serde(serialize_with = "text::short")]
+        serial: Arc<str>,
+        /// Its common name.
+        #[serde(serialize_with = "text::name")]
+        name: Arc<str>,
+        /// The SHA-256 of the public key of the authority that issued it, lower-case hex.
+        #[serde(serialize_with = "text::short")]
+        issuer: Arc<str>,
+        /// Why, as RFC 5280 calls it.
+        reason: &'static str,
+    },
+    /// A list of revoked certificates was signed.
+    #[serde(rename = "crl.issued")]
+    CrlIssued {
+        /// The SHA-256 of the public key of the authority that signed it, lower-case hex.
+        #[serde(serialize_with = "text::short")]
+        issuer: Arc<str>,
+        /// Its number, which grows.
+        number: u64,
+        /// How many certificates it lists.
+        certificates: u64,
+        /// When the next one is due, RFC 3339.
+        #[serde(serialize_with = "text::short")]
+        next_update: Arc<str>,
+    },
+
     /// A task of the broker panicked.
     #[serde(rename = "task.panicked")]
     TaskPanicked {
@@ -359,6 +439,11 @@ impl Kind {
             | Self::ConfigReloaded { .. }
             | Self::ConfigReloadFailed { .. }
             | Self::ControlCall { .. }
+            | Self::CaCreated { .. }
+            | Self::CaRotated { .. }
+            | Self::CertificateIssued { .. }
+            | Self::CertificateRevoked { .. }
+            | Self::CrlIssued { .. }
             | Self::AuditOverflow { .. } => false,
         }
     }

@@ -8,6 +8,7 @@ macro_rules! say {
     ($($text:tt)*) => { $crate::cli::put_line(format_args!($($text)*)) };
 }
 
+mod authority;
 pub mod ca;
 pub mod cert;
 mod check;
@@ -42,7 +43,7 @@ enum Command {
     Check(check::CheckArgs),
     /// Makes and looks after a certificate authority
     Ca(ca::CaArgs),
-    /// Issues certificates
+    /// Issues, renews, revokes and lists certificates
     Cert(cert::CertArgs),
     /// Checks, tests, explains and compares policies
     Policy(policy::PolicyArgs),
@@ -78,8 +79,8 @@ impl Cli {
             Command::Quickstart(args) => args.run(),
             Command::Serve(args) => args.run(),
             Command::Check(args) => args.run(),
-            Command::Ca(args) => args.run().map_err(Failure::from),
-            Command::Cert(args) => args.run().map_err(Failure::from),
+            Command::Ca(args) => args.run(),
+            Command::Cert(args) => args.run(),
             Command::Policy(args) => args.run(),
             Command::Store(args) => args.run(),
             Command::Ctl(args) => {

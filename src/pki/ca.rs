@@ -1,155 +1,197 @@
-//! A certificate authority in a folder: `ca.pem` and `ca.key`.
+//! A certificate authority in a folder.
+//!
+//! | file | what it is | who may have it |
+//! |---|---|---|
+//! | `trust.pem` | whom brokers and clients trust: the roots | everybody |
+//! | `ca.pem`, `ca.key` | the issuing authority: what signs certificates | everybody; this program |
+//! | `root.pem`, `root.key` | the root, needed for `ca rotate` only | everybody; better kept elsewhere |
+//! | `ca.crl`, `ca.crl.der`, `root.crl` | lists of revoked certificates | everybody |
+//! | `crls.pem` | all of those that are in force, in one file | everybody |
+//! | `inventory.jsonl` | everything issued and revoked | this program |
+//! | `retired/HASH` | issuing authorities whose certificates are still about | this program |
+//!
+//! An authority without a root of its own has `ca.pem` alone: one for a trial, or an imported one.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair,
-    PublicKeyData as _, SerialNumber,
-};
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject as _;
 use time::OffsetDateTime;
-use x509_parser::certificate::X509Certificate;
-use x509_parser::prelude::FromDer as _;
 
-use super::profile::{Profile, ProfileName, VALIDITY_MAX};
-use super::{PkiError, files};
+use super::inventory::{Contents, Entry, Inventory, Role};
+use super::signer::{Signer, Unlock};
+use super::{PkiError, rotate};
 
-/// Certificates begin this long ago, for devices whose clock is late.
-const BACKDATED: time::Duration = time::Duration::HOUR;
-
-/// A certificate authority, able to sign.
+/// A certificate authority, able to sign. Several threads may use one at a time, and several
+/// processes a folder: each change is made under a lock on the inventory.
 pub struct Ca {
-    pub(super) issuer: Issuer<'static, KeyPair>,
-    /// What follows a certificate of its own in a chain, PEM: nothing, if it is a root.
-    pub(super) chain_pem: String,
-    pub(super) not_after: OffsetDateTime,
+    pub(super) folder: PathBuf,
+    pub(super) signer: Signer,
+    pub(super) retired: Vec<Signer>,
+    pub(super) inventory: Inventory,
 }
 
 impl std::fmt::Debug for Ca {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Ca").field("not_after", &self.not_after).finish_non_exhaustive()
+        f.debug_struct("Ca")
+            .field("folder", &self.folder)
+            .field("name", &self.signer.name)
+            .field("not_after", &self.signer.not_after)
+            .finish_non_exhaustive()
     }
 }
 
 impl Ca {
-    /// The file of the authority's certificate in its folder.
+    /// The file of the issuing authority's certificate in a folder.
     #[must_use]
     pub fn certificate_path(folder: &Path) -> PathBuf {
         folder.join("ca.pem")
     }
 
-    /// The file of the authority's private key in its folder.
+    /// The file of the issuing authority's private key in a folder.
     #[must_use]
     pub fn key_path(folder: &Path) -> PathBuf {
         folder.join("ca.key")
     }
 
-    /// Makes an authority of its own in `folder`, which is made too where there is none. Without
-    /// `validity` it is as the profile `ca` says.
-    ///
-    /// # Errors
-    /// When the name is not allowed, the validity is too long, the files cannot be written, or
-    /// there is an authority already.
-    pub fn create(folder: &Path, name: &str, validity: Option<Duration>) -> Result<Self, PkiError> {
-        let mut profile = Profile::built_in(ProfileName::Ca)?;
-        if let Some(validity) = validity {
-            profile.validity = validity;
-        }
-        profile.name_rule.check(name)?;
-        let mut params = parameters(&profile, name, OffsetDateTime::now_utc())?;
-        // It issues certificates of clients and brokers, and no further authorities.
-        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-        let key = KeyPair::generate()?;
-        let certificate = params.self_signed(&key)?;
-        files::create_private_folder(folder)?;
-        files::write_new_pair(
-            (&Self::key_path(folder), key.serialize_pem().as_bytes()),
-            (&Self::certificate_path(folder), certificate.pem().as_bytes()),
-        )?;
-        Self::open(folder)
+    /// The file of the root's certificate in a folder.
+    #[must_use]
+    pub fn root_certificate_path(folder: &Path) -> PathBuf {
+        folder.join("root.pem")
     }
 
-    /// Opens the authority in `folder`.
-    ///
-    /// # Errors
-    /// When its files are missing or unfit, do not belong together, or the key is open to others.
-    pub fn open(folder: &Path) -> Result<Self, PkiError> {
-        let certificate_path = Self::certificate_path(folder);
-        let key_path = Self::key_path(folder);
-        let unfit =
-            |path: &Path, problem| PkiError::NotAnAuthority { path: path.to_owned(), problem };
-
-        let key_pem = files::read_key(&key_path)?;
-        let key = std::str::from_utf8(&key_pem)
-            .ok()
-            .and_then(|pem| KeyPair::from_pem(pem).ok())
-            .ok_or_else(|| unfit(&key_path, "not a private key in PEM that can sign"))?;
-
-        let pem = String::from_utf8(files::read(&certificate_path)?)
-            .map_err(|_| unfit(&certificate_path, "not PEM"))?;
-        let own = CertificateDer::from_pem_slice(pem.as_bytes())
-            .map_err(|_| unfit(&certificate_path, "no certificate in PEM in it"))?;
-        let (_, parsed) = X509Certificate::from_der(&own)
-            .map_err(|_| unfit(&certificate_path, "the certificate is malformed"))?;
-        if !parsed.is_ca() {
-            return Err(unfit(&certificate_path, "not the certificate of an authority"));
-        }
-        if parsed.public_key().raw != key.subject_public_key_info() {
-            return Err(unfit(&certificate_path, "ca.key beside it is not its key"));
-        }
-        let not_after = parsed.validity().not_after.to_datetime();
-        let is_root = parsed.subject().as_raw() == parsed.issuer().as_raw();
-        let chain_pem = if is_root { String::new() } else { pem };
-        Ok(Self { issuer: Issuer::from_ca_cert_der(&own, key)?, chain_pem, not_after })
+    /// The file of the root's private key in a folder.
+    #[must_use]
+    pub fn root_key_path(folder: &Path) -> PathBuf {
+        folder.join("root.key")
     }
 
-    /// The end of the authority.
+    /// The file of whom brokers and clients trust.
+    #[must_use]
+    pub fn trust_path(folder: &Path) -> PathBuf {
+        folder.join("trust.pem")
+    }
+
+    /// The folder of the issuing authorities that no longer issue.
+    pub(super) fn retired_path(folder: &Path) -> PathBuf {
+        folder.join("retired")
+    }
+
+    /// Opens the authority in `folder`. `unlock` is asked for the passphrase of each key that is
+    /// encrypted: of the issuing authority, and of those before it that still sign lists of
+    /// revoked certificates.
+    ///
+    /// # Errors
+    /// When its files are missing or unfit, do not belong together, the key is open to others, or
+    /// the passphrase is wrong.
+    pub fn open(folder: &Path, unlock: Unlock<'_>) -> Result<Self, PkiError> {
+        rotate::finish(folder, OffsetDateTime::now_utc())?;
+        let signer =
+            Signer::read(&Self::certificate_path(folder), &Self::key_path(folder), unlock)?;
+        let inventory = Inventory::in_folder(folder);
+        let mut retired = Vec::new();
+        for folder in inventory.look(|contents| retired_in_use(folder, &signer, contents))? {
+            let (certificate, key) = (Self::certificate_path(&folder), Self::key_path(&folder));
+            retired.push(Signer::read(&certificate, &key, unlock)?);
+        }
+        Ok(Self { folder: folder.to_owned(), signer, retired, inventory })
+    }
+
+    /// Looks into the inventory of the authority in `folder`, without any key.
+    ///
+    /// # Errors
+    /// When there is no authority, or its inventory cannot be read or is damaged.
+    pub fn look<T>(folder: &Path, looking: impl FnOnce(&Contents) -> T) -> Result<T, PkiError> {
+        // So that a wrong folder is not taken for an authority that issued nothing.
+        super::files::read(&Self::certificate_path(folder))?;
+        Ok(Inventory::in_folder(folder).look(looking)?)
+    }
+
+    /// Looks into the inventory.
+    ///
+    /// # Errors
+    /// When it cannot be read or is damaged.
+    pub fn contents<T>(&self, looking: impl FnOnce(&Contents) -> T) -> Result<T, PkiError> {
+        Ok(self.inventory.look(looking)?)
+    }
+
+    /// The certificate with a serial number, as the inventory has it.
+    ///
+    /// # Errors
+    /// When the inventory cannot be read or is damaged, or has none such.
+    pub fn entry(&self, serial: &str) -> Result<Entry, PkiError> {
+        let entry = self.contents(|contents| contents.by_serial(serial).cloned())?;
+        entry.ok_or_else(|| PkiError::NotIssued { what: format!("serial number {serial}") })
+    }
+
+    /// The folder of the authority.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// What the issuing authority is called.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.signer.name
+    }
+
+    /// The end of the issuing authority.
     #[must_use]
     pub const fn not_after(&self) -> OffsetDateTime {
-        self.not_after
+        self.signer.not_after
     }
 
     /// Lower-case hex of the SHA-256 of its `SubjectPublicKeyInfo`: what policies and
     /// `principals.toml` know an issuer by.
     #[must_use]
     pub fn issuer_hash(&self) -> String {
-        super::sha256_hex(&self.issuer.key().subject_public_key_info())
+        self.signer.hash.clone()
+    }
+
+    /// The certificates of the issuing authority and of those above it that a client needs to
+    /// verify what it issues, PEM: for the answer to `cacerts` of EST.
+    ///
+    /// # Errors
+    /// When the file of the roots cannot be read.
+    pub fn certificates_pem(&self) -> Result<String, PkiError> {
+        let trust = super::files::read(&Self::trust_path(&self.folder))?;
+        Ok(format!("{}{}", self.signer.chain_pem(), String::from_utf8_lossy(&trust)))
+    }
+
+    /// Refuses to go on when `ca rotate` has put another authority in place of this one since it
+    /// was opened.
+    pub(super) fn check_current(&self, contents: &Contents) -> Result<(), PkiError> {
+        let current = contents.authorities().filter(|one| one.role == Role::Issuing).last();
+        match current {
+            Some(current) if current.issuer != self.signer.hash => {
+                Err(PkiError::Rotated { name: current.name.clone() })
+            }
+            _ => Ok(()),
+        }
     }
 }
 
-/// What every certificate has: names, validity, usages, a random serial number.
-pub(super) fn parameters(
-    profile: &Profile,
-    name: &str,
-    now: OffsetDateTime,
-) -> Result<CertificateParams, PkiError> {
-    if profile.validity > VALIDITY_MAX {
-        return Err(PkiError::ValidityTooLong);
-    }
-    let now = now.replace_nanosecond(0).unwrap_or(now);
-    let validity =
-        time::Duration::try_from(profile.validity).map_err(|_| PkiError::ValidityTooLong)?;
-    let mut params = CertificateParams::default();
-    params.not_before = now.checked_sub(BACKDATED).ok_or(PkiError::ValidityTooLong)?;
-    params.not_after = now.checked_add(validity).ok_or(PkiError::ValidityTooLong)?;
-    params.serial_number = Some(SerialNumber::from(serial()?.to_vec()));
-    params.distinguished_name = DistinguishedName::new();
-    params.distinguished_name.push(DnType::CommonName, name);
-    params.key_usages.clone_from(&profile.key_usages);
-    params.extended_key_usages.clone_from(&profile.extended_key_usages);
-    params.use_authority_key_identifier_extension = true;
-    Ok(params)
+/// The folders of the authorities that issued certificates which have not come to their end yet,
+/// but for the present one.
+fn retired_in_use(folder: &Path, current: &Signer, contents: &Contents) -> Vec<PathBuf> {
+    let now = OffsetDateTime::now_utc();
+    let retired = contents.authorities().filter(|one| {
+        one.role == Role::Issuing && one.issuer != current.hash && one.not_after > now
+    });
+    let in_use: std::collections::HashSet<&str> = contents
+        .entries()
+        .filter(|entry| entry.certificate.not_after > now)
+        .map(|entry| entry.certificate.issuer.as_str())
+        .collect();
+    retired
+        .filter(|one| in_use.contains(one.issuer.as_str()))
+        .map(|one| Ca::retired_path(folder).join(short(&one.issuer)))
+        .filter(|folder| folder.exists())
+        .collect()
 }
 
-/// 126 random bits in 16 bytes, positive and never shorter.
-fn serial() -> Result<[u8; 16], PkiError> {
-    let mut bytes = [0_u8; 16];
-    aws_lc_rs::rand::fill(&mut bytes).map_err(|_| PkiError::NoRandomness)?;
-    let [first, ..] = &mut bytes;
-    *first = *first & 0x7f | 0x40;
-    Ok(bytes)
+/// The beginning of a hash, for the name of a folder.
+pub(super) fn short(hash: &str) -> &str {
+    hash.get(..16).unwrap_or(hash)
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use std::os::unix::fs::{
 };
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Mode, OFlags, open};
+use rustix::fs::{Mode, OFlags, RenameFlags, open, renameat_with};
 use rustix::process::{Gid, Uid};
 
 /// The largest file of certificates or keys that is read.
@@ -151,10 +151,7 @@ pub fn create_private_folder(path: &Path) -> Result<(), FileError> {
 /// # Errors
 /// [`FileError::Exists`], or what the operating system says.
 pub fn write_new(path: &Path, bytes: &[u8], access: Access) -> Result<(), FileError> {
-    let folder = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
+    let folder = folder_of(path);
     let temporary = Temporary::create(folder, path, access)?;
     temporary.fill(bytes).map_err(|error| FileError::io(path, "write it", error))?;
     // A link fails where a rename would overwrite.
@@ -162,9 +159,58 @@ pub fn write_new(path: &Path, bytes: &[u8], access: Access) -> Result<(), FileEr
         io::ErrorKind::AlreadyExists => FileError::Exists { path: path.to_owned() },
         _ => FileError::io(path, "create it", error),
     })?;
+    sync_folder(folder).map_err(|error| FileError::io(path, "make it durable", error))
+}
+
+/// As [`write_new`], but not durable until [`sync_filesystem`]: for many files at a time.
+///
+/// # Errors
+/// As [`write_new`].
+pub fn write_new_unsynced(path: &Path, bytes: &[u8], access: Access) -> Result<(), FileError> {
+    let temporary = Temporary::create(folder_of(path), path, access)?;
+    (&temporary.file).write_all(bytes).map_err(|error| FileError::io(path, "write it", error))?;
+    let (cwd, from) = (rustix::fs::CWD, &temporary.path);
+    match renameat_with(cwd, from, cwd, path, RenameFlags::NOREPLACE) {
+        Ok(()) => Ok(()),
+        Err(rustix::io::Errno::EXIST) => Err(FileError::Exists { path: path.to_owned() }),
+        Err(error) => Err(FileError::io(path, "create it", error.into())),
+    }
+}
+
+/// Makes durable all that was written to the file system that a folder is on.
+///
+/// # Errors
+/// What the operating system says.
+pub fn sync_filesystem(folder: &Path) -> Result<(), FileError> {
     File::open(folder)
-        .and_then(|folder| folder.sync_all())
-        .map_err(|error| FileError::io(path, "make it durable", error))
+        .and_then(|opened| Ok(rustix::fs::syncfs(&opened)?))
+        .map_err(|error| FileError::io(folder, "make it durable", error))
+}
+
+/// The folder a file is in.
+fn folder_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    }
+}
+
+/// Makes durable which files are in a folder.
+pub(super) fn sync_folder(folder: &Path) -> io::Result<()> {
+    File::open(folder)?.sync_all()
+}
+
+/// Writes a file, new or over an older one of the same name: whole or not at all, durable.
+///
+/// # Errors
+/// What the operating system says; then the older one is still there.
+pub fn put(path: &Path, bytes: &[u8], access: Access) -> Result<(), FileError> {
+    let folder = folder_of(path);
+    let temporary = Temporary::create(folder, path, access)?;
+    temporary.fill(bytes).map_err(|error| FileError::io(path, "write it", error))?;
+    std::fs::rename(&temporary.path, path)
+        .map_err(|error| FileError::io(path, "replace it", error))?;
+    sync_folder(folder).map_err(|error| FileError::io(path, "make it durable", error))
 }
 
 /// Replaces the content of a file: whole or not at all, durable. Owner and permissions stay, and
@@ -189,7 +235,7 @@ pub fn replace(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
     temporary.file.set_permissions(old.permissions()).map_err(about("keep its permissions"))?;
     temporary.fill(bytes).map_err(about("write it"))?;
     std::fs::rename(&temporary.path, path).map_err(about("replace it"))?;
-    File::open(folder).and_then(|folder| folder.sync_all()).map_err(about("make it durable"))
+    sync_folder(folder).map_err(about("make it durable"))
 }
 
 /// Writes a new key, for its owner only, and its certificate, for everybody: both or none.

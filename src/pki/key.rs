@@ -87,6 +87,12 @@ pub enum KeyError {
         /// The file.
         path: PathBuf,
     },
+    /// A key that is to be taken over is encrypted, and nobody gives the passphrase it has.
+    #[error("{}: the key is encrypted; give the passphrase that it has now with --old-passphrase-file FILE", path.display())]
+    NoOldPassphrase {
+        /// The file.
+        path: PathBuf,
+    },
     /// The passphrase does not open the key.
     #[error("{}: the passphrase does not open this key", path.display())]
     WrongPassphrase {

@@ -1,18 +1,31 @@
 //! Certificates and keys: a small certificate authority, the profiles of what it issues, and the
 //! files that keys live in.
 
+mod bundle;
 mod ca;
+mod create;
 pub mod files;
+pub mod inventory;
 mod issue;
 mod key;
 mod name;
 mod profile;
+pub mod request;
+mod revoke;
+mod rotate;
+mod signer;
 
+pub use bundle::pkcs12;
 pub use ca::Ca;
-pub use issue::Issued;
+pub use create::{Layout, NewAuthority};
+pub use issue::{Issued, Unrecorded};
 pub use key::{KeyError, KeyType, Passphrase, PrivateKey, Protection};
 pub use name::{AlternativeNames, NameError, NameRule, unsafe_character};
 pub use profile::{Profile, ProfileError, ProfileName};
+pub use request::{Request, RequestError, Subject};
+pub use revoke::{CRL_VALIDITY, Crl, Target, plain_serial};
+pub use rotate::Rotation;
+pub use signer::{Unlock, no_passphrase};
 
 use std::path::PathBuf;
 
@@ -39,9 +52,70 @@ pub enum PkiError {
         /// What is wrong with it.
         problem: &'static str,
     },
-    /// Certificates of clients and brokers are not issued with the authority's profile.
-    #[error("the profile `ca` is for `portcullis ca init` only")]
-    IssuedByProfileCa,
+    /// Certificates of clients and brokers are not issued with an authority's profile.
+    #[error("the profile `{profile}` is for `portcullis ca init` and `ca rotate` only")]
+    IssuedByProfileCa {
+        /// The profile.
+        profile: &'static str,
+    },
+    /// A request is refused.
+    #[error(transparent)]
+    Request(#[from] RequestError),
+    /// The inventory cannot be used.
+    #[error(transparent)]
+    Inventory(#[from] inventory::InventoryError),
+    /// The file is no certificate that this is about.
+    #[error("{}: {problem}", path.display())]
+    NotACertificate {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+    /// There is no such certificate.
+    #[error("this authority has issued no {what}; see: portcullis cert list")]
+    NotIssued {
+        /// What was looked for.
+        what: String,
+    },
+    /// The certificate is revoked, so nothing takes its place.
+    #[error("the certificate {serial} is revoked ({}); issue a new one instead", reason.as_str())]
+    Revoked {
+        /// Its serial number.
+        serial: String,
+        /// Why it was revoked.
+        reason: inventory::Reason,
+    },
+    /// The certificate is revoked already, and that cannot be changed.
+    #[error(
+        "the certificate {serial} is revoked already; the lists are written again by: portcullis ca crl"
+    )]
+    AlreadyRevoked {
+        /// Its serial number.
+        serial: String,
+    },
+    /// A certificate is renewed with the profile it was issued with.
+    #[error("the certificate {serial} was issued with the profile `{issued}`, not `{asked}`")]
+    OtherProfile {
+        /// Its serial number.
+        serial: String,
+        /// The profile it has.
+        issued: &'static str,
+        /// The profile that was asked for.
+        asked: &'static str,
+    },
+    /// The authority's root is elsewhere, and so is what could vouch for another one.
+    #[error("{}: there is no root here that could vouch for another authority; make one above it and take it over in a new folder: portcullis ca import", folder.display())]
+    NoRootHere {
+        /// The folder of the authority.
+        folder: PathBuf,
+    },
+    /// Another authority has taken the place of this one since it was opened.
+    #[error("`ca rotate` has put {name:?} in place of this authority; start again to use it")]
+    Rotated {
+        /// What the present one is called.
+        name: String,
+    },
     /// The certificate would be valid longer than its authority.
     #[error(
         "the certificate would outlive its authority, which ends on {ca_not_after}; choose fewer --days"

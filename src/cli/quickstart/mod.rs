@@ -10,7 +10,11 @@ use super::running::{Running, Source};
 use super::{Failure, coloured, serve};
 use crate::config::Config;
 use crate::pki::files::{self, Access};
-use crate::pki::{AlternativeNames, Ca, Profile, ProfileName};
+use crate::pki::{
+    AlternativeNames, Ca, KeyType, Layout, NewAuthority, Profile, ProfileName, Protection, Subject,
+    no_passphrase,
+};
+use time::OffsetDateTime;
 
 use demonstration::Places;
 
@@ -98,10 +102,19 @@ fn make_folder(folder: &Path) -> Result<(), Failure> {
     files::create_private_folder(folder)?;
     files::create_private_folder(&certs)?;
     let ca = if Ca::certificate_path(&certs).exists() {
-        Ca::open(&certs)?
+        Ca::open(&certs, &mut no_passphrase)?
     } else {
         eprintln!("making {}", certs.join("ca.pem").display());
-        Ca::create(&certs, "Portcullis quickstart CA", None)?
+        let new = NewAuthority {
+            name: "Portcullis quickstart CA",
+            key_type: KeyType::P256,
+            root_validity: None,
+            issuing_validity: None,
+            layout: Layout::RootOnly,
+            root_protection: &Protection::None,
+            protection: &Protection::None,
+        };
+        Ca::create(&certs, &new, OffsetDateTime::now_utc())?
     };
     let localhost = AlternativeNames {
         dns: vec!["localhost".to_owned()],
@@ -139,9 +152,11 @@ fn issue(
         return Ok(());
     }
     eprintln!("making {}", certificate.display());
-    let issued = ca.issue(&Profile::built_in(profile)?, name, alternative_names)?;
+    let subject = Subject { name: name.to_owned(), alternative_names: alternative_names.clone() };
+    let profile = Profile::built_in(profile)?;
+    let (issued, made) = ca.issue(&profile, &subject, KeyType::P256, OffsetDateTime::now_utc())?;
     files::write_new_pair(
-        (&key, issued.key_pem.as_bytes()),
+        (&key, made.to_pem(&Protection::None)?.as_bytes()),
         (&certificate, issued.chain_pem.as_bytes()),
     )?;
     Ok(())
