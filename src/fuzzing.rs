@@ -15,7 +15,7 @@ pub use self::topic::topic;
 use crate::mqtt::ProtocolVersion;
 use crate::mqtt::frame::{FrameHeader, PACKET_BYTES_MAX};
 use crate::mqtt::packet::{Packet, Side};
-use crate::{config, identity, server};
+use crate::{config, identity, pki, server};
 
 const VERSIONS: [ProtocolVersion; 3] =
     [ProtocolVersion::V31, ProtocolVersion::V311, ProtocolVersion::V5];
@@ -104,4 +104,13 @@ pub fn config(data: &[u8]) {
 /// refused.
 pub fn certificate(data: &[u8]) {
     identity::fuzz_client_certificate(data);
+}
+
+/// The bytes are a certificate signing request, PEM or DER: it is refused, or what a certificate
+/// for it would say is what a profile allows.
+///
+/// # Panics
+/// When a profile gives a name or a usage that it does not have.
+pub fn request(data: &[u8]) {
+    pki::request::fuzz_request(data);
 }

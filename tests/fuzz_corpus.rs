@@ -13,13 +13,14 @@ struct Target {
     run: fn(&[u8]),
 }
 
-const TARGETS: [Target; 9] = [
+const TARGETS: [Target; 10] = [
     Target { name: "certificate", run: fuzzing::certificate },
     Target { name: "config", run: fuzzing::config },
     Target { name: "frame", run: fuzzing::frame },
     Target { name: "packet", run: fuzzing::packet },
     Target { name: "policy", run: fuzzing::policy },
     Target { name: "proxy", run: fuzzing::proxy },
+    Target { name: "request", run: fuzzing::request },
     Target { name: "session", run: fuzzing::session },
     Target { name: "topic", run: fuzzing::topic },
     Target { name: "websocket", run: fuzzing::websocket },

@@ -28,11 +28,11 @@ const AUDIT_WAIT: Duration = Duration::from_secs(30);
 #[derive(Clone, Debug, Default, clap::Args)]
 pub(super) struct PassphraseArgs {
     /// The passphrase of the authority's keys is the line in this file, which only its owner may
-    /// read [default: PORTCULLIS_PASSPHRASE in the environment, or a question at the terminal]
+    /// read [default: `PORTCULLIS_PASSPHRASE` in the environment, or a question at the terminal]
     #[arg(long, value_name = "FILE")]
     passphrase_file: Option<PathBuf>,
     /// The passphrase of the root's key, where it is another one [default:
-    /// PORTCULLIS_ROOT_PASSPHRASE, or as for the others]
+    /// `PORTCULLIS_ROOT_PASSPHRASE`, or as for the others]
     #[arg(long, value_name = "FILE")]
     root_passphrase_file: Option<PathBuf>,
 }
@@ -71,7 +71,8 @@ impl AuthorityArgs {
     /// Opens the authority and its audit file.
     pub(super) fn open(&self) -> Result<(Ca, AuditFile), Failure> {
         let mut passphrases = Passphrases::new(&self.passphrases);
-        let ca = Ca::open(&self.ca, &mut |path| passphrases.existing(path))?;
+        let ca =
+            Ca::open(&self.ca, &mut |path| passphrases.existing(path), OffsetDateTime::now_utc())?;
         Ok((ca, AuditFile::open(&self.audit, &self.ca)?))
     }
 }

@@ -5,6 +5,7 @@
 //! | `trust.pem` | whom brokers and clients trust: the roots | everybody |
 //! | `ca.pem`, `ca.key` | the issuing authority: what signs certificates | everybody; this program |
 //! | `root.pem`, `root.key` | the root, needed for `ca rotate` only | everybody; better kept elsewhere |
+//! | `cross.pem` | after a new root: its certificate signed by the root before | everybody |
 //! | `ca.crl`, `ca.crl.der`, `root.crl` | lists of revoked certificates | everybody |
 //! | `crls.pem` | all of those that are in force, in one file | everybody |
 //! | `inventory.jsonl` | everything issued and revoked | this program |
@@ -82,13 +83,13 @@ impl Ca {
     /// # Errors
     /// When its files are missing or unfit, do not belong together, the key is open to others, or
     /// the passphrase is wrong.
-    pub fn open(folder: &Path, unlock: Unlock<'_>) -> Result<Self, PkiError> {
-        rotate::finish(folder, OffsetDateTime::now_utc())?;
+    pub fn open(folder: &Path, unlock: Unlock<'_>, now: OffsetDateTime) -> Result<Self, PkiError> {
+        rotate::finish(folder, now)?;
         let signer =
             Signer::read(&Self::certificate_path(folder), &Self::key_path(folder), unlock)?;
         let inventory = Inventory::in_folder(folder);
         let mut retired = Vec::new();
-        for folder in inventory.look(|contents| retired_in_use(folder, &signer, contents))? {
+        for folder in inventory.look(|contents| retired_in_use(folder, &signer, contents, now))? {
             let (certificate, key) = (Self::certificate_path(&folder), Self::key_path(&folder));
             retired.push(Signer::read(&certificate, &key, unlock)?);
         }
@@ -172,8 +173,12 @@ impl Ca {
 
 /// The folders of the authorities that issued certificates which have not come to their end yet,
 /// but for the present one.
-fn retired_in_use(folder: &Path, current: &Signer, contents: &Contents) -> Vec<PathBuf> {
-    let now = OffsetDateTime::now_utc();
+fn retired_in_use(
+    folder: &Path,
+    current: &Signer,
+    contents: &Contents,
+    now: OffsetDateTime,
+) -> Vec<PathBuf> {
     let retired = contents.authorities().filter(|one| {
         one.role == Role::Issuing && one.issuer != current.hash && one.not_after > now
     });

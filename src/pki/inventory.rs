@@ -233,7 +233,7 @@ impl Inventory {
         Self { path: Self::path_in(folder), read: Mutex::default() }
     }
 
-    /// Looks into what is there now, with others writing or not.
+    /// Looks into what is there now. Waits while somebody adds, so that what is seen is on the disk.
     ///
     /// # Errors
     /// When it cannot be read or is damaged.
@@ -243,7 +243,10 @@ impl Inventory {
     ) -> Result<T, InventoryError> {
         let mut read = self.read.lock();
         match File::open(&self.path) {
-            Ok(file) => read.catch_up(&self.path, &file).map(drop)?,
+            Ok(file) => {
+                self.wait_for_lock(&file, FlockOperation::NonBlockingLockShared)?;
+                read.catch_up(&self.path, &file).map(drop)?;
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(source) => return Err(self.io("open it", source)),
         }
@@ -261,7 +264,7 @@ impl Inventory {
     ) -> Result<T, E> {
         let mut read = self.read.lock();
         let file = self.open()?;
-        self.wait_for_lock(&file)?;
+        self.wait_for_lock(&file, FlockOperation::NonBlockingLockExclusive)?;
         let torn = read.catch_up(&self.path, &file)?;
         let mut held = Held { path: &self.path, file, read: &mut read };
         if torn {
@@ -294,10 +297,10 @@ impl Inventory {
         Ok(file)
     }
 
-    fn wait_for_lock(&self, file: &File) -> Result<(), InventoryError> {
+    fn wait_for_lock(&self, file: &File, kind: FlockOperation) -> Result<(), InventoryError> {
         let deadline = Instant::now() + LOCK_WAIT;
         loop {
-            match rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive) {
+            match rustix::fs::flock(file, kind) {
                 Ok(()) => return Ok(()),
                 Err(rustix::io::Errno::WOULDBLOCK) if Instant::now() < deadline => {
                     std::thread::sleep(LOCK_POLL);

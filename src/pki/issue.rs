@@ -3,7 +3,7 @@
 //! A certificate is made first and recorded then; [`Unrecorded`] is what nobody may have yet, and
 //! [`Ca::hand_out`] is the only way from there to an [`Issued`] one.
 
-use rcgen::{IsCa, PublicKeyData};
+use rcgen::{CrlDistributionPoint, IsCa, PublicKeyData};
 use time::OffsetDateTime;
 
 use super::ca::Ca;
@@ -137,6 +137,10 @@ impl Ca {
             return Err(PkiError::OutlivesCa { ca_not_after: self.signer.not_after });
         }
         params.is_ca = IsCa::ExplicitNoCa;
+        if !profile.crl_urls.is_empty() {
+            let uris = profile.crl_urls.clone();
+            params.crl_distribution_points.push(CrlDistributionPoint { uris });
+        }
         params.subject_alt_names =
             alternative_names.checked(profile.name_rule, name, &profile.alternative_names)?;
         let serial = params.serial_number.as_ref().ok_or(PkiError::NoRandomness)?.to_bytes();

@@ -94,6 +94,16 @@ pub enum PkiError {
         /// Its serial number.
         serial: String,
     },
+    /// No list could say that the certificate is revoked.
+    #[error(
+        "the certificate {serial} is of an issuing authority that is not here any more ({issuer}): all that it issued has ended, or its folder in retired/ is gone; bring that back"
+    )]
+    NotSignedFor {
+        /// Its serial number.
+        serial: String,
+        /// The hash of the authority's key.
+        issuer: String,
+    },
     /// A certificate is renewed with the profile it was issued with.
     #[error("the certificate {serial} was issued with the profile `{issued}`, not `{asked}`")]
     OtherProfile {

@@ -16,6 +16,11 @@ const VALIDITY_MIN: Duration = Duration::from_mins(1);
 /// The longest: twenty years.
 pub(super) const VALIDITY_MAX: Duration = Duration::from_hours(20 * 365 * 24);
 
+/// URLs of lists of revoked certificates in one certificate.
+const CRL_URLS_MAX: usize = 4;
+/// Bytes of such a URL.
+const CRL_URL_BYTES_MAX: usize = 512;
+
 /// The profiles there are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -81,6 +86,7 @@ pub struct Profile {
     pub(super) key_usages: Vec<KeyUsagePurpose>,
     pub(super) extended_key_usages: Vec<ExtendedKeyUsagePurpose>,
     pub(super) alternative_names: Vec<AlternativeForm>,
+    pub(super) crl_urls: Vec<String>,
 }
 
 /// Why a profile is not usable.
@@ -109,6 +115,12 @@ pub enum ProfileError {
         /// The file.
         path: PathBuf,
     },
+    /// A list of revoked certificates would be nowhere.
+    #[error("{}: `crl_urls` are {CRL_URLS_MAX} URLs at most, http:// or https:// and {CRL_URL_BYTES_MAX} bytes each at most", path.display())]
+    CrlUrls {
+        /// The file.
+        path: PathBuf,
+    },
     /// The validity is too short or too long.
     #[error("{}: the validity has to be between a minute and 20 years", path.display())]
     Validity {
@@ -126,6 +138,9 @@ struct File {
     extended_key_usages: Vec<ExtendedKeyUsage>,
     name_rule: NameRule,
     alternative_names: Vec<AlternativeForm>,
+    /// Where lists of revoked certificates are; only a profile of one's own has them.
+    #[serde(default)]
+    crl_urls: Vec<String>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, serde::Deserialize)]
@@ -188,6 +203,15 @@ impl Profile {
         if !(VALIDITY_MIN..=VALIDITY_MAX).contains(&file.validity) {
             return Err(ProfileError::Validity { path: path_owned() });
         }
+        let is_url = |url: &String| {
+            let rest = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://"));
+            rest.is_some_and(|rest| !rest.is_empty())
+                && url.len() <= CRL_URL_BYTES_MAX
+                && url.chars().all(|c| c.is_ascii_graphic())
+        };
+        if file.crl_urls.len() > CRL_URLS_MAX || !file.crl_urls.iter().all(is_url) {
+            return Err(ProfileError::CrlUrls { path: path_owned() });
+        }
         Ok(Self {
             name,
             validity: file.validity,
@@ -199,6 +223,7 @@ impl Profile {
                 .map(ExtendedKeyUsagePurpose::from)
                 .collect(),
             alternative_names: file.alternative_names,
+            crl_urls: file.crl_urls,
         })
     }
 }

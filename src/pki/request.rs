@@ -341,7 +341,7 @@ fn shown(text: &str) -> String {
 /// # Panics
 /// When a profile gives a name or a usage that it does not have.
 #[doc(hidden)]
-#[expect(clippy::missing_panics_doc, clippy::panic, reason = "a fuzzer looks for panics")]
+#[expect(clippy::panic, reason = "a fuzzer looks for panics")]
 pub fn fuzz_request(data: &[u8]) {
     use super::ProfileName;
     let Ok(request) = Request::read(data) else { return };
@@ -354,3 +354,6 @@ pub fn fuzz_request(data: &[u8]) {
         assert!(request.key_usages.iter().all(|usage| profile.key_usages.contains(usage)));
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -167,6 +167,10 @@ impl Ca {
             if let (true, Some(first)) = (new.is_empty(), targets.first()) {
                 return Err(PkiError::AlreadyRevoked { serial: first.serial.clone() });
             }
+            if let Some(one) = new.iter().find(|one| !self.signs_for(&one.issuer)) {
+                let (serial, issuer) = (one.serial.clone(), one.issuer.clone());
+                return Err(PkiError::NotSignedFor { serial, issuer });
+            }
             let records: Vec<Record> = new.iter().cloned().map(Record::Revoked).collect();
             held.append(now, &records)?;
             Ok((new, self.write_crls_held(held, CRL_VALIDITY, now)?))
@@ -192,6 +196,10 @@ impl Ca {
     /// Those that sign lists of revoked certificates, the present one first.
     fn signers(&self) -> impl Iterator<Item = &Signer> {
         std::iter::once(&self.signer).chain(&self.retired)
+    }
+
+    fn signs_for(&self, issuer: &str) -> bool {
+        self.signers().any(|signer| signer.hash == issuer)
     }
 
     pub(super) fn write_crls_held(
@@ -248,6 +256,7 @@ pub(super) fn write_crl(
     let now = now.replace_nanosecond(0).unwrap_or(now);
     let validity = time::Duration::try_from(validity).map_err(|_| PkiError::ValidityTooLong)?;
     let next_update = now.checked_add(validity).ok_or(PkiError::ValidityTooLong)?;
+    let next_update = next_update.replace_nanosecond(0).unwrap_or(next_update);
     let listed: Vec<_> = held
         .contents()
         .revocations()
@@ -307,3 +316,6 @@ fn serial_number(serial: &str) -> Result<SerialNumber, PkiError> {
         .map_err(|_| PkiError::NotIssued { what: format!("serial number {serial:?}") })?;
     Ok(SerialNumber::from(bytes))
 }
+
+#[cfg(test)]
+mod tests;

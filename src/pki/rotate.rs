@@ -27,8 +27,10 @@ use super::{CRL_VALIDITY, Crl, KeyError, PkiError, sha256_hex};
 
 /// Where the next authority waits to be put in place.
 const NEXT: &str = "next";
+/// The present root's certificate, signed by the root before.
+const CROSS: &str = "cross.pem";
 /// The files that are put in place, keys before what is public of them.
-const IN_PLACE: [&str; 5] = ["root.key", "root.pem", "trust.pem", "ca.key", "ca.pem"];
+const IN_PLACE: [&str; 6] = ["root.key", "root.pem", "cross.pem", "trust.pem", "ca.key", "ca.pem"];
 
 /// What is to be put in place.
 #[derive(Debug)]
@@ -63,7 +65,7 @@ impl Ca {
         unlock: &mut dyn FnMut(&Path, bool) -> Result<Passphrase, KeyError>,
         now: OffsetDateTime,
     ) -> Result<(Self, Vec<Crl>), PkiError> {
-        let old = Self::open(folder, &mut |path| unlock(path, false))?;
+        let old = Self::open(folder, &mut |path| unlock(path, false), now)?;
         let prepared = Prepared::new(folder)?;
         let root_path = Self::root_certificate_path(folder);
         let has_root = root_path.exists();
@@ -74,7 +76,13 @@ impl Ca {
                 prepared.root_and_issuing(&old.signer, &root, rotation, now)?;
             } else {
                 let issuing = next_issuing(&old.signer, &root, rotation, now)?;
-                prepared.add_issuing(&issuing, &issuing.pem, rotation.protection)?;
+                // While some trust the root before alone, they need the way to it.
+                let cross = match files::read(&folder.join(CROSS)) {
+                    Ok(pem) => String::from_utf8_lossy(&pem).into_owned(),
+                    Err(_) => String::new(),
+                };
+                let chain = format!("{}{cross}", issuing.pem);
+                prepared.add_issuing(&issuing, &chain, rotation.protection)?;
             }
         } else if old.signer.is_root {
             prepared.root_only(&old.signer, rotation, now)?;
@@ -199,6 +207,7 @@ impl Prepared {
         let root_pem = root.pem.clone();
         self.add("root.key", root.key.to_pem(rotation.root_protection)?.as_bytes(), Access::Owner)?;
         self.add("root.pem", root_pem.as_bytes(), Access::Everybody)?;
+        self.add(CROSS, cross.as_bytes(), Access::Everybody)?;
         self.add_trust(&root_pem)?;
         let root = Signer::of(&root.der, root_pem, root.key)?;
         let issuing = next_issuing(old, &root, rotation, now)?;

@@ -74,9 +74,9 @@ impl CrlArgs {
     fn run(self) -> Result<(), Failure> {
         let FolderArgs { dir, audit } = &self.folder;
         let mut passphrases = Passphrases::new(&self.passphrases);
-        let ca = Ca::open(dir, &mut |path| passphrases.existing(path))?;
-        let audit = AuditFile::open(audit, dir)?;
         let now = time::OffsetDateTime::now_utc();
+        let ca = Ca::open(dir, &mut |path| passphrases.existing(path), now)?;
+        let audit = AuditFile::open(audit, dir)?;
         let crls = ca.write_crls(days(self.days).unwrap_or(CRL_VALIDITY), now)?;
         audit.crls(&crls);
         audit.close()?;

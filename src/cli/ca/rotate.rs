@@ -38,7 +38,8 @@ impl RotateArgs {
         let folder = &self.folder.dir;
         let mut passphrases = Passphrases::new(&self.keys.passphrases);
         // Opened with the old passphrases, before new ones are asked for.
-        let old = Ca::open(folder, &mut |path| passphrases.existing(path))?;
+        let now = OffsetDateTime::now_utc();
+        let old = Ca::open(folder, &mut |path| passphrases.existing(path), now)?;
         let mut new_passphrases = Passphrases::new(&self.keys.passphrases);
         let root_protection = if self.root {
             self.keys.protection(&mut new_passphrases, &Ca::root_key_path(folder))?
@@ -56,15 +57,14 @@ impl RotateArgs {
             root_protection: &root_protection,
             protection: &protection,
         };
-        let committed = Ca::rotate(
+        let (ca, crls) = Ca::rotate(
             folder,
             &rotation,
             &mut |path, is_new| {
                 if is_new { new_passphrases.existing(path) } else { passphrases.existing(path) }
             },
-            OffsetDateTime::now_utc(),
+            now,
         )?;
-        let (ca, crls) = committed;
         audit.record(Kind::CaRotated {
             name: ca.name().into(),
             old: old.issuer_hash().into(),

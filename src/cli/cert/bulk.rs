@@ -13,7 +13,7 @@ use std::sync::Mutex;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use time::OffsetDateTime;
 
-use super::output::{Output, OutputArgs};
+use super::output::{Output, OutputArgs, Paths};
 use crate::cli::Failure;
 use crate::cli::authority::{AuthorityArgs, rfc3339};
 use crate::pki::files::{self, Access};
@@ -165,7 +165,7 @@ fn subject(
         let values = || values.clone().map(ToOwned::to_owned);
         let mut names = AlternativeNames::default();
         match column {
-            Column::Name => subject.name = value.to_owned(),
+            Column::Name => value.clone_into(&mut subject.name),
             Column::Dns => names.dns = values().collect(),
             Column::Uri => names.uri = values().collect(),
             Column::Email => names.email = values().collect(),
@@ -210,7 +210,11 @@ impl Job<'_> {
         let mut subjects = Vec::with_capacity(table.subjects.len());
         let mut skipped = 0;
         for subject in table.subjects {
-            match output.paths(&subject.name).check_absent() {
+            let paths = output.paths(&subject.name);
+            if self.skip_existing {
+                set_lonely_key_aside(&paths)?;
+            }
+            match paths.check_absent() {
                 Ok(()) => subjects.push(subject),
                 Err(_) if self.skip_existing => skipped += 1,
                 Err(error) => {
@@ -239,7 +243,7 @@ impl Job<'_> {
                 ))
             })?;
             if self.output.json {
-                self.say(&output, &certificates)?;
+                Self::say(&output, &certificates)?;
             }
             issued += certificates.len();
             bar.inc(batch.len() as u64);
@@ -271,7 +275,7 @@ impl Job<'_> {
         Ok(made.into_iter().unzip())
     }
 
-    fn say(&self, output: &Output, certificates: &[Issued]) -> Result<(), Failure> {
+    fn say(output: &Output, certificates: &[Issued]) -> Result<(), Failure> {
         let mut text = String::new();
         for Issued { certificate, .. } in certificates {
             let paths = output.paths(&certificate.name);
@@ -288,6 +292,20 @@ impl Job<'_> {
             text.push('\n');
         }
         crate::cli::put(&text)
+    }
+}
+
+/// Moves aside a key whose certificate was never written, since the program was stopped between
+/// the two.
+fn set_lonely_key_aside(paths: &Paths) -> Result<(), Failure> {
+    let exists = |path: &Path| path.symlink_metadata().is_ok();
+    match &paths.key {
+        Some(key) if exists(key) && !exists(&paths.certificate) => {
+            std::fs::rename(key, key.with_extension("key.partial")).map_err(|error| {
+                Failure(format!("{}: cannot move it aside: {error}", key.display()))
+            })
+        }
+        _ => Ok(()),
     }
 }
 

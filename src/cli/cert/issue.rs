@@ -84,6 +84,7 @@ impl IssueArgs {
         audit.issued(&issued.certificate);
         audit.close()?;
         let paths = output.write(&issued, &key)?;
-        tell(&issued, &paths, self.output.json)
+        tell(&issued, &paths, self.output.json);
+        Ok(())
     }
 }

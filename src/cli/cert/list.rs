@@ -1,5 +1,6 @@
 //! `portcullis cert list` and `portcullis cert show`.
 
+use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use serde::Serialize;
@@ -103,10 +104,11 @@ impl ListArgs {
         let width = entries.iter().map(|entry| harmless(&entry.certificate.name).chars().count());
         let width = width.max().unwrap_or_default().clamp(4, 32);
         if !self.json && !entries.is_empty() {
-            text.push_str(&format!(
-                "{:width$}  {:8}  {:7}  {:>6}  {:20}  SERIAL\n",
+            let _ = writeln!(
+                text,
+                "{:width$}  {:8}  {:7}  {:>6}  {:20}  SERIAL",
                 "NAME", "PROFILE", "STATE", "DAYS", "VALID UNTIL"
-            ));
+            );
         }
         for entry in &entries {
             let shown = Shown::new(entry, now);

@@ -130,7 +130,7 @@ impl Output {
         files::create_private_folder(&self.folder)?;
         match (&paths.key, &key) {
             (Some(path), Some(key)) => {
-                files::write_new_pair((path, key.as_bytes()), (&paths.certificate, &certificate))?
+                files::write_new_pair((path, key.as_bytes()), (&paths.certificate, &certificate))?;
             }
             _ => files::write_new(&paths.certificate, &certificate, Access::Owner)?,
         }
@@ -144,7 +144,7 @@ impl Output {
 }
 
 /// Says what was issued: words for people, paths or JSON for programs.
-pub(super) fn tell(issued: &Issued, paths: &Paths, json: bool) -> Result<(), Failure> {
+pub(super) fn tell(issued: &Issued, paths: &Paths, json: bool) {
     let certificate = &issued.certificate;
     eprintln!(
         "Issued a {} certificate for {:?}, valid until {}, serial {}.",
@@ -173,7 +173,6 @@ pub(super) fn tell(issued: &Issued, paths: &Paths, json: bool) -> Result<(), Fai
             say!("{}", file(key));
         }
     }
-    Ok(())
 }
 
 /// The serial number of the first certificate in a file.

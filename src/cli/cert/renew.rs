@@ -83,7 +83,7 @@ impl RenewArgs {
                 files::write_new(&paths.certificate, pem, Access::Everybody)?;
             }
         }
-        tell(&issued, &paths, self.output.json)?;
+        tell(&issued, &paths, self.output.json);
         if self.output.bundle == Bundle::Pem {
             eprintln!(
                 "The older one, serial {}, stays good until it ends.",

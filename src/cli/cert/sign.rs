@@ -57,6 +57,7 @@ impl SignArgs {
         audit.close()?;
         files::create_private_folder(&self.out)?;
         files::write_new(&paths.certificate, issued.chain_pem.as_bytes(), Access::Everybody)?;
-        tell(&issued, &paths, self.json)
+        tell(&issued, &paths, self.json);
+        Ok(())
     }
 }

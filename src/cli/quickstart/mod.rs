@@ -102,7 +102,7 @@ fn make_folder(folder: &Path) -> Result<(), Failure> {
     files::create_private_folder(folder)?;
     files::create_private_folder(&certs)?;
     let ca = if Ca::certificate_path(&certs).exists() {
-        Ca::open(&certs, &mut no_passphrase)?
+        Ca::open(&certs, &mut no_passphrase, OffsetDateTime::now_utc())?
     } else {
         eprintln!("making {}", certs.join("ca.pem").display());
         let new = NewAuthority {

@@ -106,7 +106,7 @@ fn an_authority_keeps_its_key_to_its_owner() {
     assert_eq!(mode_of(&Ca::key_path(&authority.path())), 0o600);
     let permissions = std::fs::Permissions::from_mode(0o640);
     std::fs::set_permissions(Ca::key_path(&authority.path()), permissions).unwrap();
-    let error = Ca::open(&authority.path(), &mut no_passphrase).unwrap_err();
+    let error = Ca::open(&authority.path(), &mut no_passphrase, now()).unwrap_err();
     assert!(error.to_string().contains("chmod 600"), "{error}");
     for secret in ["root.key", "inventory.jsonl"] {
         assert_eq!(mode_of(&authority.path().join(secret)), 0o600, "{secret}");
@@ -208,9 +208,9 @@ fn files_that_make_no_authority_are_refused() {
         (std::fs::read(Ca::trust_path(&authority.path())).unwrap(), "is not its key"),
     ] {
         std::fs::write(&certificate, contents).unwrap();
-        let error = Ca::open(&authority.path(), &mut no_passphrase).unwrap_err().to_string();
+        let error = Ca::open(&authority.path(), &mut no_passphrase, now()).unwrap_err().to_string();
         assert!(error.contains(problem), "{error}");
     }
     std::fs::write(&certificate, own).unwrap();
-    assert!(Ca::open(&authority.path(), &mut no_passphrase).is_ok());
+    assert!(Ca::open(&authority.path(), &mut no_passphrase, now()).is_ok());
 }

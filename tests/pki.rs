@@ -1,0 +1,533 @@
+//! The authority as a person uses it: the program, and OpenSSL on the other side.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::string_slice,
+    clippy::panic,
+    reason = "a test fails by panic"
+)]
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// A folder with an authority in `ca`, and what is made in it.
+struct Place(TempDir);
+
+impl Place {
+    fn empty() -> Self {
+        let place = Self(tempfile::tempdir().unwrap());
+        place.write("passphrase", "correct horse battery staple\n");
+        fs::set_permissions(place.path("passphrase"), fs::Permissions::from_mode(0o600)).unwrap();
+        place
+    }
+
+    fn with_authority() -> Self {
+        let place = Self::empty();
+        place.run("ca init --dir ca --name Factory --no-passphrase");
+        place
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn read(&self, name: &str) -> String {
+        fs::read_to_string(self.path(name)).unwrap()
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        fs::write(self.path(name), text).unwrap();
+    }
+
+    fn command(&self, program: &str, line: &str) -> Command {
+        let mut command = Command::new(program);
+        command.args(line.split_whitespace()).current_dir(self.0.path()).stdin(Stdio::null());
+        command.env_remove("PORTCULLIS_PASSPHRASE");
+        command
+    }
+
+    fn portcullis(&self, line: &str) -> Output {
+        self.command(env!("CARGO_BIN_EXE_portcullis"), line).output().unwrap()
+    }
+
+    /// Runs a command that has to succeed; what it says on standard output.
+    fn run(&self, line: &str) -> String {
+        let output = self.portcullis(line);
+        assert!(output.status.success(), "{line}: {}", text(&output));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// Runs a command that has to be refused; why it was.
+    fn refused(&self, line: &str) -> String {
+        let output = self.portcullis(line);
+        assert_eq!(output.status.code(), Some(1), "{line}: {}", text(&output));
+        text(&output)
+    }
+
+    fn openssl(&self, line: &str) -> String {
+        let output = self.command("openssl", line).output().unwrap();
+        assert!(output.status.success(), "openssl {line}: {}", text(&output));
+        text(&output)
+    }
+
+    /// What OpenSSL says of a certificate under a file of whom to trust; the chain is in its file.
+    fn verified(&self, options: &str, certificate: &str) -> (bool, String) {
+        let line = format!("verify {options} -untrusted {certificate} {certificate}");
+        let output = self.command("openssl", &line).output().unwrap();
+        (output.status.success(), text(&output))
+    }
+
+    fn assert_verified(&self, options: &str, certificate: &str) {
+        let (verified, said) = self.verified(options, certificate);
+        assert!(verified, "{said}");
+    }
+
+    fn listed(&self) -> Vec<Value> {
+        let lines = self.run("cert list --ca ca --json");
+        lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    fn audited(&self) -> Vec<Value> {
+        let lines = self.read("ca/audit.jsonl");
+        lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+}
+
+fn text(output: &Output) -> String {
+    format!(
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    )
+}
+
+#[test]
+fn what_is_issued_and_revoked_is_what_openssl_says_too() {
+    for key_type in ["p256", "p384", "ed25519"] {
+        let place = Place::empty();
+        place.run(&format!("ca init --dir ca --key-type {key_type} --passphrase-file passphrase"));
+        let issue =
+            format!("cert issue --ca ca --passphrase-file passphrase --key-type {key_type}");
+        place.run(&format!("{issue} --profile device --name dev1 --uri spiffe://plant/dev1"));
+        place.run(&format!("{issue} --profile server --name broker.example --ip 192.0.2.1"));
+        place.run(&format!("{issue} --profile user --name ann --email ann@plant.example"));
+        place.assert_verified("-x509_strict -purpose sslclient -CAfile ca/trust.pem", "dev1.pem");
+        place.assert_verified(
+            "-x509_strict -purpose sslserver -verify_hostname broker.example -CAfile ca/trust.pem",
+            "broker.example.pem",
+        );
+        place.assert_verified("-purpose sslclient -CAfile ca/trust.pem", "ann.pem");
+        assert!(!place.verified("-purpose sslserver -CAfile ca/trust.pem", "dev1.pem").0);
+
+        let options = "-crl_check_all -CAfile ca/trust.pem -CRLfile ca/crls.pem";
+        place.assert_verified(options, "dev1.pem");
+        place.run(
+            "cert revoke --ca ca --passphrase-file passphrase --file dev1.pem --reason keyCompromise",
+        );
+        let (verified, said) = place.verified(options, "dev1.pem");
+        assert!(!verified && said.contains("certificate revoked"), "{said}");
+        place.assert_verified(options, "ann.pem");
+        let crl = place.openssl("crl -in ca/ca.crl.der -inform DER -CAfile ca/ca.pem -noout -text");
+        assert!(crl.contains("verify OK") && crl.contains("Key Compromise"), "{crl}");
+        place.openssl("crl -in ca/root.crl -CAfile ca/root.pem -noout");
+    }
+}
+
+#[test]
+fn keys_are_encrypted_the_way_openssl_opens_them() {
+    let place = Place::empty();
+    place.run("ca init --dir ca --passphrase-file passphrase");
+    for key in ["ca/ca.key", "ca/root.key"] {
+        assert!(place.read(key).starts_with("-----BEGIN ENCRYPTED PRIVATE KEY-----"));
+        place.openssl(&format!("pkey -in {key} -passin file:passphrase -noout"));
+        let parsed = place.openssl(&format!("asn1parse -in {key}"));
+        for part in ["PBES2", "PBKDF2", ":0927C0", "hmacWithSHA256", "aes-256-cbc"] {
+            assert!(parsed.contains(part), "{part}: {parsed}");
+        }
+    }
+    let error = place.refused("cert issue --ca ca --profile device --name dev1");
+    assert!(error.contains("--passphrase-file"), "{error}");
+    place.write("wrong", "not the passphrase\n");
+    let error =
+        place.refused("cert issue --ca ca --passphrase-file wrong --profile device --name dev1");
+    assert!(error.contains("chmod 600"), "{error}");
+    fs::set_permissions(place.path("wrong"), fs::Permissions::from_mode(0o600)).unwrap();
+    let error =
+        place.refused("cert issue --ca ca --passphrase-file wrong --profile device --name dev1");
+    assert!(error.contains("does not open this key"), "{error}");
+    assert!(place.listed().is_empty() && !place.path("dev1.pem").exists());
+
+    // Keys that are issued, and a key that OpenSSL encrypted with scrypt.
+    let issue = "cert issue --ca ca --passphrase-file passphrase --profile device";
+    place.run(&format!("{issue} --name dev1 --key-passphrase-file passphrase"));
+    place.openssl("pkey -in dev1.key -passin file:passphrase -noout");
+    place.run(&format!("{issue} --name dev2 --key-passphrase-file passphrase --bundle p12"));
+    let shown = place.openssl("pkcs12 -in dev2.p12 -passin file:passphrase -info -nodes");
+    assert_eq!(shown.matches("BEGIN CERTIFICATE").count(), 3, "{shown}");
+    assert_eq!(shown.matches("BEGIN PRIVATE KEY").count(), 1, "{shown}");
+    assert!(shown.contains("AES-256-CBC") && shown.contains("Iteration 600000"), "{shown}");
+    assert_eq!(fs::metadata(place.path("dev2.p12")).unwrap().permissions().mode() & 0o777, 0o600);
+
+    fs::copy(place.path("passphrase"), place.path("again")).unwrap();
+    place.openssl(
+        "pkcs8 -topk8 -in ca/ca.key -passin file:passphrase -scrypt -passout file:again -out scrypt.key",
+    );
+    fs::rename(place.path("scrypt.key"), place.path("ca/ca.key")).unwrap();
+    fs::set_permissions(place.path("ca/ca.key"), fs::Permissions::from_mode(0o600)).unwrap();
+    place.run(&format!("{issue} --name dev3"));
+}
+
+#[test]
+fn an_authority_without_a_passphrase_is_one_by_choice() {
+    let place = Place::empty();
+    let error = place.refused("ca init --dir ca");
+    assert!(error.contains("--no-passphrase"), "{error}");
+    assert!(!place.path("ca/ca.key").exists());
+    place.run("ca init --dir ca --no-passphrase");
+    assert!(place.read("ca/ca.key").starts_with("-----BEGIN PRIVATE KEY-----"));
+}
+
+#[test]
+fn requests_that_openssl_makes_are_signed() {
+    let place = Place::with_authority();
+    for (name, key) in [
+        ("p256", "-newkey ec -pkeyopt ec_paramgen_curve:P-256"),
+        // OpenSSL signs with SHA-256 here, whatever the curve.
+        ("p384", "-newkey ec -pkeyopt ec_paramgen_curve:P-384 -sha256"),
+        ("ed25519", "-newkey ed25519"),
+        ("rsa", "-newkey rsa:2048"),
+    ] {
+        for form in ["PEM", "DER"] {
+            let made = format!("req -new {key} -nodes -keyout {name}.key -subj /CN={name}-{form}");
+            place.openssl(&format!(
+                "{made} -addext subjectAltName=URI:spiffe://plant/{name} -outform {form} -out {name}.csr"
+            ));
+            place.run(&format!("cert sign --ca ca --profile device {name}.csr"));
+            let certificate = format!("{name}-{form}.pem");
+            place.assert_verified(
+                "-x509_strict -purpose sslclient -CAfile ca/trust.pem",
+                &certificate,
+            );
+            let of_certificate = place.openssl(&format!("x509 -in {certificate} -noout -pubkey"));
+            assert_eq!(of_certificate, place.openssl(&format!("pkey -in {name}.key -pubout")));
+        }
+    }
+}
+
+#[test]
+fn a_hostile_request_is_refused_and_leaves_nothing_behind() {
+    let place = Place::with_authority();
+    let before = place.read("ca/inventory.jsonl");
+    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus/request");
+    for (file, expected) in [
+        ("asks-for-authority.der", "CA:TRUE"),
+        ("asks-for-unit.der", "O=Acme"),
+        ("bad-signature.der", "signature"),
+        ("empty", "not a certificate signing request"),
+        ("filter-in-name.der", "`#`"),
+        ("hundred-names.der", "100 alternative names"),
+        ("key-identifier.der", "subjectKeyIdentifier"),
+        ("level-in-name.der", "`/`"),
+        ("nameless.der", "--name NAME"),
+        ("other-name.der", "an alternative name that is no DNS name"),
+        ("rsa-server.der", "extended key usage ServerAuth"),
+        ("trailing.der", "not a certificate signing request"),
+        ("truncated.der", "cut off"),
+        ("two-names.der", "more than once"),
+        ("weak-rsa.der", "key is not taken"),
+    ] {
+        fs::copy(corpus.join(file), place.path("csr")).unwrap();
+        let error = place.refused("cert sign --ca ca --profile device --out out csr");
+        assert!(error.contains(expected) && error.contains("csr: "), "{file}: {error}");
+    }
+    assert_eq!(place.read("ca/inventory.jsonl"), before);
+    assert!(!place.path("out").exists());
+}
+
+#[test]
+fn an_authority_that_openssl_made_is_taken_over() {
+    let place = Place::empty();
+    place.openssl(
+        "req -x509 -newkey rsa:2048 -nodes -keyout old.key -out old.pem -days 400 \
+         -subj /C=DE/O=Works/OU=One/CN=Works -addext keyUsage=critical,keyCertSign,cRLSign",
+    );
+    place
+        .run("ca import --dir ca --certificate old.pem --key old.key --passphrase-file passphrase");
+    let issue = "cert issue --ca ca --passphrase-file passphrase --profile device --days 30";
+    place.run(&format!("{issue} --name dev1"));
+    place.assert_verified(
+        "-x509_strict -CAfile ca/trust.pem -CRLfile ca/crls.pem -crl_check",
+        "dev1.pem",
+    );
+    // One that it issued before, which the inventory does not know.
+    place.openssl("req -new -newkey ed25519 -nodes -keyout b.key -subj /CN=before -out b.csr");
+    place.openssl(
+        "x509 -req -in b.csr -CA old.pem -CAkey old.key -CAcreateserial -days 30 -out b.pem",
+    );
+    place.assert_verified("-CAfile ca/trust.pem -CRLfile ca/crls.pem -crl_check", "b.pem");
+    place.run("cert revoke --ca ca --passphrase-file passphrase --file b.pem");
+    assert!(!place.verified("-CAfile ca/trust.pem -CRLfile ca/crls.pem -crl_check", "b.pem").0);
+
+    // Not every file is an authority that can be taken over.
+    place.openssl("req -x509 -newkey ed25519 -nodes -keyout leaf.key -out leaf.pem -subj /CN=a -addext basicConstraints=CA:FALSE");
+    // Two values of one kind cannot be written again in their order.
+    place.openssl(
+        "req -x509 -newkey ed25519 -nodes -keyout twice.key -out twice.pem -subj /OU=a/OU=b/CN=a",
+    );
+    for (line, expected) in [
+        ("--certificate leaf.pem --key leaf.key", "not the certificate of an authority"),
+        ("--certificate old.pem --key leaf.key", "is not its key"),
+        ("--certificate twice.pem --key twice.key", "no certificate would lead to it"),
+    ] {
+        let error = place.refused(&format!("ca import --dir other --no-passphrase {line}"));
+        assert!(error.contains(expected), "{error}");
+    }
+    assert!(!place.path("other/ca.pem").exists());
+}
+
+#[test]
+fn a_new_issuing_authority_leaves_no_certificate_behind() {
+    let place = Place::with_authority();
+    let issue = "cert issue --ca ca --profile device";
+    place.run(&format!("{issue} --name before"));
+    fs::copy(place.path("ca/trust.pem"), place.path("old-trust.pem")).unwrap();
+    place.run("ca rotate --dir ca --no-passphrase");
+    place.run(&format!("{issue} --name after"));
+    let options = "-crl_check_all -CRLfile ca/crls.pem";
+    for trust in ["old-trust.pem", "ca/trust.pem"] {
+        for certificate in ["before.pem", "after.pem"] {
+            place.assert_verified(&format!("{options} -CAfile {trust}"), certificate);
+        }
+    }
+    place.run("cert revoke --ca ca --name before");
+    assert!(!place.verified(&format!("{options} -CAfile ca/trust.pem"), "before.pem").0);
+    place.assert_verified(&format!("{options} -CAfile ca/trust.pem"), "after.pem");
+    let shown = place.run("ca show --dir ca");
+    assert!(shown.contains("Factory 2") && shown.contains("issuing authority before"), "{shown}");
+}
+
+#[test]
+fn a_new_root_is_trusted_by_whoever_trusts_the_old_one() {
+    let place = Place::with_authority();
+    let issue = "cert issue --ca ca --profile device";
+    place.run(&format!("{issue} --name before"));
+    fs::copy(place.path("ca/trust.pem"), place.path("old-trust.pem")).unwrap();
+    // The root's key is elsewhere until it is needed.
+    fs::rename(place.path("ca/root.key"), place.path("offline.key")).unwrap();
+    let error = place.refused("ca rotate --dir ca --root --no-passphrase");
+    assert!(error.contains("root.key"), "{error}");
+    place.run("ca rotate --dir ca --root --root-key offline.key --no-passphrase");
+    place.run(&format!("{issue} --name after"));
+    for (trust, certificate) in [
+        ("ca/trust.pem", "before.pem"),
+        ("ca/trust.pem", "after.pem"),
+        ("old-trust.pem", "before.pem"),
+        ("old-trust.pem", "after.pem"),
+        ("ca/root.pem", "after.pem"),
+    ] {
+        place.assert_verified(&format!("-x509_strict -CAfile {trust}"), certificate);
+        place.assert_verified(
+            &format!("-crl_check_all -CRLfile ca/crls.pem -CAfile {trust}"),
+            certificate,
+        );
+    }
+    assert!(!place.verified("-CAfile ca/root.pem", "before.pem").0);
+    place.run("cert revoke --ca ca --name before");
+    place.run("ca rotate --dir ca --no-passphrase");
+    place.run(&format!("{issue} --name last"));
+    place.assert_verified("-CAfile ca/trust.pem", "last.pem");
+    place.assert_verified("-CAfile old-trust.pem", "last.pem");
+}
+
+#[test]
+fn everything_that_was_done_is_in_the_audit_file() {
+    let place = Place::with_authority();
+    place.run("cert issue --ca ca --profile device --name dev1");
+    let issued = place.listed()[0].clone();
+    place.run("cert renew --ca ca --name dev1 --replace");
+    place.run(&format!(
+        "cert revoke --ca ca --serial {} --reason superseded",
+        issued["serial"].as_str().unwrap()
+    ));
+    place.run("ca crl --dir ca");
+    place.run("ca rotate --dir ca --no-passphrase");
+    let audited = place.audited();
+    let events: Vec<&str> = audited.iter().map(|line| line["event"].as_str().unwrap()).collect();
+    assert_eq!(
+        events,
+        [
+            "ca.created",
+            "certificate.issued",
+            "certificate.issued",
+            "certificate.revoked",
+            "crl.issued",
+            "crl.issued",
+            "ca.rotated",
+            "crl.issued",
+            "crl.issued",
+        ]
+    );
+    assert_eq!(audited[1]["serial"], issued["serial"]);
+    assert_eq!(audited[2]["renews"], issued["serial"]);
+    assert_eq!(audited[3]["reason"], "superseded");
+    assert_eq!(audited[8]["seq"], 9);
+}
+
+#[test]
+fn a_renewed_certificate_takes_the_place_of_its_files_when_told() {
+    let place = Place::with_authority();
+    place.run("cert issue --ca ca --profile server --name broker --dns mqtt.example --out certs");
+    let old = place.read("certs/broker.pem");
+    let error = place.refused("cert renew --ca ca --name broker --out certs");
+    assert!(error.contains("--replace"), "{error}");
+    assert_eq!(place.listed().len(), 1, "nothing was issued");
+    place.run("cert renew --ca ca --name broker --out certs --replace --key-type p384");
+    let [first, second] = &*place.listed() else { panic!("{:?}", place.listed()) };
+    assert_eq!(first["renewed_by"], second["serial"]);
+    assert_eq!(second["alternative_names"], first["alternative_names"]);
+    let aside = format!("certs/broker.{}.pem", first["serial"].as_str().unwrap());
+    assert_eq!(place.read(&aside), old);
+    place.assert_verified("-verify_hostname mqtt.example -CAfile ca/trust.pem", "certs/broker.pem");
+    // With a key that stays where it is.
+    place.openssl("req -new -newkey ed25519 -nodes -keyout own.key -subj /CN=broker -out own.csr");
+    place.run("cert renew --ca ca --name broker --request own.csr --out own");
+    place.assert_verified("-verify_hostname mqtt.example -CAfile ca/trust.pem", "own/broker.pem");
+    place.openssl("req -new -newkey ed25519 -nodes -keyout own.key -subj /CN=other -out own.csr");
+    let error = place.refused("cert renew --ca ca --name broker --request own.csr --out other");
+    assert!(error.contains("is for \"other\", not for \"broker\""), "{error}");
+
+    place.run("cert revoke --ca ca --name broker");
+    let error = place.refused("cert renew --ca ca --name broker --out again");
+    assert!(error.contains("is revoked"), "{error}");
+    assert!(place.listed().iter().all(|one| one["state"] == "revoked"));
+}
+
+#[test]
+fn a_table_is_issued_as_a_whole_or_not_at_all() {
+    let place = Place::with_authority();
+    place.write("bad.csv", "name,uri\ndev1,\ndev/2,\ndev3,spiffe://Plant/3\n");
+    let before = place.read("ca/inventory.jsonl");
+    let error = place.refused("cert issue --ca ca --profile device --csv bad.csv --out out");
+    for expected in [
+        "bad.csv, line 3, column name: the name contains `/`",
+        "bad.csv, line 4, column uri: `spiffe://Plant/3` is not a SPIFFE ID",
+        "nothing was issued",
+    ] {
+        assert!(error.contains(expected), "{error}");
+    }
+    assert_eq!(place.read("ca/inventory.jsonl"), before);
+    assert!(!place.path("out").exists());
+
+    place.write("good.csv", "name,uri\ndev1,\ndev2,spiffe://plant/2; urn:two\n");
+    place.run(
+        "cert issue --ca ca --profile device --csv good.csv --out out --key-passphrase-file passphrase",
+    );
+    for name in ["dev1", "dev2"] {
+        place.assert_verified("-CAfile ca/trust.pem", &format!("out/{name}.pem"));
+        place.openssl(&format!("pkey -in out/{name}.key -passin file:passphrase -noout"));
+        for ending in ["pem", "key"] {
+            let path = place.path(&format!("out/{name}.{ending}"));
+            assert_eq!(fs::metadata(path).unwrap().permissions().mode() & 0o777, 0o600);
+        }
+    }
+    let again = "cert issue --ca ca --profile device --csv good.csv --out out";
+    let error = place.refused(again);
+    assert!(error.contains("--skip-existing"), "{error}");
+    place.run(&format!("{again} --skip-existing"));
+    assert_eq!(place.listed().len(), 2);
+}
+
+/// Whatever was written is in the inventory, and the inventory is whole, whenever the program is
+/// killed.
+#[test]
+fn the_inventory_survives_a_kill_at_any_point() {
+    const DEVICES: usize = 1_500;
+    let place = Place::with_authority();
+    let names: Vec<String> = (0..DEVICES).map(|at| format!("dev{at}")).collect();
+    place.write("all.csv", &format!("name\n{}\n", names.join("\n")));
+    let line = "cert issue --ca ca --profile device --csv all.csv --out out --skip-existing";
+    for wait_ms in [0, 20, 60, 120, 200, 300, 450, 600] {
+        let mut child = place
+            .command(env!("CARGO_BIN_EXE_portcullis"), line)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let deadline = Instant::now() + Duration::from_millis(wait_ms);
+        while Instant::now() < deadline && child.try_wait().unwrap().is_none() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        let _ = child.kill();
+        child.wait().unwrap();
+        place.assert_written_is_recorded();
+    }
+    place.run(line);
+    place.assert_written_is_recorded();
+    for at in 0..DEVICES {
+        assert!(place.path(&format!("out/dev{at}.pem")).exists());
+        assert!(place.path(&format!("out/dev{at}.key")).exists());
+    }
+}
+
+impl Place {
+    fn assert_written_is_recorded(&self) {
+        let recorded: BTreeSet<String> = self
+            .listed()
+            .iter()
+            .map(|one| one["fingerprint"].as_str().unwrap().to_owned())
+            .collect();
+        let Ok(entries) = fs::read_dir(self.path("out")) else { return };
+        for entry in entries {
+            let path = entry.unwrap().path();
+            if path.extension().is_none_or(|extension| extension != "pem") {
+                continue;
+            }
+            let pem = fs::read(&path).unwrap();
+            let der = pem_to_der(&pem);
+            assert!(recorded.contains(&portcullis::pki::sha256_hex(&der)), "{}", path.display());
+        }
+    }
+}
+
+fn pem_to_der(pem: &[u8]) -> Vec<u8> {
+    use rustls::pki_types::CertificateDer;
+    use rustls::pki_types::pem::PemObject as _;
+    CertificateDer::from_pem_slice(pem).unwrap().to_vec()
+}
+
+#[test]
+fn a_profile_of_ones_own_says_where_the_lists_are() {
+    let place = Place::with_authority();
+    let built_in = Path::new(env!("CARGO_MANIFEST_DIR")).join("certs/device.toml");
+    let profile = fs::read_to_string(built_in).unwrap();
+    place.write("own.toml", &format!("{profile}crl_urls = [\"http://crl.example/ca.crl.der\"]\n"));
+    let issue = "cert issue --ca ca --profile device --name dev1";
+    place.run(&format!("{issue} --profile-file own.toml"));
+    let shown = place.openssl("x509 -in dev1.pem -noout -ext crlDistributionPoints");
+    assert!(shown.contains("URI:http://crl.example/ca.crl.der"), "{shown}");
+    place.write("own.toml", &format!("{profile}crl_urls = [\"ldap://crl.example\"]\n"));
+    let error = place.refused(&format!("{issue} --out other --profile-file own.toml"));
+    assert!(error.contains("crl_urls"), "{error}");
+}
+
+#[test]
+fn names_of_others_do_nothing_to_a_terminal() {
+    let place = Place::with_authority();
+    let output = place
+        .command(env!("CARGO_BIN_EXE_portcullis"), "cert issue --ca ca --profile server --name")
+        .arg("\u{1b}[2Jbroker")
+        .output()
+        .unwrap();
+    assert!(!output.status.success());
+    assert!(!text(&output).contains('\u{1b}'), "{}", text(&output));
+    let listed = place.run("cert list --ca ca");
+    assert_eq!(listed, "");
+}
