@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use super::running::{Running, Source};
 use super::{Failure, coloured, serve};
+use crate::cli::authority::{AuditArgs, AuditFile};
 use crate::config::Config;
 use crate::pki::files::{self, Access};
 use crate::pki::{
@@ -101,6 +102,7 @@ fn make_folder(folder: &Path) -> Result<(), Failure> {
     let certs = folder.join("certs");
     files::create_private_folder(folder)?;
     files::create_private_folder(&certs)?;
+    let audit = AuditFile::open(&AuditArgs::default(), &certs)?;
     let ca = if Ca::certificate_path(&certs).exists() {
         Ca::open(&certs, &mut no_passphrase, OffsetDateTime::now_utc())?
     } else {
@@ -114,17 +116,21 @@ fn make_folder(folder: &Path) -> Result<(), Failure> {
             root_protection: &Protection::None,
             protection: &Protection::None,
         };
-        Ca::create(&certs, &new, OffsetDateTime::now_utc())?
+        let ca = Ca::create(&certs, &new, OffsetDateTime::now_utc())?;
+        audit.created(&ca);
+        ca
     };
     let localhost = AlternativeNames {
         dns: vec!["localhost".to_owned()],
         ip: vec![std::net::Ipv4Addr::LOCALHOST.into(), std::net::Ipv6Addr::LOCALHOST.into()],
         ..AlternativeNames::default()
     };
-    issue(&ca, &certs, ProfileName::Server, "localhost", &localhost, "server")?;
+    let server = Subject { name: "localhost".to_owned(), alternative_names: localhost };
+    issue((&ca, &audit), &certs, ProfileName::Server, &server, "server")?;
     for device in DEVICES {
-        issue(&ca, &certs, ProfileName::Device, device, &AlternativeNames::default(), device)?;
+        issue((&ca, &audit), &certs, ProfileName::Device, &Subject::named(device), device)?;
     }
+    audit.close()?;
     write_if_absent(&folder.join("portcullis.toml"), CONFIG)?;
     let policies = folder.join("policies");
     files::create_private_folder(&policies)?;
@@ -140,11 +146,10 @@ fn make_folder(folder: &Path) -> Result<(), Failure> {
 }
 
 fn issue(
-    ca: &Ca,
+    (ca, audit): (&Ca, &AuditFile),
     certs: &Path,
     profile: ProfileName,
-    name: &str,
-    alternative_names: &AlternativeNames,
+    subject: &Subject,
     file: &str,
 ) -> Result<(), Failure> {
     let (certificate, key) = (certs.join(format!("{file}.pem")), certs.join(format!("{file}.key")));
@@ -152,9 +157,9 @@ fn issue(
         return Ok(());
     }
     eprintln!("making {}", certificate.display());
-    let subject = Subject { name: name.to_owned(), alternative_names: alternative_names.clone() };
     let profile = Profile::built_in(profile)?;
-    let (issued, made) = ca.issue(&profile, &subject, KeyType::P256, OffsetDateTime::now_utc())?;
+    let (issued, made) = ca.issue(&profile, subject, KeyType::P256, OffsetDateTime::now_utc())?;
+    audit.issued(&issued.certificate);
     files::write_new_pair(
         (&key, made.to_pem(&Protection::None)?.as_bytes()),
         (&certificate, issued.chain_pem.as_bytes()),
