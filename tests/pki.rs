@@ -531,3 +531,60 @@ fn names_of_others_do_nothing_to_a_terminal() {
     let listed = place.run("cert list --ca ca");
     assert_eq!(listed, "");
 }
+
+/// The issuing key is made in a token, signs there, and never leaves it.
+#[cfg(feature = "pkcs11")]
+#[test]
+fn an_issuing_key_stays_in_its_token() {
+    let module =
+        ["/usr/lib/softhsm/libsofthsm2.so", "/usr/lib/x86_64-linux-gnu/softhsm/libsofthsm2.so"];
+    let module = module.into_iter().find(|path| Path::new(path).exists()).unwrap();
+    let place = Place::empty();
+    fs::create_dir(place.path("tokens")).unwrap();
+    let tokens = place.path("tokens");
+    place.write("softhsm2.conf", &format!("directories.tokendir = {}\n", tokens.display()));
+    let run = |program: &str, line: &str| {
+        let mut command = place.command(program, line);
+        let output = command.env("SOFTHSM2_CONF", place.path("softhsm2.conf")).output().unwrap();
+        assert!(output.status.success(), "{program} {line}: {}", text(&output));
+        text(&output)
+    };
+    run("softhsm2-util", "--init-token --free --label portcullis --so-pin 12345678 --pin 87654321");
+    place.write("pin", "87654321\n");
+    fs::set_permissions(place.path("pin"), fs::Permissions::from_mode(0o600)).unwrap();
+    let portcullis = |line: &str| run(env!("CARGO_BIN_EXE_portcullis"), line);
+    let token = format!("pkcs11:token=portcullis;object=issuing?module-path={module}");
+    portcullis(&format!(
+        "ca init --dir ca --passphrase-file pin --root-passphrase-file passphrase --token {token}"
+    ));
+    assert_eq!(place.read("ca/ca.key").trim(), token);
+    let issue = "cert issue --ca ca --passphrase-file pin --profile device";
+    portcullis(&format!("{issue} --name dev1"));
+    portcullis("cert revoke --ca ca --passphrase-file pin --name dev1");
+    portcullis(&format!("{issue} --name dev2"));
+    let options = "-x509_strict -crl_check_all -CRLfile ca/crls.pem -CAfile ca/trust.pem";
+    place.assert_verified(options, "dev2.pem");
+    assert!(!place.verified(options, "dev1.pem").0);
+
+    // The next one is another key of the same token, while the old one signs its lists.
+    let next = token.replace("issuing", "issuing-2");
+    portcullis(&format!(
+        "ca rotate --dir ca --passphrase-file pin --root-passphrase-file passphrase --key-type p384 --token {next}"
+    ));
+    portcullis(&format!("{issue} --name dev3"));
+    place.assert_verified(options, "dev3.pem");
+    place.assert_verified(options, "dev2.pem");
+
+    place.write("wrong", "11111111\n");
+    fs::set_permissions(place.path("wrong"), fs::Permissions::from_mode(0o600)).unwrap();
+    let mut command = place.command(
+        env!("CARGO_BIN_EXE_portcullis"),
+        "cert issue --ca ca --passphrase-file wrong --profile device --name dev4",
+    );
+    let output = command.env("SOFTHSM2_CONF", place.path("softhsm2.conf")).output().unwrap();
+    assert!(
+        !output.status.success() && text(&output).contains("token refuses"),
+        "{}",
+        text(&output)
+    );
+}

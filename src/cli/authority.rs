@@ -15,7 +15,7 @@ use super::Failure;
 use crate::audit::{AuditLog, Event, Kind, Settings};
 use crate::metrics::Metrics;
 use crate::pki::inventory::{Certificate, Revocation};
-use crate::pki::{Ca, Crl, KeyError, KeyType, Passphrase, PkiError, Protection};
+use crate::pki::{Ca, Crl, KeyError, KeySource, KeyType, Passphrase, PkiError, Protection};
 
 /// The environment variable of the passphrase of an authority's keys.
 const VARIABLE: &str = "PORTCULLIS_PASSPHRASE";
@@ -45,6 +45,42 @@ pub(super) struct NewKeyArgs {
     /// Keep the authority's keys without a passphrase: whoever reads the files can be anyone
     #[arg(long, conflicts_with_all = ["passphrase_file", "root_passphrase_file"])]
     no_passphrase: bool,
+    /// Keep the issuing key in a token, where it is made if there is none of this name, as in
+    /// pkcs11:token=NAME;object=NAME?module-path=FILE; the passphrase is the token's PIN
+    #[cfg(feature = "pkcs11")]
+    #[arg(long, value_name = "URI", conflicts_with = "no_passphrase")]
+    token: Option<String>,
+}
+
+/// Where an issuing key comes from, as the command line says.
+pub(super) enum IssuingKey {
+    New(KeyType, Protection),
+    #[cfg(feature = "pkcs11")]
+    Token {
+        uri: String,
+        pin: Passphrase,
+        key_type: KeyType,
+    },
+}
+
+impl IssuingKey {
+    pub(super) const fn source(&self) -> KeySource<'_> {
+        match self {
+            Self::New(key_type, _) => KeySource::New(*key_type),
+            #[cfg(feature = "pkcs11")]
+            Self::Token { uri, pin, key_type } => {
+                KeySource::Token { uri: uri.as_str(), pin, key_type: *key_type }
+            }
+        }
+    }
+
+    pub(super) const fn protection(&self) -> &Protection {
+        match self {
+            Self::New(_, protection) => protection,
+            #[cfg(feature = "pkcs11")]
+            Self::Token { .. } => &Protection::None,
+        }
+    }
 }
 
 /// The audit file of an authority.
@@ -145,6 +181,21 @@ impl Passphrases {
 }
 
 impl NewKeyArgs {
+    /// Where the issuing key comes from that is to be written to `path`, and how it is kept.
+    pub(super) fn issuing_key(
+        &self,
+        key_type: KeyType,
+        passphrases: &mut Passphrases,
+        path: &Path,
+    ) -> Result<IssuingKey, Failure> {
+        #[cfg(feature = "pkcs11")]
+        if let Some(uri) = &self.token {
+            let pin = passphrases.existing(path)?;
+            return Ok(IssuingKey::Token { uri: uri.clone(), pin, key_type });
+        }
+        Ok(IssuingKey::New(key_type, self.protection(passphrases, path)?))
+    }
+
     /// How a key that is to be written to `path` is kept.
     pub(super) fn protection(
         &self,

@@ -10,7 +10,7 @@ use time::OffsetDateTime;
 use super::ca::Ca;
 use super::files::{self, Access};
 use super::inventory::{AuthorityRecord, Inventory, Record, Role};
-use super::key::{KeyType, PrivateKey, Protection};
+use super::key::{KeySource, PrivateKey, Protection};
 use super::profile::{Profile, ProfileName};
 use super::revoke::write_crl;
 use super::rotate::remaining;
@@ -22,8 +22,10 @@ use super::{CRL_VALIDITY, PkiError, sha256_hex};
 pub struct NewAuthority<'a> {
     /// What it is called; a root is `NAME Root` beside it.
     pub name: &'a str,
-    /// The kind of its keys.
-    pub key_type: KeyType,
+    /// The root's key.
+    pub root_key: KeySource<'a>,
+    /// The issuing key; that of one that is its own root.
+    pub key: KeySource<'a>,
     /// How long the root is valid; as the profile `ca` says without it.
     pub root_validity: Option<Duration>,
     /// How long the issuing authority is valid; as the profile `issuing` says without it.
@@ -63,7 +65,7 @@ pub(super) const BELOW_ISSUING: u8 = 0;
 pub(super) fn make_authority(
     profile: &Profile,
     name: &str,
-    (key_type, authorities_below): (KeyType, u8),
+    (key, authorities_below): (KeySource<'_>, u8),
     parent: Option<(&Issuer<'static, PrivateKey>, OffsetDateTime)>,
     now: OffsetDateTime,
 ) -> Result<Made, PkiError> {
@@ -71,7 +73,7 @@ pub(super) fn make_authority(
     let mut params = parameters(profile, name, now)?;
     let role = if profile.name == ProfileName::Ca { Role::Root } else { Role::Issuing };
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(authorities_below));
-    let key = PrivateKey::generate(key_type)?;
+    let key = key.key()?;
     let certificate = match parent {
         None => params.self_signed(&key)?,
         Some((parent, ends)) => {
@@ -134,24 +136,19 @@ impl Ca {
 
         let (issuing, trust, root) = match new.layout {
             Layout::RootOnly => {
-                let alone = make_authority(
-                    &root_profile,
-                    new.name,
-                    (new.key_type, BELOW_ISSUING),
-                    None,
-                    now,
-                )?;
+                let alone =
+                    make_authority(&root_profile, new.name, (new.key, BELOW_ISSUING), None, now)?;
                 let trust = alone.pem.clone();
                 (alone, trust, None)
             }
             Layout::RootAndIssuing => {
                 let name = format!("{} Root", new.name);
                 let root =
-                    make_authority(&root_profile, &name, (new.key_type, BELOW_ROOT), None, now)?;
+                    make_authority(&root_profile, &name, (new.root_key, BELOW_ROOT), None, now)?;
                 records.push(Record::Authority(root.record));
                 let root = Signer::of(&root.der, root.pem, root.key)?;
                 let parent = Some((&root.issuer, root.not_after));
-                let kind = (new.key_type, BELOW_ISSUING);
+                let kind = (new.key, BELOW_ISSUING);
                 let issuing = make_authority(&profile, new.name, kind, parent, now)?;
                 files::create_private_folder(folder)?;
                 let key = root.issuer.key().to_pem(new.root_protection)?;

@@ -107,6 +107,15 @@ pub enum KeyError {
     /// The passphrase holds a line break or another control character.
     #[error("a passphrase is one line of text without control characters")]
     PassphraseNotOneLine,
+    /// A token cannot be used.
+    #[cfg(feature = "pkcs11")]
+    #[error(transparent)]
+    Token(#[from] super::token::TokenError),
+    /// The key is in a token, and this program was built without a way to it.
+    #[error(
+        "the key is in a token (pkcs11:); build the program with: cargo install --path . --features pkcs11"
+    )]
+    NoTokens,
     /// The key cannot be made or encrypted.
     #[error("the cryptographic library refuses to {0}")]
     Library(&'static str),
@@ -251,7 +260,54 @@ impl Envelope {
 
 /// A private key that can sign. What there is of it in memory as text or DER is overwritten when
 /// it is let go.
-pub struct PrivateKey(KeyPair);
+pub struct PrivateKey(Kept);
+
+/// Where a private key is.
+enum Kept {
+    /// In memory.
+    Here(KeyPair),
+    /// In a token, which signs with it.
+    #[cfg(feature = "pkcs11")]
+    InToken(Box<super::token::TokenKey>),
+}
+
+/// Where the key of a new authority comes from.
+#[derive(Clone, Copy, Debug)]
+pub enum KeySource<'a> {
+    /// It is made here, and kept in a file.
+    New(KeyType),
+    /// It is in a token, or made there if the token has none of this name.
+    Token {
+        /// The URI that names it (RFC 7512).
+        uri: &'a str,
+        /// The token's PIN.
+        pin: &'a Passphrase,
+        /// The kind of key, where it is made.
+        key_type: KeyType,
+    },
+}
+
+impl KeySource<'_> {
+    /// The key.
+    pub(super) fn key(self) -> Result<PrivateKey, KeyError> {
+        match self {
+            Self::New(key_type) => PrivateKey::generate(key_type),
+            Self::Token { uri, pin, key_type } => in_token(uri, pin, Some(key_type)),
+        }
+    }
+}
+
+/// The key in a token.
+#[cfg(feature = "pkcs11")]
+fn in_token(uri: &str, pin: &Passphrase, make: Option<KeyType>) -> Result<PrivateKey, KeyError> {
+    let key = super::token::TokenKey::open(uri, pin, make)?;
+    Ok(PrivateKey(Kept::InToken(Box::new(key))))
+}
+
+#[cfg(not(feature = "pkcs11"))]
+fn in_token(_: &str, _: &Passphrase, _: Option<KeyType>) -> Result<PrivateKey, KeyError> {
+    Err(KeyError::NoTokens)
+}
 
 impl std::fmt::Debug for PrivateKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -261,23 +317,39 @@ impl std::fmt::Debug for PrivateKey {
 
 impl Drop for PrivateKey {
     fn drop(&mut self) {
-        self.0.zeroize();
+        match &mut self.0 {
+            Kept::Here(key) => key.zeroize(),
+            #[cfg(feature = "pkcs11")]
+            Kept::InToken(_) => {}
+        }
     }
 }
 
 impl PublicKeyData for PrivateKey {
     fn der_bytes(&self) -> &[u8] {
-        self.0.der_bytes()
+        match &self.0 {
+            Kept::Here(key) => key.der_bytes(),
+            #[cfg(feature = "pkcs11")]
+            Kept::InToken(key) => key.der_bytes(),
+        }
     }
 
     fn algorithm(&self) -> &'static SignatureAlgorithm {
-        PublicKeyData::algorithm(&self.0)
+        match &self.0 {
+            Kept::Here(key) => PublicKeyData::algorithm(key),
+            #[cfg(feature = "pkcs11")]
+            Kept::InToken(key) => PublicKeyData::algorithm(&**key),
+        }
     }
 }
 
 impl SigningKey for PrivateKey {
     fn sign(&self, message: &[u8]) -> Result<Vec<u8>, rcgen::Error> {
-        self.0.sign(message)
+        match &self.0 {
+            Kept::Here(key) => key.sign(message),
+            #[cfg(feature = "pkcs11")]
+            Kept::InToken(key) => key.sign(message),
+        }
     }
 }
 
@@ -288,12 +360,13 @@ impl PrivateKey {
     /// When the cryptographic library cannot make one.
     pub fn generate(key_type: KeyType) -> Result<Self, KeyError> {
         KeyPair::generate_for(key_type.algorithm())
-            .map(Self)
+            .map(|key| Self(Kept::Here(key)))
             .map_err(|_| KeyError::Library("make a key"))
     }
 
-    /// The key in a file that nobody else can read. `unlock` is asked for the passphrase of that
-    /// file if the key is encrypted, and only then.
+    /// The key in a file that nobody else can read, or in the token that the file names. `unlock`
+    /// is asked for the passphrase of that file if the key is encrypted, and for the PIN of a
+    /// token, and only then.
     ///
     /// # Errors
     /// When the file cannot be read or is open to others, holds no key that can sign, or the
@@ -305,6 +378,9 @@ impl PrivateKey {
         let pem = Zeroizing::new(files::read_key(path)?);
         let not_a_key = || KeyError::NotAKey { path: path.to_owned() };
         let text = std::str::from_utf8(&pem).map_err(|_| not_a_key())?;
+        if text.starts_with("pkcs11:") {
+            return in_token(text, &unlock(path)?, None);
+        }
         if text.contains("Proc-Type: 4,ENCRYPTED") {
             return Err(KeyError::OldEncryption { path: path.to_owned() });
         }
@@ -330,24 +406,32 @@ impl PrivateKey {
                 KeyPair::try_from(document.as_bytes())
             }
         };
-        let key = Self(key.map_err(|_| not_a_key())?);
+        let key = Self(Kept::Here(key.map_err(|_| not_a_key())?));
         if is_strong(&key.subject_public_key_info()) { Ok(key) } else { Err(not_a_key()) }
     }
 
-    /// PKCS#8 in PEM, encrypted or not. A secret if not.
+    /// PKCS#8 in PEM, encrypted or not; a secret if not. Of a key in a token, the URI that names it.
     ///
     /// # Errors
     /// When the cryptographic library cannot encrypt it.
     pub fn to_pem(&self, protection: &Protection) -> Result<Zeroizing<String>, KeyError> {
-        Ok(Zeroizing::new(match protection {
-            Protection::None => self.0.serialize_pem(),
-            Protection::Envelope(envelope) => envelope.seal(self.0.serialized_der())?,
+        Ok(Zeroizing::new(match (&self.0, protection) {
+            (Kept::Here(key), Protection::None) => key.serialize_pem(),
+            (Kept::Here(key), Protection::Envelope(envelope)) => {
+                envelope.seal(key.serialized_der())?
+            }
+            #[cfg(feature = "pkcs11")]
+            (Kept::InToken(key), _) => format!("{}\n", key.uri()),
         }))
     }
 
-    /// PKCS#8 in DER. A secret.
+    /// PKCS#8 in DER, a secret; nothing of a key that cannot leave its token.
     pub(super) fn pkcs8(&self) -> &[u8] {
-        self.0.serialized_der()
+        match &self.0 {
+            Kept::Here(key) => key.serialized_der(),
+            #[cfg(feature = "pkcs11")]
+            Kept::InToken(_) => &[],
+        }
     }
 }
 

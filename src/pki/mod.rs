@@ -14,12 +14,14 @@ pub mod request;
 mod revoke;
 mod rotate;
 mod signer;
+#[cfg(feature = "pkcs11")]
+mod token;
 
 pub use bundle::pkcs12;
 pub use ca::Ca;
 pub use create::{Layout, NewAuthority};
 pub use issue::{Issued, Unrecorded};
-pub use key::{KeyError, KeyType, Passphrase, PrivateKey, Protection};
+pub use key::{KeyError, KeySource, KeyType, Passphrase, PrivateKey, Protection};
 pub use name::{AlternativeNames, NameError, NameRule, unsafe_character};
 pub use profile::{Profile, ProfileError, ProfileName};
 pub use request::{Request, RequestError, Subject};

@@ -19,7 +19,7 @@ use super::ca::{Ca, short};
 use super::create::{BELOW_ISSUING, BELOW_ROOT, Made, make_authority};
 use super::files::{self, Access, FileError};
 use super::inventory::{AuthorityRecord, Held, Inventory, Record, Role};
-use super::key::{KeyType, Passphrase, Protection};
+use super::key::{KeySource, Passphrase, Protection};
 use super::profile::{Profile, ProfileName};
 use super::revoke::write_crl;
 use super::signer::{Signer, Unlock, parameters};
@@ -39,8 +39,10 @@ pub struct Rotation<'a> {
     pub with_root: bool,
     /// What the new issuing authority is called; as the old one, with the next number, without it.
     pub name: Option<&'a str>,
-    /// The kind of the new keys.
-    pub key_type: KeyType,
+    /// The key of a new root.
+    pub new_root_key: KeySource<'a>,
+    /// The new issuing key.
+    pub key: KeySource<'a>,
     /// How long the new issuing authority is valid; as its profile says without it.
     pub issuing_validity: Option<Duration>,
     /// Where the key of the present root is; in the folder without it.
@@ -157,7 +159,7 @@ fn next_issuing(
     profile.validity = rotation.issuing_validity.unwrap_or(profile.validity);
     let name = rotation.name.map_or_else(|| next_name(&old.name), ToOwned::to_owned);
     let parent = Some((&root.issuer, root.not_after));
-    make_authority(&profile, &name, (rotation.key_type, BELOW_ISSUING), parent, now)
+    make_authority(&profile, &name, (rotation.key, BELOW_ISSUING), parent, now)
 }
 
 /// What is to be put in place, in a folder that goes away unless it is committed.
@@ -199,7 +201,7 @@ impl Prepared {
     ) -> Result<(), PkiError> {
         let profile = Profile::built_in(ProfileName::Ca)?;
         let name = next_name(&old_root.name);
-        let root = make_authority(&profile, &name, (rotation.key_type, BELOW_ROOT), None, now)?;
+        let root = make_authority(&profile, &name, (rotation.new_root_key, BELOW_ROOT), None, now)?;
         let mut cross = parameters(&profile, &name, now)?;
         cross.not_after = cross.not_after.min(old_root.not_after);
         cross.is_ca = IsCa::Ca(BasicConstraints::Constrained(BELOW_ROOT - 1));
@@ -224,7 +226,7 @@ impl Prepared {
     ) -> Result<(), PkiError> {
         let profile = Profile::built_in(ProfileName::Ca)?;
         let name = rotation.name.map_or_else(|| next_name(&old.name), ToOwned::to_owned);
-        let root = make_authority(&profile, &name, (rotation.key_type, BELOW_ISSUING), None, now)?;
+        let root = make_authority(&profile, &name, (rotation.key, BELOW_ISSUING), None, now)?;
         self.add_trust(&root.pem)?;
         self.add_issuing(&root, &root.pem, rotation.protection)
     }

@@ -8,7 +8,7 @@ use super::FolderArgs;
 use crate::cli::Failure;
 use crate::cli::authority::{AuditFile, KeyTypeArg, NewKeyArgs, Passphrases, days, rfc3339};
 use crate::pki::files::create_private_folder;
-use crate::pki::{Ca, KeyError, Layout, NewAuthority, Protection};
+use crate::pki::{Ca, KeyError, KeySource, Layout, NewAuthority, Protection};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct InitArgs {
@@ -53,16 +53,18 @@ impl InitArgs {
         } else {
             self.keys.protection(&mut passphrases, &Ca::root_key_path(folder))?
         };
-        let protection = self.keys.protection(&mut passphrases, &Ca::key_path(folder))?;
+        let key_type = self.key_type.into();
+        let key = self.keys.issuing_key(key_type, &mut passphrases, &Ca::key_path(folder))?;
         let validity = days(self.days);
         let new = NewAuthority {
             name: &self.name,
-            key_type: self.key_type.into(),
+            root_key: KeySource::New(key_type),
+            key: key.source(),
             root_validity: if self.root_only { validity } else { days(self.root_days) },
             issuing_validity: validity,
             layout: if self.root_only { Layout::RootOnly } else { Layout::RootAndIssuing },
             root_protection: &root_protection,
-            protection: &protection,
+            protection: key.protection(),
         };
         create_private_folder(folder)?;
         let audit = AuditFile::open(&self.folder.audit, folder)?;

@@ -8,7 +8,7 @@ use super::FolderArgs;
 use crate::audit::Kind;
 use crate::cli::Failure;
 use crate::cli::authority::{AuditFile, KeyTypeArg, NewKeyArgs, Passphrases, days, rfc3339};
-use crate::pki::{Ca, Protection, Rotation};
+use crate::pki::{Ca, KeySource, Protection, Rotation};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct RotateArgs {
@@ -46,16 +46,18 @@ impl RotateArgs {
         } else {
             Protection::None
         };
-        let protection = self.keys.protection(&mut new_passphrases, &Ca::key_path(folder))?;
+        let key_type = self.key_type.into();
+        let key = self.keys.issuing_key(key_type, &mut new_passphrases, &Ca::key_path(folder))?;
         let audit = AuditFile::open(&self.folder.audit, folder)?;
         let rotation = Rotation {
             with_root: self.root,
             name: self.name.as_deref(),
-            key_type: self.key_type.into(),
+            new_root_key: KeySource::New(key_type),
+            key: key.source(),
             issuing_validity: days(self.days),
             root_key: self.root_key.as_deref(),
             root_protection: &root_protection,
-            protection: &protection,
+            protection: key.protection(),
         };
         let (ca, crls) = Ca::rotate(
             folder,

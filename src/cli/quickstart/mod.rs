@@ -12,8 +12,8 @@ use crate::cli::authority::{AuditArgs, AuditFile};
 use crate::config::Config;
 use crate::pki::files::{self, Access};
 use crate::pki::{
-    AlternativeNames, Ca, KeyType, Layout, NewAuthority, Profile, ProfileName, Protection, Subject,
-    no_passphrase,
+    AlternativeNames, Ca, KeySource, KeyType, Layout, NewAuthority, Profile, ProfileName,
+    Protection, Subject, no_passphrase,
 };
 use time::OffsetDateTime;
 
@@ -109,7 +109,8 @@ fn make_folder(folder: &Path) -> Result<(), Failure> {
         eprintln!("making {}", certs.join("ca.pem").display());
         let new = NewAuthority {
             name: "Portcullis quickstart CA",
-            key_type: KeyType::P256,
+            root_key: KeySource::New(KeyType::P256),
+            key: KeySource::New(KeyType::P256),
             root_validity: None,
             issuing_validity: None,
             layout: Layout::RootOnly,

@@ -7,8 +7,8 @@ use x509_parser::revocation_list::CertificateRevocationList;
 use super::*;
 use crate::pki::inventory::State;
 use crate::pki::{
-    Issued, KeyType, Layout, NewAuthority, Profile, ProfileName, Protection, Rotation, Subject,
-    no_passphrase,
+    Issued, KeySource, KeyType, Layout, NewAuthority, Profile, ProfileName, Protection, Rotation,
+    Subject, no_passphrase,
 };
 
 const NOW: OffsetDateTime = datetime!(2026-03-01 12:00 UTC);
@@ -17,7 +17,8 @@ const DAY: time::Duration = time::Duration::DAY;
 fn authority(folder: &Path, layout: Layout) -> Ca {
     let new = NewAuthority {
         name: "Factory",
-        key_type: KeyType::P256,
+        root_key: KeySource::New(KeyType::P256),
+        key: KeySource::New(KeyType::P256),
         root_validity: None,
         issuing_validity: None,
         layout,
@@ -53,7 +54,8 @@ fn rotation(with_root: bool) -> Rotation<'static> {
     Rotation {
         with_root,
         name: None,
-        key_type: KeyType::P384,
+        new_root_key: KeySource::New(KeyType::P384),
+        key: KeySource::New(KeyType::P384),
         issuing_validity: None,
         root_key: None,
         root_protection: &Protection::None,
