@@ -348,6 +348,26 @@ fn a_new_root_is_trusted_by_whoever_trusts_the_old_one() {
 }
 
 #[test]
+fn a_root_may_have_a_passphrase_of_its_own() {
+    let place = Place::empty();
+    place.write("other", "another passphrase\n");
+    fs::set_permissions(place.path("other"), fs::Permissions::from_mode(0o600)).unwrap();
+    place.run("ca init --dir ca --passphrase-file passphrase --root-passphrase-file other");
+    place.openssl("pkey -in ca/root.key -passin file:other -noout");
+    place.openssl("pkey -in ca/ca.key -passin file:passphrase -noout");
+    fs::rename(place.path("ca/root.key"), place.path("offline.key")).unwrap();
+    let rotate = "ca rotate --dir ca --root-key offline.key --passphrase-file passphrase";
+    let error = place.refused(rotate);
+    assert!(error.contains("offline.key: the passphrase does not open this key"), "{error}");
+    place.run(&format!("{rotate} --root-passphrase-file other"));
+    place.run("cert issue --ca ca --passphrase-file passphrase --profile device --name dev1");
+    place.assert_verified("-CAfile ca/trust.pem", "dev1.pem");
+    // A rotation that was refused left nothing behind.
+    assert!(!place.path("ca/.next").exists() && !place.path("ca/next").exists());
+    assert_eq!(fs::read_dir(place.path("ca/retired")).unwrap().count(), 1);
+}
+
+#[test]
 fn everything_that_was_done_is_in_the_audit_file() {
     let place = Place::with_authority();
     place.run("cert issue --ca ca --profile device --name dev1");

@@ -116,12 +116,19 @@ impl AuthorityArgs {
 /// Passphrases, as they are asked for. One that was typed is asked for once.
 pub(super) struct Passphrases {
     args: PassphraseArgs,
+    /// The root's key, where it is kept elsewhere.
+    root_key: Option<PathBuf>,
     typed: HashMap<PathBuf, Passphrase>,
 }
 
 impl Passphrases {
     pub(super) fn new(args: &PassphraseArgs) -> Self {
-        Self { args: args.clone(), typed: HashMap::new() }
+        Self { args: args.clone(), root_key: None, typed: HashMap::new() }
+    }
+
+    /// The same, with the root's key in this file.
+    pub(super) fn with_root_key(self, root_key: Option<PathBuf>) -> Self {
+        Self { root_key, ..self }
     }
 
     /// The passphrase of a key that there is.
@@ -163,7 +170,8 @@ impl Passphrases {
 
     /// The passphrase from a file or the environment.
     fn given(&self, path: &Path) -> Result<Option<Passphrase>, KeyError> {
-        let is_root = path.file_name().is_some_and(|name| name == "root.key");
+        let is_root = self.root_key.as_deref() == Some(path)
+            || path.file_name().is_some_and(|name| name == "root.key");
         if is_root {
             if let Some(file) = &self.args.root_passphrase_file {
                 return Passphrase::from_file(file).map(Some);

@@ -25,7 +25,7 @@ pub use key::{KeyError, KeySource, KeyType, Passphrase, PrivateKey, Protection};
 pub use name::{AlternativeNames, NameError, NameRule, unsafe_character};
 pub use profile::{Profile, ProfileError, ProfileName};
 pub use request::{Request, RequestError, Subject};
-pub use revoke::{CRL_VALIDITY, Crl, Target, plain_serial};
+pub use revoke::{CRL_VALIDITY, Crl, Revoked, Target, plain_serial};
 pub use rotate::Rotation;
 pub use signer::{Unlock, no_passphrase};
 

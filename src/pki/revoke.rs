@@ -36,6 +36,16 @@ pub struct Crl {
     pub der: Vec<u8>,
 }
 
+/// What came of revoking certificates.
+#[derive(Debug)]
+pub struct Revoked {
+    /// Those that were not revoked before. They are now, whatever became of the lists.
+    pub certificates: Vec<Revocation>,
+    /// The new lists of revoked certificates, or why they are not there; then
+    /// [`Ca::write_crls`] is to be called again.
+    pub crls: Result<Vec<Crl>, PkiError>,
+}
+
 /// Which certificate is to be revoked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
@@ -139,18 +149,17 @@ impl Ca {
     }
 
     /// Revokes certificates, for good, and writes new lists of revoked ones at once. Those that
-    /// are revoked already stay as they are; what is returned are those that were not.
+    /// are revoked already stay as they are.
     ///
     /// # Errors
-    /// When all of them are revoked already, or it cannot be recorded; when the lists cannot be
-    /// written, the certificates are revoked nevertheless, and [`Ca::write_crls`] is to be called
-    /// again.
+    /// When all of them are revoked already, no list could name them, or it cannot be recorded;
+    /// then none was revoked.
     pub fn revoke(
         &self,
         targets: &[Target],
         reason: Reason,
         now: OffsetDateTime,
-    ) -> Result<(Vec<Revocation>, Vec<Crl>), PkiError> {
+    ) -> Result<Revoked, PkiError> {
         self.inventory.hold(|held| {
             self.check_current(held.contents())?;
             let new: Vec<Revocation> = targets
@@ -173,7 +182,8 @@ impl Ca {
             }
             let records: Vec<Record> = new.iter().cloned().map(Record::Revoked).collect();
             held.append(now, &records)?;
-            Ok((new, self.write_crls_held(held, CRL_VALIDITY, now)?))
+            let crls = self.write_crls_held(held, CRL_VALIDITY, now);
+            Ok(Revoked { certificates: new, crls })
         })
     }
 

@@ -36,7 +36,8 @@ pub(super) struct RotateArgs {
 impl RotateArgs {
     pub(super) fn run(self) -> Result<(), Failure> {
         let folder = &self.folder.dir;
-        let mut passphrases = Passphrases::new(&self.keys.passphrases);
+        let mut passphrases =
+            Passphrases::new(&self.keys.passphrases).with_root_key(self.root_key.clone());
         // Opened with the old passphrases, before new ones are asked for.
         let now = OffsetDateTime::now_utc();
         let old = Ca::open(folder, &mut |path| passphrases.existing(path), now)?;

@@ -125,6 +125,10 @@ impl Output {
 
     /// Writes what was issued: both files or none.
     pub(super) fn write(&self, issued: &Issued, key: &PrivateKey) -> Result<Paths, Failure> {
+        self.try_write(issued, key).map_err(|Failure(why)| not_handed_out(issued, &why))
+    }
+
+    fn try_write(&self, issued: &Issued, key: &PrivateKey) -> Result<Paths, Failure> {
         let paths = self.paths(&issued.certificate.name);
         let (key, certificate) = self.contents(issued, key)?;
         files::create_private_folder(&self.folder)?;
@@ -141,6 +145,21 @@ impl Output {
     pub(super) fn folder(&self) -> &Path {
         &self.folder
     }
+}
+
+/// Writes a certificate whose key is elsewhere.
+pub(super) fn write_certificate(issued: &Issued, path: &Path) -> Result<(), Failure> {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    files::create_private_folder(folder)
+        .and_then(|()| files::write_new(path, issued.chain_pem.as_bytes(), Access::Everybody))
+        .map_err(|error| not_handed_out(issued, &error.to_string()))
+}
+
+fn not_handed_out(issued: &Issued, why: &str) -> Failure {
+    Failure(format!(
+        "{why}\nthe certificate {} is in the inventory, and nobody has it: issue another one",
+        issued.certificate.serial
+    ))
 }
 
 /// Says what was issued: words for people, paths or JSON for programs.

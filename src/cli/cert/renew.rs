@@ -4,12 +4,12 @@ use std::path::{Path, PathBuf};
 
 use time::OffsetDateTime;
 
-use super::output::{Bundle, OutputArgs, Paths, tell};
+use super::output::{Bundle, OutputArgs, Paths, tell, write_certificate};
 use super::{Selection, profile};
 use crate::cli::Failure;
 use crate::cli::authority::{AuthorityArgs, KeyTypeArg, days};
 use crate::pki::Request;
-use crate::pki::files::{self, Access};
+use crate::pki::files;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct RenewArgs {
@@ -77,11 +77,7 @@ impl RenewArgs {
         }
         match (&output, &key) {
             (Some(output), Some(key)) => drop(output.write(&issued, key)?),
-            _ => {
-                files::create_private_folder(&self.output.out)?;
-                let pem = issued.chain_pem.as_bytes();
-                files::write_new(&paths.certificate, pem, Access::Everybody)?;
-            }
+            _ => write_certificate(&issued, &paths.certificate)?,
         }
         tell(&issued, &paths, self.output.json);
         if self.output.bundle == Bundle::Pem {

@@ -6,8 +6,8 @@ use super::Selection;
 use crate::cli::Failure;
 use crate::cli::authority::AuthorityArgs;
 use crate::cli::ca::tell_crls;
-use crate::pki::Ca;
 use crate::pki::inventory::Reason;
+use crate::pki::{Ca, Revoked};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct RevokeArgs {
@@ -31,11 +31,11 @@ impl RevokeArgs {
             // INVARIANT: clap requires one of the three.
             (None, None, None) => Vec::new(),
         };
-        let (revoked, crls) = ca.revoke(&targets, self.reason, now)?;
+        let Revoked { certificates: revoked, crls } = ca.revoke(&targets, self.reason, now)?;
         for one in &revoked {
             audit.revoked(one);
         }
-        audit.crls(&crls);
+        audit.crls(crls.as_deref().unwrap_or_default());
         audit.close()?;
         for one in &revoked {
             eprintln!(
@@ -45,6 +45,13 @@ impl RevokeArgs {
                 one.reason.as_str()
             );
         }
+        let crls = crls.map_err(|error| {
+            Failure(format!(
+                "{error}\nwhat was to be revoked is, but the lists of revoked certificates do not \
+                 say so yet; mend the cause and run: portcullis ca crl --dir {}",
+                ca.folder().display()
+            ))
+        })?;
         tell_crls(&crls);
         for one in &revoked {
             say!("{}", one.serial);

@@ -4,12 +4,12 @@ use std::path::PathBuf;
 
 use time::OffsetDateTime;
 
-use super::output::{Paths, tell};
+use super::output::{Paths, tell, write_certificate};
 use super::{IssuedProfile, profile};
 use crate::cli::Failure;
 use crate::cli::authority::{AuthorityArgs, days};
 use crate::pki::Request;
-use crate::pki::files::{self, Access};
+use crate::pki::files;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct SignArgs {
@@ -55,8 +55,7 @@ impl SignArgs {
         let issued = ca.sign(&profile, &request, self.name.as_deref(), now)?;
         audit.issued(&issued.certificate);
         audit.close()?;
-        files::create_private_folder(&self.out)?;
-        files::write_new(&paths.certificate, issued.chain_pem.as_bytes(), Access::Everybody)?;
+        write_certificate(&issued, &paths.certificate)?;
         tell(&issued, &paths, self.json);
         Ok(())
     }

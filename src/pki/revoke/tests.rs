@@ -71,10 +71,10 @@ fn a_revoked_certificate_is_in_the_next_list_whose_number_grows() {
     assert_eq!(read(&std::fs::read(folder.path().join("ca.crl.der")).unwrap()), (1, vec![]));
 
     let targets = ca.by_name("one", NOW).unwrap();
-    let (revoked, crls) = ca.revoke(&targets, Reason::KeyCompromise, NOW).unwrap();
-    assert_eq!(revoked.len(), 1);
+    let Revoked { certificates, crls } = ca.revoke(&targets, Reason::KeyCompromise, NOW).unwrap();
+    assert_eq!(certificates.len(), 1);
     let serial = |issued: &Issued| issued.certificate.serial.clone();
-    let [crl] = &*crls else { panic!("{crls:?}") };
+    let [crl] = &*crls.unwrap() else { panic!("one list") };
     assert_eq!(read(&crl.der), (2, vec![(serial(&one), Some(1))]));
     assert_eq!(crl.signed.next_update, NOW + 30 * DAY);
 
@@ -86,8 +86,8 @@ fn a_revoked_certificate_is_in_the_next_list_whose_number_grows() {
     ca.revoke(&targets, Reason::Unspecified, NOW + DAY).unwrap();
     let path = folder.path().join("three.pem");
     std::fs::write(&path, &three.certificate_pem).unwrap();
-    let (_, crls) =
-        ca.revoke(&ca.by_file(&path).unwrap(), Reason::Superseded, NOW + 2 * DAY).unwrap();
+    let revoked = ca.revoke(&ca.by_file(&path).unwrap(), Reason::Superseded, NOW + 2 * DAY);
+    let crls = revoked.unwrap().crls.unwrap();
     let all = [(serial(&one), Some(1)), (serial(&two), None), (serial(&three), Some(4))];
     assert_eq!(read(&crls[0].der), (4, all.to_vec()));
 
@@ -104,6 +104,23 @@ fn a_revoked_certificate_is_in_the_next_list_whose_number_grows() {
     let long_after = NOW + 365 * DAY + KEPT_AFTER_END + DAY;
     let crls = ca.write_crls(CRL_VALIDITY, long_after).unwrap();
     assert_eq!(read(&crls[0].der), (6, vec![]), "what has ended long ago is left out");
+}
+
+#[test]
+fn a_certificate_is_revoked_even_where_the_list_cannot_be_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let ca = authority(folder.path(), Layout::RootAndIssuing);
+    let issued = issue(&ca, "pump");
+    std::fs::remove_file(Ca::crls_path(folder.path())).unwrap();
+    std::fs::create_dir(Ca::crls_path(folder.path())).unwrap();
+    let targets = ca.by_name("pump", NOW).unwrap();
+    let revoked = ca.revoke(&targets, Reason::KeyCompromise, NOW).unwrap();
+    assert_eq!(revoked.certificates.len(), 1);
+    assert!(revoked.crls.is_err());
+    std::fs::remove_dir(Ca::crls_path(folder.path())).unwrap();
+    let crls = ca.write_crls(CRL_VALIDITY, NOW).unwrap();
+    // The number of the list that nobody got is not used again.
+    assert_eq!(read(&crls[0].der), (3, vec![(issued.certificate.serial, Some(1))]));
 }
 
 #[test]
@@ -210,7 +227,8 @@ fn an_authority_that_was_replaced_signs_its_lists_until_its_last_certificate_end
 
         let reopened = Ca::open(folder.path(), &mut no_passphrase, NOW).unwrap();
         let targets = reopened.by_name("before", NOW).unwrap();
-        let (_, crls) = reopened.revoke(&targets, Reason::KeyCompromise, NOW).unwrap();
+        let revoked = reopened.revoke(&targets, Reason::KeyCompromise, NOW);
+        let crls = revoked.unwrap().crls.unwrap();
         let of_old = crls.iter().find(|crl| crl.signed.issuer == old.issuer_hash()).unwrap();
         assert_eq!(read(&of_old.der).1, [(before.certificate.serial.clone(), Some(1))]);
         let of_new = crls.iter().find(|crl| crl.signed.issuer == new.issuer_hash()).unwrap();
