@@ -5,6 +5,7 @@
 //! something to record. [`Recorded`] reads back what was asked. The catalogue for readers of the
 //! log, with its JSON schema, is the folder `audit/` at the root of the repository.
 
+mod authority;
 pub mod event;
 mod line;
 mod recorded;

@@ -287,34 +287,16 @@ impl AuditFile {
     }
 
     pub(super) fn issued(&self, certificate: &Certificate) {
-        self.record(Kind::CertificateIssued {
-            serial: certificate.serial.as_str().into(),
-            name: certificate.name.as_str().into(),
-            profile: certificate.profile.as_str(),
-            issuer: certificate.issuer.as_str().into(),
-            fingerprint: certificate.fingerprint.as_str().into(),
-            not_after: rfc3339(certificate.not_after).into(),
-            renews: certificate.renews.as_deref().map(Into::into),
-        });
+        self.record(certificate.into());
     }
 
     pub(super) fn revoked(&self, revocation: &Revocation) {
-        self.record(Kind::CertificateRevoked {
-            serial: revocation.serial.as_str().into(),
-            name: revocation.name.as_str().into(),
-            issuer: revocation.issuer.as_str().into(),
-            reason: revocation.reason.as_str(),
-        });
+        self.record(revocation.into());
     }
 
     pub(super) fn crls(&self, crls: &[Crl]) {
         for Crl { signed, .. } in crls {
-            self.record(Kind::CrlIssued {
-                issuer: signed.issuer.as_str().into(),
-                number: signed.number,
-                certificates: signed.certificates,
-                next_update: rfc3339(signed.next_update).into(),
-            });
+            self.record(signed.into());
         }
     }
 }

@@ -1,5 +1,23 @@
-//! Certificates and keys: a small certificate authority, the profiles of what it issues, and the
-//! files that keys live in.
+//! Certificates and keys: a certificate authority, the profiles of what it issues, and the files
+//! that keys live in.
+//!
+//! A program that issues opens a [`Ca`] once and shares it between threads; each of these holds
+//! the inventory alone for as long as it changes it, also against other processes, and blocks for
+//! a sync of the disk:
+//!
+//! | what | call |
+//! |---|---|
+//! | open | [`Ca::open`], with a way to the passphrases |
+//! | a certificate for a request | [`Request::read`], then [`Ca::sign`] under a [`Profile`] and for a name |
+//! | one in place of another, for a request | [`Ca::entry`], then [`Ca::renew_by_request`] |
+//! | many at a time, with one sync | [`Ca::make`] for each, then [`Ca::hand_out`] |
+//! | revoke, and write the lists of revoked ones | [`Ca::by_serial`], `by_name` or `by_file`, then [`Ca::revoke`] |
+//! | write the lists before the last ones end | [`Ca::write_crls`] |
+//! | what was issued, what became of it | [`Ca::contents`] |
+//! | whom to trust | [`Ca::certificates_pem`] |
+//!
+//! [`PkiError::Rotated`] says that another authority is in place by now: open it again. The events
+//! for the audit log are made of what these return: `audit::Kind::from`.
 
 mod bundle;
 mod ca;

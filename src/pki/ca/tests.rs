@@ -215,3 +215,29 @@ fn files_that_make_no_authority_are_refused() {
     std::fs::write(&certificate, own).unwrap();
     assert!(Ca::open(&authority.path(), &mut no_passphrase, now()).is_ok());
 }
+
+#[test]
+fn several_threads_share_an_authority() {
+    let authority = authority();
+    let issued: Vec<String> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..4)
+            .map(|thread| {
+                let authority = &authority;
+                scope.spawn(move || {
+                    let issue = |at| {
+                        let name = format!("pump-{thread}-{at}");
+                        authority.issue(ProfileName::Device, &name).unwrap().certificate.serial
+                    };
+                    (0..5).map(issue).collect::<Vec<_>>()
+                })
+            })
+            .collect();
+        threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
+    });
+    // As another process would read it.
+    Ca::look(&authority.path(), |contents| {
+        assert_eq!(contents.entries().count(), 20);
+        assert!(issued.iter().all(|serial| contents.by_serial(serial).is_some()));
+    })
+    .unwrap();
+}
