@@ -315,6 +315,22 @@ fn a_new_issuing_authority_leaves_no_certificate_behind() {
 }
 
 #[test]
+fn an_issuing_key_in_other_hands_is_revoked_by_the_root() {
+    for root in ["", "--root"] {
+        let place = Place::with_authority();
+        let issue = "cert issue --ca ca --profile device";
+        place.run(&format!("{issue} --name before"));
+        place.run(&format!("ca rotate --dir ca --compromised --no-passphrase {root}"));
+        place.run(&format!("{issue} --name after"));
+        let options = "-crl_check_all -CRLfile ca/crls.pem -CAfile ca/trust.pem";
+        let (verified, said) = place.verified(options, "before.pem");
+        assert!(!verified && said.contains("certificate revoked"), "{said}");
+        place.assert_verified(options, "after.pem");
+        assert!(place.audited().iter().any(|line| line["reason"] == "caCompromise"));
+    }
+}
+
+#[test]
 fn a_new_root_is_trusted_by_whoever_trusts_the_old_one() {
     let place = Place::with_authority();
     let issue = "cert issue --ca ca --profile device";

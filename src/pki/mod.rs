@@ -44,7 +44,7 @@ pub use name::{AlternativeNames, NameError, NameRule, unsafe_character};
 pub use profile::{Profile, ProfileError, ProfileName};
 pub use request::{Request, RequestError, Subject};
 pub use revoke::{CRL_VALIDITY, Crl, Revoked, Target, plain_serial};
-pub use rotate::Rotation;
+pub use rotate::{Rotated, Rotation};
 pub use signer::{Unlock, no_passphrase};
 
 use std::path::PathBuf;

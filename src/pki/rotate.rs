@@ -18,7 +18,7 @@ use x509_parser::prelude::FromDer as _;
 use super::ca::{Ca, short};
 use super::create::{BELOW_ISSUING, BELOW_ROOT, Made, make_authority};
 use super::files::{self, Access, FileError};
-use super::inventory::{AuthorityRecord, Held, Inventory, Record, Role};
+use super::inventory::{AuthorityRecord, Held, Inventory, Reason, Record, Revocation, Role};
 use super::key::{KeySource, Passphrase, Protection};
 use super::profile::{Profile, ProfileName};
 use super::revoke::write_crl;
@@ -37,6 +37,9 @@ const IN_PLACE: [&str; 6] = ["root.key", "root.pem", "cross.pem", "trust.pem", "
 pub struct Rotation<'a> {
     /// Whether the root is replaced as well.
     pub with_root: bool,
+    /// Whether the old issuing key may be in other hands: then the root revokes it, and with it
+    /// everything that it issued.
+    pub is_compromised: bool,
     /// What the new issuing authority is called; as the old one, with the next number, without it.
     pub name: Option<&'a str>,
     /// The key of a new root.
@@ -53,11 +56,21 @@ pub struct Rotation<'a> {
     pub protection: &'a Protection,
 }
 
+/// What came of a rotation.
+#[derive(Debug)]
+pub struct Rotated {
+    /// The authority that is in place now.
+    pub ca: Ca,
+    /// The lists of revoked certificates that were signed, of old and new.
+    pub crls: Vec<Crl>,
+    /// The old issuing authority, where it was revoked.
+    pub revoked: Option<Revocation>,
+}
+
 impl Ca {
     /// Puts a new issuing authority, or a new root and one below it, in place of the present one.
     /// `unlock` is asked for the passphrase of each key that is encrypted; it is told whether the
-    /// key is a new one, since the old ones of the same path may have had another. Returned are
-    /// the authority that is in place then, and the lists of revoked certificates of both.
+    /// key is a new one, since the old ones of the same path may have had another.
     ///
     /// # Errors
     /// When the root's key is not at hand, or files cannot be written; then all is as it was.
@@ -66,18 +79,22 @@ impl Ca {
         rotation: &Rotation<'_>,
         unlock: &mut dyn FnMut(&Path, bool) -> Result<Passphrase, KeyError>,
         now: OffsetDateTime,
-    ) -> Result<(Self, Vec<Crl>), PkiError> {
+    ) -> Result<Rotated, PkiError> {
         let old = Self::open(folder, &mut |path| unlock(path, false), now)?;
         let prepared = Prepared::new(folder)?;
         let root_path = Self::root_certificate_path(folder);
         let has_root = root_path.exists();
-        if has_root {
+        let root = if has_root {
             let key = rotation.root_key.map_or_else(|| Self::root_key_path(folder), PathBuf::from);
-            let root = Signer::read(&root_path, &key, &mut |path| unlock(path, false))?;
+            Some(Signer::read(&root_path, &key, &mut |path| unlock(path, false))?)
+        } else {
+            None
+        };
+        if let Some(root) = &root {
             if rotation.with_root {
-                prepared.root_and_issuing(&old.signer, &root, rotation, now)?;
+                prepared.root_and_issuing(&old.signer, root, rotation, now)?;
             } else {
-                let issuing = next_issuing(&old.signer, &root, rotation, now)?;
+                let issuing = next_issuing(&old.signer, root, rotation, now)?;
                 // While some trust the root before alone, they need the way to it.
                 let cross = match files::read(&folder.join(CROSS)) {
                     Ok(pem) => String::from_utf8_lossy(&pem).into_owned(),
@@ -86,6 +103,8 @@ impl Ca {
                 let chain = format!("{}{cross}", issuing.pem);
                 prepared.add_issuing(&issuing, &chain, rotation.protection)?;
             }
+        } else if rotation.is_compromised {
+            return Err(PkiError::NoRootHere { folder: folder.to_owned() });
         } else if old.signer.is_root {
             prepared.root_only(&old.signer, rotation, now)?;
         } else {
@@ -102,6 +121,13 @@ impl Ca {
         prepared.commit()?;
 
         finish(folder, now)?;
+        let revocation = Revocation {
+            serial: old.signer.serial.clone(),
+            issuer: root.as_ref().map(|root| root.hash.clone()).unwrap_or_default(),
+            name: old.signer.name.clone(),
+            not_after: old.signer.not_after,
+            reason: Reason::CaCompromise,
+        };
         let mut unlock_new = |path: &Path| unlock(path, true);
         let (certificate, key) = (Self::certificate_path(folder), Self::key_path(folder));
         let new = Self {
@@ -111,13 +137,22 @@ impl Ca {
             retired: std::iter::once(old.signer).chain(old.retired).collect(),
             inventory: old.inventory,
         };
+        let revoked = rotation.is_compromised.then_some(revocation);
         let crls = new.inventory.hold(|held| {
-            if has_root && rotation.with_root {
-                new.write_root_crl(held, &mut unlock_new, now)?;
+            let mut crls = Vec::new();
+            if let (Some(revocation), Some(root)) = (&revoked, &root) {
+                held.append(now, &[Record::Revoked(revocation.clone())])?;
+                let kept = Self::retired_path(folder).join(short(&root.hash));
+                let path = Self::root_crl_path(if rotation.with_root { &kept } else { folder });
+                crls.push(write_crl(root, held, &path, remaining(root, now), now)?);
             }
-            new.write_crls_held(held, CRL_VALIDITY, now)
+            if has_root && rotation.with_root {
+                crls.push(new.write_root_crl(held, &mut unlock_new, now)?);
+            }
+            crls.extend(new.write_crls_held(held, CRL_VALIDITY, now)?);
+            Ok::<_, PkiError>(crls)
         })?;
-        Ok((new, crls))
+        Ok(Rotated { ca: new, crls, revoked })
     }
 
     fn write_root_crl(
@@ -125,11 +160,11 @@ impl Ca {
         held: &mut Held<'_>,
         unlock: Unlock<'_>,
         now: OffsetDateTime,
-    ) -> Result<(), PkiError> {
+    ) -> Result<Crl, PkiError> {
         let path = Self::root_certificate_path(&self.folder);
         let root = Signer::read(&path, &Self::root_key_path(&self.folder), unlock)?;
         let path = Self::root_crl_path(&self.folder);
-        write_crl(&root, held, &path, remaining(&root, now), now).map(drop)
+        write_crl(&root, held, &path, remaining(&root, now), now)
     }
 }
 

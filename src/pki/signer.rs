@@ -14,7 +14,7 @@ use x509_parser::prelude::FromDer as _;
 
 use super::key::{Passphrase, PrivateKey};
 use super::profile::{Profile, VALIDITY_MAX};
-use super::{KeyError, PkiError, files, sha256_hex};
+use super::{KeyError, PkiError, files, serial_hex, sha256_hex};
 
 /// Certificates begin this long ago, for devices whose clock is late.
 const BACKDATED: time::Duration = time::Duration::HOUR;
@@ -38,6 +38,8 @@ pub(super) struct Signer {
     /// Its certificate and those that follow it in its file, PEM.
     pub(super) pem: String,
     pub(super) is_root: bool,
+    /// Its own serial number, as the inventory writes them.
+    pub(super) serial: String,
     pub(super) not_after: OffsetDateTime,
     /// Lower-case hex of the SHA-256 of its `SubjectPublicKeyInfo`.
     pub(super) hash: String,
@@ -103,6 +105,7 @@ impl Signer {
             hash: sha256_hex(parsed.public_key().raw),
             not_after: parsed.validity().not_after.to_datetime(),
             is_root: parsed.subject().as_raw() == parsed.issuer().as_raw(),
+            serial: serial_hex(parsed.raw_serial()),
             issuer: Issuer::from_ca_cert_der(certificate, key)?,
             pem,
         })

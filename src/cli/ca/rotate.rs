@@ -8,7 +8,7 @@ use super::FolderArgs;
 use crate::audit::Kind;
 use crate::cli::Failure;
 use crate::cli::authority::{AuditFile, KeyTypeArg, NewKeyArgs, Passphrases, days, rfc3339};
-use crate::pki::{Ca, KeySource, Protection, Rotation};
+use crate::pki::{Ca, KeySource, Protection, Rotated, Rotation};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct RotateArgs {
@@ -17,6 +17,9 @@ pub(super) struct RotateArgs {
     /// Replace the root as well; brokers and clients have to be given the new trust.pem
     #[arg(long)]
     root: bool,
+    /// The issuing key may be in other hands: revoke it, and with it all that it issued
+    #[arg(long)]
+    compromised: bool,
     /// The key of the present root, where it is kept [default: root.key in the folder]
     #[arg(long, value_name = "FILE")]
     root_key: Option<PathBuf>,
@@ -52,6 +55,7 @@ impl RotateArgs {
         let audit = AuditFile::open(&self.folder.audit, folder)?;
         let rotation = Rotation {
             with_root: self.root,
+            is_compromised: self.compromised,
             name: self.name.as_deref(),
             new_root_key: KeySource::New(key_type),
             key: key.source(),
@@ -60,7 +64,7 @@ impl RotateArgs {
             root_protection: &root_protection,
             protection: key.protection(),
         };
-        let (ca, crls) = Ca::rotate(
+        let Rotated { ca, crls, revoked } = Ca::rotate(
             folder,
             &rotation,
             &mut |path, is_new| {
@@ -73,12 +77,20 @@ impl RotateArgs {
             old: old.issuer_hash().into(),
             new: ca.issuer_hash().into(),
         });
+        if let Some(revocation) = &revoked {
+            audit.revoked(revocation);
+        }
         audit.crls(&crls);
         audit.close()?;
 
         let trust = Ca::trust_path(folder);
+        let before = if self.compromised {
+            "which is revoked, and with it all that it issued: give out crls.pem, and issue anew"
+        } else {
+            "whose certificates stay good"
+        };
         eprintln!(
-            "{:?}, valid until {}, issues from now on in place of {:?}, whose certificates stay good.",
+            "{:?}, valid until {}, issues from now on in place of {:?}, {before}.",
             ca.name(),
             rfc3339(ca.not_after()),
             old.name()

@@ -7,8 +7,8 @@ use x509_parser::revocation_list::CertificateRevocationList;
 use super::*;
 use crate::pki::inventory::State;
 use crate::pki::{
-    Issued, KeySource, KeyType, Layout, NewAuthority, Profile, ProfileName, Protection, Rotation,
-    Subject, no_passphrase,
+    Issued, KeySource, KeyType, Layout, NewAuthority, Profile, ProfileName, Protection, Rotated,
+    Rotation, Subject, no_passphrase,
 };
 
 const NOW: OffsetDateTime = datetime!(2026-03-01 12:00 UTC);
@@ -53,6 +53,7 @@ fn read(der: &[u8]) -> (u64, Vec<(String, Option<u8>)>) {
 fn rotation(with_root: bool) -> Rotation<'static> {
     Rotation {
         with_root,
+        is_compromised: false,
         name: None,
         new_root_key: KeySource::New(KeyType::P384),
         key: KeySource::New(KeyType::P384),
@@ -208,7 +209,7 @@ fn an_authority_that_was_replaced_signs_its_lists_until_its_last_certificate_end
         let folder = tempfile::tempdir().unwrap();
         let old = authority(folder.path(), layout);
         let before = issue(&old, "before");
-        let (new, crls) = Ca::rotate(
+        let Rotated { ca: new, crls, .. } = Ca::rotate(
             folder.path(),
             &rotation(with_root),
             &mut |path, _| no_passphrase(path),
@@ -216,7 +217,7 @@ fn an_authority_that_was_replaced_signs_its_lists_until_its_last_certificate_end
         )
         .unwrap();
         assert_eq!(new.name(), "Factory 2");
-        assert_eq!(crls.len(), 2, "of both");
+        assert_eq!(crls.len(), 2 + usize::from(with_root), "of both, and of a new root");
         let after = issue(&new, "after");
         assert_eq!(after.certificate.issuer, new.issuer_hash());
         assert_eq!(before.certificate.issuer, old.issuer_hash());
