@@ -31,7 +31,7 @@ use crate::router::{
 use crate::session::{Link, Message, Seq, Session};
 use crate::store::{Change, Commit, Durability, QueueBounds, SessionRecord, Store, StoredWill};
 
-use leftovers::Leftovers;
+use leftovers::{Left, Leftovers};
 use sessions::{Claim, Claimed, Ended, Parked, Sessions};
 use wills::PendingWill;
 
@@ -339,8 +339,9 @@ impl Broker {
         let stored = peer.mailbox.end().filter(|_| is_member);
         let commit = peer.durable().map(|durable| match stored {
             Some(from) => {
-                let is_unsent = session.is_unsent(from);
-                self.leave_behind(&peer, durable, (from, is_unsent), now)
+                let all_unsent = session.is_unsent(from);
+                let left = Left { from, unsent_from: session.unsent_from(from), all_unsent };
+                self.leave_behind(&peer, durable, left, now)
             }
             None => durable.change(Change::End),
         });

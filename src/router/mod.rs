@@ -424,6 +424,16 @@ impl Router {
             .collect()
     }
 
+    /// Puts retained messages into the queue of a durable session, where they outlast its
+    /// connection and are counted like everything else in it.
+    pub fn queue_retained(peer: &Arc<Peer>, page: Vec<Delivery>, wakes: &mut Wakes) -> Routed {
+        let mut routed = Routed::default();
+        for delivery in page {
+            routed.count(wakes.post(peer, delivery, Asked::No));
+        }
+        routed
+    }
+
     /// Removes expired retained messages, a page at a time; returns how many went.
     pub fn expire_retained(&self, cursor: &mut Cursor, now: Instant) -> usize {
         let mut retained = self.retained.write();
