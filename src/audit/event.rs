@@ -138,6 +138,14 @@ pub enum Kind {
         why: Cow<'static, str>,
     },
 
+    /// Something in the store cannot be read, and is done without, as was asked for.
+    #[serde(rename = "store.loss-accepted")]
+    StoreLossAccepted {
+        /// What, where, whose.
+        #[serde(serialize_with = "text::words")]
+        what: Cow<'static, str>,
+    },
+
     /// A client got a successful CONNACK.
     #[serde(rename = "connection.accepted")]
     ConnectionAccepted {
@@ -242,7 +250,8 @@ pub enum Kind {
         #[serde(serialize_with = "text::policies")]
         policies: Arc<[Arc<str>]>,
     },
-    /// Messages for a session are dropped, since as much waits for it as may; said once a minute.
+    /// Messages for a session are dropped, or their publishers refused, since as much waits for it
+    /// as may; said once a minute.
     #[serde(rename = "session.queue-full")]
     SessionQueueFull {
         /// How many messages wait.
@@ -354,6 +363,7 @@ impl Kind {
             | Self::TaskPanicked { .. } => true,
             Self::BrokerStarted { .. }
             | Self::BrokerStopped { .. }
+            | Self::StoreLossAccepted { .. }
             | Self::PolicyReloaded { .. }
             | Self::PolicyReloadFailed { .. }
             | Self::ConfigReloaded { .. }
@@ -378,6 +388,7 @@ impl Kind {
             Self::ConnectionRefused { why, .. }
             | Self::ConnectionClosed { why, .. }
             | Self::BrokerStopped { why }
+            | Self::StoreLossAccepted { what: why }
             | Self::PolicyReloadFailed { why, .. }
             | Self::ConfigReloadFailed { why, .. }
             | Self::TaskPanicked { message: why, .. } => why.len(),

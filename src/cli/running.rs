@@ -363,8 +363,8 @@ impl Reloader {
             "subscriptions": self.broker.router.subscriptions(),
             "retained_messages": retained,
             "retained_bytes": retained_bytes,
-            "queued_messages": self.broker.router.budget().messages(),
-            "queued_bytes": self.broker.router.budget().bytes(),
+            "queued_messages": self.broker.router.budget().all_messages(),
+            "queued_bytes": self.broker.router.budget().all_bytes(),
             "store_batches": batches,
             "store_syncs": syncs,
         })

@@ -240,6 +240,14 @@ impl Mailbox {
             self.quota.moved(inner.counted, resting);
             inner.counted = resting;
         }
+        if let Some(backlog) = &mut inner.backlog {
+            let (messages, bytes) = backlog.size();
+            let stored = Size { messages: messages as u64, bytes };
+            if stored != backlog.counted {
+                self.budget.stored(backlog.counted, stored);
+                backlog.counted = stored;
+            }
+        }
     }
 
     /// From now on what waits is kept in the store; `waiting` is there already.
@@ -315,6 +323,8 @@ impl Mailbox {
         let mut inner = self.inner.lock();
         inner.ended = true;
         let backlog = inner.backlog.take();
+        let counted = backlog.as_ref().map_or(Size::default(), |backlog| backlog.counted);
+        self.budget.stored(counted, Size::default());
         let stored = backlog.and_then(|backlog| Some(backlog.ends().0?.0));
         let (messages, bytes) = (inner.queue.len() as u64, inner.bytes);
         inner.queue = VecDeque::new();
@@ -528,6 +538,8 @@ impl Drop for Mailbox {
         let inner = self.inner.get_mut();
         self.budget.give_back(inner.queue.len() as u64, inner.bytes);
         self.quota.moved(inner.counted, Size::default());
+        let stored = inner.backlog.as_ref().map_or(Size::default(), |backlog| backlog.counted);
+        self.budget.stored(stored, Size::default());
     }
 }
 

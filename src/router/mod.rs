@@ -286,8 +286,13 @@ impl Router {
             return Err(Unrouted::DiskFull);
         }
         let asked = match publisher {
-            Publisher::Session(_) if route.refuses(&message) => return Err(Unrouted::QueueFull),
-            Publisher::Session(_) => Asked::Yes,
+            Publisher::Session(_) => {
+                if let Some(full) = route.refused_by(&message) {
+                    wakes.refused(&full);
+                    return Err(Unrouted::QueueFull);
+                }
+                Asked::Yes
+            }
             Publisher::Gone(_) => Asked::No,
         };
         let mut commit = None;

@@ -116,8 +116,11 @@ fn open(folder: &Path) -> (Arc<Store>, Recovered) {
 }
 
 /// Writes changes in one batch, and waits for it.
+/// Has the changes written, in one batch: the writer may be looking for more just now.
 fn commit(store: &Store, changes: impl IntoIterator<Item = Change>) {
+    let together = store.together();
     let commit = changes.into_iter().map(|change| store.change(change)).last().unwrap();
+    drop(together);
     store.flush();
     store.shared.inbox.wait(commit).unwrap();
     assert!(store.is_committed(commit));
