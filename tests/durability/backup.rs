@@ -327,7 +327,7 @@ fn what_cannot_be_done_is_said_with_the_remedy() {
     bytes[at] ^= 1;
     std::fs::write(&journal, &bytes).unwrap();
     let verified = store(&folder, &["verify", "store"]);
-    refused(&verified, "take another backup");
+    refused(&verified, "restore a backup");
     let found = String::from_utf8_lossy(&verified.stdout).into_owned();
     assert!(found.contains("store/data/0.jnl: what stands from byte"), "{found}");
     assert_eq!(std::fs::read(&journal).unwrap(), bytes);

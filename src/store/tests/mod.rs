@@ -115,8 +115,8 @@ fn open(folder: &Path) -> (Arc<Store>, Recovered) {
     try_open(folder).unwrap()
 }
 
-/// Writes changes in one batch, and waits for it.
-/// Has the changes written, in one batch: the writer may be looking for more just now.
+/// Writes changes in one batch, though the writer may be looking for more just now, and waits for
+/// it.
 fn commit(store: &Store, changes: impl IntoIterator<Item = Change>) {
     let together = store.together();
     let commit = changes.into_iter().map(|change| store.change(change)).last().unwrap();
