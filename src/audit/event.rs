@@ -288,6 +288,19 @@ pub enum Kind {
         #[serde(serialize_with = "text::words")]
         why: Cow<'static, str>,
     },
+    /// The revocation lists were loaded: at the start, and whenever a file of them has changed.
+    #[serde(rename = "revocation.loaded")]
+    RevocationLoaded {
+        /// How many certificates they name.
+        certificates: u64,
+    },
+    /// Revocation lists could not be loaded; those in force stay.
+    #[serde(rename = "revocation.load-failed")]
+    RevocationFailed {
+        /// Why: which file, and what is wrong with it.
+        #[serde(serialize_with = "text::words")]
+        why: Cow<'static, str>,
+    },
     /// A new configuration is in force, but for the keys that need a restart.
     #[serde(rename = "config.reloaded")]
     ConfigReloaded {
@@ -368,6 +381,8 @@ impl Kind {
             | Self::PolicyReloadFailed { .. }
             | Self::ConfigReloaded { .. }
             | Self::ConfigReloadFailed { .. }
+            | Self::RevocationLoaded { .. }
+            | Self::RevocationFailed { .. }
             | Self::ControlCall { .. }
             | Self::AuditOverflow { .. } => false,
         }
@@ -391,6 +406,7 @@ impl Kind {
             | Self::StoreLossAccepted { what: why }
             | Self::PolicyReloadFailed { why, .. }
             | Self::ConfigReloadFailed { why, .. }
+            | Self::RevocationFailed { why }
             | Self::TaskPanicked { message: why, .. } => why.len(),
             // The rest shares its texts with what lives anyway, or has none.
             _ => 0,

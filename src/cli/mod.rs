@@ -14,6 +14,7 @@ mod check;
 pub mod ctl;
 mod policy;
 mod quickstart;
+mod revocation;
 mod running;
 mod serve;
 mod store;

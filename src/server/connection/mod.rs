@@ -144,8 +144,10 @@ impl Connected {
         let mut connection = self.begin();
         // A panic while one client is served must not end more than its connection.
         let cleared = catch_unwind(AssertUnwindSafe(|| connection.clear_subscriptions()));
-        let closing = match cleared {
-            Ok(()) => connection.run().await,
+        // Once more: whoever became known as connected after a list was put in force was not told.
+        let closing = match cleared.map(|()| connection.check_trust()) {
+            Ok(Ok(())) => connection.run().await,
+            Ok(Err(closing)) => closing,
             Err(panic) => connection.panicked(&*panic),
         };
         Box::pin(connection.finish(closing)).await;
