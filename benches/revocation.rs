@@ -13,6 +13,7 @@
     clippy::indexing_slicing,
     clippy::cast_precision_loss,
     clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
     clippy::doc_markdown,
     reason = "a benchmark may stop at what it did not expect"
 )]
