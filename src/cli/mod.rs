@@ -15,6 +15,7 @@ mod check;
 pub mod ctl;
 mod policy;
 mod quickstart;
+mod revocation;
 mod running;
 mod serve;
 mod store;

@@ -12,11 +12,12 @@ use std::time::Duration;
 
 use super::error::{ConfigError, Problem};
 use super::file::{FILE_BYTES_MAX, File};
-use super::kind::{Flag, Location, Word, address, list};
+use super::kind::{Flag, Location, Word, address, list, list_not_empty};
 use super::quantity::{bytes, count, show_bytes, span};
 use super::section::{Origin, Report, Section};
 use super::{listener, profile};
 use crate::gates::Profile;
+use crate::identity::revocation::{self, Doubt};
 use crate::server::listener::{Endpoint, Settings as Listener};
 use crate::store::{self, Durability};
 
@@ -29,6 +30,8 @@ pub struct Config {
     pub policies: PathBuf,
     /// What happens when it changes.
     pub watch_policies: WatchPolicies,
+    /// The lists of certificates that were taken back; `None`: nobody looks.
+    pub revocation: Option<revocation::Settings>,
     /// The audit log.
     pub audit: AuditSettings,
     /// The durable state; `None`: everything is in memory, and gone with the process.
@@ -131,6 +134,8 @@ pub enum WatchPolicies {
     Reload,
 }
 
+const DOUBT: Word<Doubt> = Word(&[("refuse", Doubt::Refuse), ("warn", Doubt::Warn)]);
+
 const WATCH_POLICIES: Word<WatchPolicies> = Word(&[
     ("off", WatchPolicies::Off),
     ("tell", WatchPolicies::Tell),
@@ -230,6 +235,7 @@ fn read(root: &mut Section<'_>, folder: &Path) -> Config {
     let config = Config {
         policies: root.take("policies", &path, folder.join("policies")),
         watch_policies: root.take("watch_policies", &WATCH_POLICIES, WatchPolicies::Tell),
+        revocation: read_revocation(&mut root.section("revocation"), &path),
         audit: read_audit(&mut root.section("audit"), &path),
         store: read_store(&mut root.section("store"), &path),
         metrics: read_metrics(&mut root.section("metrics")),
@@ -285,6 +291,23 @@ fn read_listeners(
         }
     }
     listeners
+}
+
+fn read_revocation(section: &mut Section<'_>, path: &Location) -> Option<revocation::Settings> {
+    let each = Location { folder: path.folder.clone() };
+    let paths = list_not_empty(each, "name a file or folder, or leave the key out");
+    let lists = section.find("lists", &paths);
+    let expired = section.take("expired", &DOUBT, Doubt::Refuse);
+    let missing = section.take("missing", &DOUBT, Doubt::Refuse);
+    for key in ["expired", "missing"] {
+        if section.has(key) && !section.has("lists") {
+            section.refuse(key, "has no effect without lists", "set lists, or remove it");
+        }
+    }
+    if lists.is_some() && expired == Doubt::Warn {
+        section.warn("expired", "is \"warn\": whoever keeps a new list from the broker undoes it");
+    }
+    Some(revocation::Settings { lists: lists?, expired, missing })
 }
 
 fn read_audit(section: &mut Section<'_>, path: &Location) -> AuditSettings {

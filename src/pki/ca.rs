@@ -7,7 +7,7 @@
 //! | `root.pem`, `root.key` | the root, needed for `ca rotate` only | everybody; better kept elsewhere |
 //! | `cross.pem` | after a new root: its certificate signed by the root before | everybody |
 //! | `ca.crl`, `ca.crl.der`, `root.crl` | lists of revoked certificates | everybody |
-//! | `crls.pem` | all of those that are in force, in one file | everybody |
+//! | `crls.pem` | all of those that are in force, and whose they are, in one file | everybody |
 //! | `inventory.jsonl` | everything issued and revoked | this program |
 //! | `retired/HASH` | issuing authorities whose certificates are still about | this program |
 //!

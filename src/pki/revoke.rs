@@ -63,7 +63,8 @@ impl Ca {
         folder.join("ca.crl")
     }
 
-    /// The file of all lists of revoked certificates that are in force.
+    /// The file of all lists of revoked certificates that are in force, each with the certificate
+    /// of the issuing authority that signed it: what `revocation.lists` of a broker names.
     #[must_use]
     pub fn crls_path(folder: &Path) -> PathBuf {
         folder.join("crls.pem")
@@ -229,7 +230,9 @@ impl Ca {
             crls.push(write_crl(signer, held, &Self::crl_path(&folder), validity, now)?);
         }
         let mut all = String::new();
-        for crl in &crls {
+        for (signer, crl) in self.signers().zip(&crls) {
+            // A broker that trusts the root has to know whose list it is.
+            all.push_str(signer.chain_pem());
             all.push_str(&pem_of(&crl.der));
         }
         // The root's is signed when the root's key is at hand, and stays until then.

@@ -20,6 +20,7 @@ mod files;
 mod identity;
 mod policy;
 mod reload;
+mod revocation;
 mod websocket;
 
 use harness::raw::{Client, Raw};

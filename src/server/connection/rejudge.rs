@@ -8,7 +8,6 @@ use crate::broker::Now;
 use crate::gates::Refusal;
 use crate::gates::authorize::{self, WithdrawnSubscription};
 use crate::mqtt::ReasonCode;
-use crate::server::tls_config::Trust;
 use crate::session::Stamp;
 use crate::store::Change;
 
@@ -18,21 +17,29 @@ impl Connection {
     /// judged when they leave. Where the policies say the same of it as before, there is nothing to
     /// do.
     pub(super) fn rejudge(&mut self, now: Now) -> Result<(), Closing> {
+        self.check_trust()?;
         let bundle = self.link.broker.policies();
         if self.link.subject.epoch() == bundle.epoch() {
             return Ok(());
-        }
-        if self.link.trust.as_ref().is_some_and(|trust| !trust.stands()) {
-            return Err(Closing::ByBroker {
-                reason: ReasonCode::NotAuthorized,
-                why: Trust::WITHDRAWN.to_owned(),
-                told: false,
-            });
         }
         if self.link.subject.rebase(bundle) {
             return Ok(());
         }
         self.judge_again(now)
+    }
+
+    /// Ends the connection where its certificate was revoked, or its authority is gone. Its will is
+    /// nobody's then.
+    pub(super) fn check_trust(&mut self) -> Result<(), Closing> {
+        let Some(Err(withdrawn)) = self.link.trust.as_ref().map(|trust| trust.stands()) else {
+            return Ok(());
+        };
+        let why = withdrawn.to_string();
+        if let Some(will) = self.link.will.take() {
+            let standing = self.link.peer.standing();
+            self.link.broker.discarded(&standing, &will.topic, Arc::default(), &why);
+        }
+        Err(Closing::ByBroker { reason: ReasonCode::NotAuthorized, why, told: false })
     }
 
     /// The same under the policies that it is judged by already: time has passed that they read.

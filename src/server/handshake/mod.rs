@@ -215,8 +215,9 @@ impl Encrypted {
                 let (chain, setup) =
                     certificates.ok_or_else(|| refused(&"the client showed no certificate"))?;
                 let facts = CertificateFacts::from_verified_chain(&chain, &setup.trusted_issuers);
-                let (facts, anchor) = facts.map_err(|error| refused(&error))?;
-                trust = gatehouse.tls.as_ref().map(|tls| Trust::new(anchor, tls));
+                let (facts, path) = facts.map_err(|error| refused(&error))?;
+                let tls = gatehouse.tls.as_ref();
+                trust = tls.map(|tls| Trust::new(path, tls, &gatehouse.broker.revocations));
                 let identity = Identity::from_certificate(settings, facts);
                 Arc::new(identity.map_err(|error| refused(&error))?)
             }
@@ -282,9 +283,9 @@ impl Identified {
         };
         // After the policies, which a reload changes last: who was judged by new ones sees the new
         // authorities here, and who was judged by old ones will be judged again.
-        if trust.as_ref().is_some_and(|trust| !trust.stands()) {
+        if let Some(Err(withdrawn)) = trust.as_ref().map(Trust::stands) {
             let reason = ReasonCode::NotAuthorized;
-            return Err((Refused::by(Gate::Tls, reason, &Trust::WITHDRAWN), transport));
+            return Err((Refused::by(Gate::Tls, reason, &withdrawn), transport));
         }
         let Judged { client_id, assigned, standing, subject, rate, granted, facts } = judged;
         let opening = Opening {
