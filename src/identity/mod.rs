@@ -8,6 +8,7 @@ mod account;
 mod binding;
 pub mod certificate;
 mod issuer;
+pub mod method;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
