@@ -186,6 +186,11 @@ impl Broker {
         self.sessions.signal_all(Signal::Rejudge);
     }
 
+    /// Wakes every live connection, to look at what it stands on.
+    pub fn rouse_all(&self) {
+        self.sessions.signal_all(Signal::Rejudge);
+    }
+
     /// Asks every connection to close, with this reason.
     pub fn close_all(&self, reason: ReasonCode) {
         self.sessions.signal_all(Signal::Close(reason));

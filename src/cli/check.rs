@@ -12,7 +12,7 @@ use crate::admin::control;
 use crate::audit;
 use crate::config::Config;
 use crate::policy::{Bundle, PolicyEpoch};
-use crate::server::tls_config;
+use crate::server::{login, tls_config};
 
 /// Checks configuration, certificates and policies.
 #[derive(Debug, clap::Args)]
@@ -59,6 +59,9 @@ impl CheckArgs {
                 }
                 Err(error) => problems.push(format!("listener.{}.{error}", listener.name)),
             }
+        }
+        for method in &config.methods {
+            problems.extend(login::check(method).err().map(|error| error.to_string()));
         }
         if let Err(error) = audit::check(&config.audit.path) {
             problems.push(running::about_audit(&config.audit.path, &error).0);

@@ -12,6 +12,7 @@ pub mod ca;
 pub mod cert;
 mod check;
 pub mod ctl;
+mod password;
 mod policy;
 mod quickstart;
 mod running;
@@ -44,6 +45,8 @@ enum Command {
     Ca(ca::CaArgs),
     /// Issues certificates
     Cert(cert::CertArgs),
+    /// Sets, removes and lists passwords
+    Password(password::PasswordArgs),
     /// Checks, tests, explains and compares policies
     Policy(policy::PolicyArgs),
     /// Backs up, restores, checks and shows what the broker keeps on disk
@@ -80,6 +83,7 @@ impl Cli {
             Command::Check(args) => args.run(),
             Command::Ca(args) => args.run().map_err(Failure::from),
             Command::Cert(args) => args.run().map_err(Failure::from),
+            Command::Password(args) => args.run(),
             Command::Policy(args) => args.run(),
             Command::Store(args) => args.run(),
             Command::Ctl(args) => {

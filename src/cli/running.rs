@@ -87,8 +87,12 @@ impl Running {
         if let Some(recovered) = recovered {
             broker.restore(recovered, Now::read());
         }
-        let server =
-            Server::bind(config.listeners, &broker, config.broker.unauthenticated_bytes_max)?;
+        let server = Server::bind(
+            config.listeners,
+            (&config.methods, &config.login),
+            &broker,
+            config.broker.unauthenticated_bytes_max,
+        )?;
         let addresses = server.addresses();
         let reloader = Arc::new(Reloader {
             policies: watch::Sender::new(config.policies.clone()),

@@ -22,7 +22,8 @@ impl Connection {
         if self.link.subject.epoch() == bundle.epoch() {
             return Ok(());
         }
-        if self.link.trust.as_ref().is_some_and(|trust| !trust.stands()) {
+        let trust = self.link.grounds.as_ref().and_then(|grounds| grounds.trust.as_ref());
+        if trust.is_some_and(|trust| !trust.stands()) {
             return Err(Closing::ByBroker {
                 reason: ReasonCode::NotAuthorized,
                 why: Trust::WITHDRAWN.to_owned(),
