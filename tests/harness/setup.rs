@@ -116,6 +116,23 @@ identity = "anonymous"
         self
     }
 
+    /// A plaintext listener `mqtt` whose clients prove who they are by these methods, each a
+    /// table `[authentication.NAME]`.
+    pub fn methods(mut self, names: &[&str], tables: &str) -> Self {
+        let _ = write!(
+            self.listeners,
+            r#"
+[listener.mqtt]
+address = "127.0.0.1:0"
+plaintext = true
+authentication = {names:?}
+{ADMISSION}
+{tables}
+"#
+        );
+        self
+    }
+
     /// A plaintext WebSocket listener `ws` at `/mqtt`, for clients and for one origin.
     pub fn websocket(mut self) -> Self {
         self = self.plaintext_named("ws", "");
