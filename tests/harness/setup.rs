@@ -185,13 +185,15 @@ origins = ["https://allowed.example"]
         authority: &Authority,
         server: &Identity,
     ) {
+        // Said by `keys` where it is another.
+        let said = keys.lines().any(|line| line.starts_with("identity "));
+        let identity = if said { "" } else { "identity = \"certificate-cn\"\n" };
         let _ = write!(
             self.listeners,
             r#"
 [listener.{name}]
 address = "127.0.0.1:0"
-identity = "certificate-cn"
-principal = "device"
+{identity}principal = "device"
 {ADMISSION}
 {keys}
 [listener.{name}.tls]

@@ -48,7 +48,7 @@ impl Logins {
         let mut tasks = JoinSet::new();
         for method in self.methods.values() {
             if let How::Token { keys: KeysFrom::Url { refresh, .. }, .. } = method.settings().how {
-                tasks.spawn(keep_keys(Arc::clone(method), refresh));
+                tasks.spawn(keep_keys(Arc::clone(method), refresh, FETCH_INTERVAL));
             }
         }
         let watched = self.methods.values().any(|method| method.settings().how.file().is_some());
@@ -107,7 +107,7 @@ async fn fetch(server: &Https) -> Result<Keys, NoKeys> {
 }
 
 /// Fetches the keys of one method, now and then, and when a token names one that is not there.
-async fn keep_keys(method: Arc<Method>, refresh: Duration) {
+async fn keep_keys(method: Arc<Method>, refresh: Duration, interval: Duration) {
     loop {
         let state = method.state();
         if let State::KeyServer(server) = &*state {
@@ -120,9 +120,100 @@ async fn keep_keys(method: Arc<Method>, refresh: Duration) {
             }
         }
         drop(state);
-        tokio::time::sleep(FETCH_INTERVAL).await;
-        let _ =
-            tokio::time::timeout(refresh.saturating_sub(FETCH_INTERVAL), method.wanted.notified())
-                .await;
+        tokio::time::sleep(interval).await;
+        let wanted = method.wanted.notified();
+        let _ = tokio::time::timeout(refresh.saturating_sub(interval), wanted).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use hyper::Uri;
+    use parking_lot::Mutex;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+
+    use super::*;
+    use crate::identity::method::Conferred;
+    use crate::identity::method::token;
+    use crate::server::login::{ServerSettings, Settings};
+
+    const KEYS: &str = r#"{"keys": [{"kty": "OKP", "crv": "Ed25519", "kid": "KID",
+                            "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#;
+
+    /// Threat: a key that is taken back goes on counting; tokens that have keys fetched for ever.
+    #[tokio::test]
+    async fn keys_are_fetched_again_when_one_is_wanted_and_no_more_often_than_may_be() {
+        const INTERVAL: Duration = Duration::from_millis(100);
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url: Uri = format!("http://{}/", listener.local_addr().unwrap()).parse().unwrap();
+        let body = Arc::new(Mutex::new(KEYS.replace("KID", "k1")));
+        let requests = Arc::new(AtomicUsize::new(0));
+        let (answers, counted) = (Arc::clone(&body), Arc::clone(&requests));
+        let server = tokio::spawn(async move {
+            loop {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                counted.fetch_add(1, Ordering::Relaxed);
+                let mut request = [0; 1024];
+                let _ = stream.read(&mut request).await;
+                let body = answers.lock().clone();
+                let answer = format!(
+                    "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}",
+                    body.len()
+                );
+                let _ = stream.write_all(answer.as_bytes()).await;
+            }
+        });
+        let timeout = Duration::from_secs(5);
+        let server_settings = ServerSettings { url, ca: None, client: None, timeout };
+        let refresh = Duration::from_hours(1);
+        let tokens = token::Settings {
+            issuer: "i".into(),
+            audience: vec!["a".into()],
+            leeway: Duration::ZERO,
+            name_claim: "sub".into(),
+            client_id_claim: None,
+            groups_claim: "groups".into(),
+            conferred: Conferred::default(),
+        };
+        let keys = KeysFrom::Url { server: server_settings, refresh };
+        let settings = Settings { name: "t".into(), how: How::Token { keys, tokens } };
+        let method = Arc::new(Method::open(&settings).unwrap());
+        let keeps = tokio::spawn(keep_keys(Arc::clone(&method), refresh, INTERVAL));
+        let has = async |kid: &str| {
+            loop {
+                let fetched = method.fetched.load_full();
+                if fetched.is_some_and(|fetched| format!("{:?}", fetched.1).contains(kid)) {
+                    return;
+                }
+                tokio::task::yield_now().await;
+            }
+        };
+        has("k1").await;
+        *body.lock() = KEYS.replace("KID", "k2");
+        let begun = Instant::now();
+        method.wanted.notify_one();
+        has("k2").await;
+        assert!(begun.elapsed() < refresh / 2);
+        // However often one is wanted.
+        let begun = Instant::now();
+        let before = requests.load(Ordering::Relaxed);
+        while begun.elapsed() < 3 * INTERVAL {
+            method.wanted.notify_one();
+            tokio::task::yield_now().await;
+        }
+        assert!(requests.load(Ordering::Relaxed) - before <= 4);
+        // What cannot be used changes nothing.
+        *body.lock() = "{}".to_owned();
+        let before = requests.load(Ordering::Relaxed);
+        while requests.load(Ordering::Relaxed) < before + 2 {
+            method.wanted.notify_one();
+            tokio::task::yield_now().await;
+        }
+        has("k2").await;
+        keeps.abort();
+        server.abort();
     }
 }

@@ -1,14 +1,16 @@
 //! The HTTP back end.
 
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::sync::mpsc;
 use std::sync::{Arc, Mutex};
 
+use rustls::pki_types::pem::PemObject as _;
 use serde_json::{Value, json};
 
 use super::*;
 use crate::harness::Setup;
+use crate::harness::certificates::{Authority, Identity};
 use crate::harness::raw::PATIENCE;
 use crate::harness::wire::Connack;
 use crate::{is, refusal};
@@ -23,6 +25,11 @@ pub(super) struct Server {
 
 impl Server {
     pub(super) fn start(body: String) -> Self {
+        Self::start_with(body, None)
+    }
+
+    /// With TLS, and for clients with a certificate alone, where there is a configuration for it.
+    fn start_with(body: String, tls: Option<Arc<rustls::ServerConfig>>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let answer = Arc::new(Mutex::new(("200 OK".to_owned(), body)));
@@ -30,30 +37,16 @@ impl Server {
         let answers = Arc::clone(&answer);
         std::thread::spawn(move || {
             for stream in listener.incoming() {
-                let (answers, told) = (Arc::clone(&answers), told.clone());
+                let (answers, told, tls) = (Arc::clone(&answers), told.clone(), tls.clone());
                 std::thread::spawn(move || {
-                    let mut stream = stream.unwrap();
-                    let mut reader = BufReader::new(stream.try_clone().unwrap());
-                    let mut head = String::new();
-                    while reader.read_line(&mut head).unwrap() > 2 {}
-                    let length = head.lines().find_map(|line| {
-                        line.to_ascii_lowercase().strip_prefix("content-length: ")?.parse().ok()
-                    });
-                    let mut body = vec![0; length.unwrap_or(0)];
-                    reader.read_exact(&mut body).unwrap();
-                    let _ = told.send((head, String::from_utf8(body).unwrap()));
-                    let (status, body) = answers.lock().unwrap().clone();
-                    if status.is_empty() {
-                        // Says nothing, until the other side goes.
-                        let _ = reader.read_line(&mut String::new());
-                        return;
+                    let stream = stream.unwrap();
+                    match tls {
+                        None => serve(stream, &answers, &told),
+                        Some(config) => {
+                            let session = rustls::ServerConnection::new(config).unwrap();
+                            serve(rustls::StreamOwned::new(session, stream), &answers, &told);
+                        }
                     }
-                    let length = body.len();
-                    let text = format!(
-                        "HTTP/1.1 {status}\r\nContent-Length: {length}\r\n\
-                         Connection: close\r\n\r\n{body}"
-                    );
-                    let _ = stream.write_all(text.as_bytes());
                 });
             }
         });
@@ -68,6 +61,42 @@ impl Server {
     pub(super) fn asked(&self) -> (String, String) {
         self.asked.recv_timeout(PATIENCE).unwrap()
     }
+}
+
+/// Answers one request, unless the client goes before.
+fn serve(
+    stream: impl Read + Write,
+    answers: &Mutex<(String, String)>,
+    told: &mpsc::Sender<(String, String)>,
+) {
+    let mut stream = BufReader::new(stream);
+    let mut head = String::new();
+    loop {
+        match stream.read_line(&mut head) {
+            Ok(length) if length > 2 => {}
+            Ok(2) => break,
+            _ => return,
+        }
+    }
+    let length = head
+        .lines()
+        .find_map(|line| line.to_ascii_lowercase().strip_prefix("content-length: ")?.parse().ok());
+    let mut body = vec![0; length.unwrap_or(0)];
+    if stream.read_exact(&mut body).is_err() {
+        return;
+    }
+    let _ = told.send((head, String::from_utf8(body).unwrap()));
+    let (status, body) = answers.lock().unwrap().clone();
+    if status.is_empty() {
+        // Says nothing, until the other side goes.
+        let _ = stream.read_line(&mut String::new());
+        return;
+    }
+    let length = body.len();
+    let text =
+        format!("HTTP/1.1 {status}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}");
+    let _ = stream.get_mut().write_all(text.as_bytes());
+    let _ = stream.get_mut().flush();
 }
 
 fn broker(server: &Server) -> Broker {
@@ -161,4 +190,47 @@ fn whatever_is_no_clear_yes_in_time_refuses() {
     let mut raw = broker.raw();
     raw.send(&login(Version::Mqtt311, "ann", b"x").bytes());
     assert_eq!(Connack::parse(Version::Mqtt311, &raw.recv_packet()).code, 3);
+}
+
+/// Threat: somebody else answers for the server, or asks it.
+#[test]
+fn the_server_is_known_by_its_ca_and_knows_the_broker_by_its_certificate() {
+    let folder = tempfile::tempdir().unwrap();
+    let authority = Authority::new(&folder.path().join("ours"), "Ours");
+    let other = Authority::new(&folder.path().join("other"), "Other");
+    let (server, client) = (authority.server(), authority.client("broker"));
+    let mut roots = rustls::RootCertStore::empty();
+    let ca = std::fs::read(authority.certificate()).unwrap();
+    roots.add(rustls::pki_types::CertificateDer::from_pem_slice(&ca).unwrap()).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let verifier = rustls::server::WebPkiClientVerifier::builder_with_provider(
+        Arc::new(roots),
+        Arc::clone(&provider),
+    );
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_client_cert_verifier(verifier.build().unwrap())
+        .with_single_cert(server.chain(), server.private_key())
+        .unwrap();
+    let server = Server::start_with(r#"{"allow": true}"#.to_owned(), Some(Arc::new(config)));
+    let ann = login(Version::Mqtt5, "ann", b"correct horse");
+    let broker = |ca: &Authority, client: Option<&Identity>| {
+        let shown = client.map_or_else(String::new, |it| {
+            let (certificate, key) = (it.certificate.display(), it.key.display());
+            format!("certificate = \"{certificate}\"\nkey = \"{key}\"\n")
+        });
+        let tables = format!(
+            "[authentication.backend]\nmethod = \"http\"\nurl = \"https://localhost:{}/login\"\n\
+             ca = \"{}\"\n{shown}",
+            server.address.port(),
+            ca.certificate().display()
+        );
+        Setup::new().methods(&["backend"], &tables).start()
+    };
+    broker(&authority, Some(&client)).client(&ann);
+    for (ca, client) in [(&other, Some(&client)), (&authority, None)] {
+        let broker = broker(ca, client);
+        assert_eq!(refusal(broker.raw(), &ann), SERVER_UNAVAILABLE);
+    }
 }

@@ -161,24 +161,26 @@ fn an_old_hash_is_replaced_at_the_first_login() {
 /// Threat: one proof of two is taken for both.
 #[test]
 fn on_top_of_a_certificate_both_have_to_be_proven() {
-    let tables = format!("{STAFF}\n");
-    for (keys, principal) in [
-        ("authentication = [\"staff\"]", "pump"),
-        ("authentication = [\"staff\"]\nclient_id = \"unbound\"", "pump"),
+    for (keys, client_id, kind, principal) in [
+        ("authentication = [\"staff\"]", "pump", "Device", "pump"),
+        // The listener's own `principal` is "device".
+        ("authentication = [\"staff\"]\nidentity = \"authentication\"", "ann", "Device", "ann"),
     ] {
-        let setup = staff().mutual_tls_with(keys).config(&tables);
+        let setup = staff().mutual_tls_with(keys).config(STAFF);
         let pump = setup.device("pump");
         let broker = setup.start();
-        let ann =
-            Connect { client_id: "pump".into(), ..login(Version::Mqtt5, "ann", b"correct horse") };
+        let ann = login(Version::Mqtt5, "ann", b"correct horse");
+        let ann = Connect { client_id: client_id.into(), ..ann };
         Client::over(broker.raw_tls(&pump), &ann).ping();
         let accepted =
-            broker.audited("the login", |record| is(record, "connection.accepted", "pump"));
+            broker.audited("the login", |record| is(record, "connection.accepted", client_id));
+        assert_eq!(accepted["principal"]["type"], kind, "{accepted}");
         assert_eq!(accepted["principal"]["id"], principal, "{accepted}");
         assert_eq!(accepted["method"], "staff", "{accepted}");
+        assert!(accepted["certificate_serial"].is_string(), "{accepted}");
         let wrong = Connect { password: Some(b"x".to_vec()), ..ann.clone() };
         assert_eq!(refusal(broker.raw_tls(&pump), &wrong), BAD_USER_NAME_OR_PASSWORD);
-        let none = Connect::new(Version::Mqtt5, "pump");
+        let none = Connect::new(Version::Mqtt5, client_id);
         assert_eq!(refusal(broker.raw_tls(&pump), &none), BAD_USER_NAME_OR_PASSWORD);
         let stranger = broker.authority().connect(broker.address("mqtts"), None);
         let mut stranger = crate::Raw::over(stranger);

@@ -1,7 +1,7 @@
 //! Tokens that are good, and those that are hostile.
 
 use jsonwebtoken::{EncodingKey, Header, encode, get_current_timestamp};
-use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_ED25519, PKCS_RSA_SHA256, SignatureAlgorithm};
+use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_ED25519, SignatureAlgorithm};
 use serde_json::{Value, json};
 
 use super::*;
@@ -15,8 +15,7 @@ impl Signer {
     fn new(algorithm: Algorithm) -> Self {
         let kind: &'static SignatureAlgorithm = match algorithm {
             Algorithm::EdDSA => &PKCS_ED25519,
-            Algorithm::ES256 => &PKCS_ECDSA_P256_SHA256,
-            _ => &PKCS_RSA_SHA256,
+            _ => &PKCS_ECDSA_P256_SHA256,
         };
         Self { pair: KeyPair::generate_for(kind).unwrap(), algorithm }
     }
@@ -25,9 +24,7 @@ impl Signer {
         let der = self.pair.serialize_der();
         match self.algorithm {
             Algorithm::EdDSA => EncodingKey::from_ed_der(&der),
-            Algorithm::ES256 => EncodingKey::from_ec_der(&der),
-            // PKCS#1 is what the library wants; PKCS#8 has it at its end.
-            _ => EncodingKey::from_rsa_der(&der),
+            _ => EncodingKey::from_ec_der(&der),
         }
     }
 
@@ -174,6 +171,33 @@ fn hostile_tokens_are_refused() {
         assert!(refused.is_err(), "{what}: {refused:?}");
     }
     verify(good.as_bytes(), &keys, &settings()).unwrap();
+}
+
+#[test]
+fn a_token_signed_with_rsa_is_verified_by_its_key_alone() {
+    use aws_lc_rs::rand::SystemRandom;
+    use aws_lc_rs::rsa::{KeyPair, KeySize};
+    use aws_lc_rs::signature::{KeyPair as _, RSA_PKCS1_SHA256, RSA_PKCS1_SHA512};
+
+    let pair = KeyPair::generate(KeySize::Rsa2048).unwrap();
+    let public = pair.public_key();
+    let keys = keys(&[json!({
+        "kty": "RSA", "kid": "k1", "alg": "RS256",
+        "n": BASE64URL.encode(public.modulus().big_endian_without_leading_zero()),
+        "e": BASE64URL.encode(public.exponent().big_endian_without_leading_zero()),
+    })]);
+    for (algorithm, padding, good) in
+        [("RS256", &RSA_PKCS1_SHA256, true), ("RS512", &RSA_PKCS1_SHA512, false)]
+    {
+        let [header, claims] = [json!({"alg": algorithm, "kid": "k1"}), claims()]
+            .map(|part| BASE64URL.encode(part.to_string()));
+        let message = format!("{header}.{claims}");
+        let mut signature = vec![0; pair.public_modulus_len()];
+        let random = SystemRandom::new();
+        pair.sign(padding, &random, message.as_bytes(), &mut signature).unwrap();
+        let token = format!("{message}.{}", BASE64URL.encode(signature));
+        assert_eq!(verify(token.as_bytes(), &keys, &settings()).is_ok(), good, "{algorithm}");
+    }
 }
 
 #[test]
