@@ -50,6 +50,59 @@ impl<'a> Offer<'a> {
     }
 }
 
+/// Reads `data` as a file of passwords. For the fuzzer: nothing may panic, and what is taken has a
+/// hash for every name there is.
+#[doc(hidden)]
+pub fn fuzz_passwords(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let Ok(passwords) = password::Passwords::parse(std::path::Path::new("fuzz"), text) else {
+        return;
+    };
+    for (name, hash) in passwords.iter() {
+        assert!(passwords.hash_of(name) == (Some(hash), password::Known::Yes), "{name:?}");
+    }
+    assert!(passwords.hash_of("\u{0}").0.is_some(), "a decoy");
+}
+
+/// Reads `data` as a token. For the fuzzer: nothing may panic, and nobody has signed it.
+#[doc(hidden)]
+pub fn fuzz_token(data: &[u8]) {
+    const KEYS: &[u8] = br#"{"keys": [{"kty": "OKP", "crv": "Ed25519", "kid": "k1",
+        "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#;
+    let Ok(keys) = token::Keys::parse(KEYS) else { return };
+    let settings = token::Settings {
+        issuer: "https://id.example".to_owned(),
+        audience: vec!["mqtt".to_owned()],
+        leeway: std::time::Duration::ZERO,
+        name_claim: "sub".to_owned(),
+        client_id_claim: None,
+        groups_claim: "groups".to_owned(),
+        conferred: Conferred::default(),
+    };
+    let _ = token::is_token(data);
+    assert!(token::verify(data, &keys, &settings).is_err(), "an unsigned token counts");
+    let _ = token::Keys::parse(data);
+    let _ = answer::read(data, "fuzz", &settings.conferred);
+}
+
+/// Reads `data` as a file of records, and as the messages of a client, of which a line feed is the
+/// border. For the fuzzer: nothing may panic, and nobody is let in.
+#[doc(hidden)]
+pub fn fuzz_scram(data: &[u8]) {
+    const RECORDS: &str = "!secret:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=\n";
+    let path = std::path::Path::new("fuzz");
+    if let Ok(text) = std::str::from_utf8(data) {
+        let _ = scram::Records::parse(path, text);
+    }
+    let Ok(records) = scram::Records::parse(path, RECORDS) else { return };
+    let mut messages = data.splitn(2, |byte| *byte == b'\n');
+    let first = messages.next().unwrap_or_default();
+    if let Ok((exchange, _)) = scram::Exchange::begin(&records, first) {
+        let last = messages.next().unwrap_or_default();
+        assert!(exchange.finish(last).is_err(), "somebody without a record is let in");
+    }
+}
+
 /// Who somebody has proven to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Accepted {
