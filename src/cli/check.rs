@@ -73,8 +73,8 @@ impl CheckArgs {
         }
         let listeners = Listeners::of(&config);
         let policies = Bundle::load_dir(&config.policies, PolicyEpoch(1)).and_then(|bundle| {
-            if let Err(Failure(why)) = listeners.refuse_unbound(&bundle) {
-                problems.push(why);
+            for refused in [listeners.refuse_unbound(&bundle), listeners.refuse_groups(&bundle)] {
+                problems.extend(refused.err().map(|Failure(why)| why));
             }
             bundle.check_listeners(&listeners.names)?;
             Ok(bundle.policies())

@@ -461,18 +461,39 @@ pub(super) struct Listeners {
     pub(super) names: Vec<Arc<str>>,
     /// One where clients choose their client ids freely.
     unbound: Option<Arc<str>>,
+    /// The groups that methods of authentication may confer, each with its method.
+    conferred: Vec<(Arc<str>, Arc<str>)>,
 }
 
 impl Listeners {
     pub(super) fn of(config: &Config) -> Self {
         let names = config.listeners.iter().map(|listener| Arc::clone(&listener.name));
-        Self { names: names.collect(), unbound: unbound_listener(config) }
+        let conferred = config.methods.iter().flat_map(|method| {
+            let groups = method.how.conferred().into_iter().flat_map(|it| &it.groups);
+            groups.map(|group| (Arc::clone(&method.name), Arc::clone(group)))
+        });
+        Self {
+            names: names.collect(),
+            unbound: unbound_listener(config),
+            conferred: conferred.collect(),
+        }
     }
 
     /// Refuses policies that do not fit.
     fn check(&self, policies: &Bundle) -> Result<(), Failure> {
         policies.check_listeners(&self.names).map_err(|error| Failure::policies(&error))?;
-        self.refuse_unbound(policies)
+        self.refuse_unbound(policies)?;
+        self.refuse_groups(policies)
+    }
+
+    /// Whoever a method puts into a group that does not exist would be denied everything.
+    pub(super) fn refuse_groups(&self, policies: &Bundle) -> Result<(), Failure> {
+        let undeclared = self.conferred.iter().find(|(_, group)| !policies.declares_group(group));
+        let Some((method, group)) = undeclared else { return Ok(()) };
+        Err(Failure(format!(
+            "authentication.{method}.groups names {group:?}, which principals.toml does not \
+             declare; add [group.{group}] there, or remove it"
+        )))
     }
 
     /// Where clients choose their client ids freely, a policy must not depend on them.

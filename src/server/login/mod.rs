@@ -77,6 +77,16 @@ pub enum How {
 }
 
 impl How {
+    /// What its tokens or answers may confer.
+    #[must_use]
+    pub const fn conferred(&self) -> Option<&Conferred> {
+        match self {
+            Self::Token { tokens, .. } => Some(&tokens.conferred),
+            Self::Http { conferred, .. } => Some(conferred),
+            Self::Password { .. } | Self::Scram { .. } => None,
+        }
+    }
+
     /// True when it takes every password there is.
     #[must_use]
     pub const fn takes_passwords(&self) -> bool {

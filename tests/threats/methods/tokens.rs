@@ -116,6 +116,15 @@ fn a_token_says_who_somebody_is_and_confers_what_it_may() {
     assert_eq!(accepted["principal"]["id"], "ann");
 }
 
+#[test]
+fn a_group_that_does_not_exist_is_no_surprise_of_the_first_login() {
+    let setup = Setup::new();
+    fs::write(setup.path().join("jwks.json"), Maker::new("k1").jwks()).unwrap();
+    let refused = setup.methods(&["tokens"], TOKENS).refused();
+    let why = "authentication.tokens.groups names \"ops\"";
+    assert!(refused.stderr.contains(why), "{}", refused.stderr);
+}
+
 /// Threat: authentication bypass: what is wrong with one method is not tried with the next.
 #[test]
 fn a_wrong_token_is_no_password_and_no_error_leads_on() {
