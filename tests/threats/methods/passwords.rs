@@ -188,3 +188,42 @@ fn on_top_of_a_certificate_both_have_to_be_proven() {
         stranger.expect_end();
     }
 }
+
+#[test]
+fn the_command_line_makes_files_that_only_their_owner_may_read_and_mixes_no_kinds() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = |arguments: &[&str], input| {
+        let output = password(folder.path(), arguments, input);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        (output.status.success(), said, String::from_utf8(output.stdout).unwrap())
+    };
+    assert!(run(&["set", "ann", "--file", "p", "--stdin"], "one\r").0);
+    assert!(run(&["set", "bob", "--file", "s", "--stdin", "--scram"], "two").0);
+    for file in ["p", "s"] {
+        let mode = fs::metadata(folder.path().join(file)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{file}");
+    }
+    for (arguments, input, why) in [
+        (&["set", "a:b", "--file", "p", "--stdin"][..], "x", "choose another"),
+        (&["set", "#a", "--file", "p", "--stdin"], "x", "choose another"),
+        (&["set", "!secret", "--file", "s", "--stdin", "--scram"], "x", "choose another"),
+        (&["set", "a\nb", "--file", "p", "--stdin"], "x", "is no name"),
+        (&["set", "ann", "--file", "p", "--stdin"], "", "a password has 1 to"),
+        (&["set", "ann", "--file", "p"], "x", "pipe the password to --stdin"),
+        (&["set", "ann", "--file", "s", "--stdin"], "x", "holds records of SCRAM"),
+        (&["set", "ann", "--file", "p", "--stdin", "--scram"], "x", "holds passwords"),
+        (&["delete", "eve", "--file", "p"], "", "there is no \"eve\""),
+        (&["delete", "!secret", "--file", "s"], "", "there is no \"!secret\""),
+        (&["list", "--file", "none"], "", "is not there"),
+    ] {
+        let (done, said, _) = run(arguments, input);
+        assert!(!done && said.contains(why), "{arguments:?}: {said}");
+    }
+    assert_eq!(run(&["list", "--file", "p"], "").2, "ann  argon2id\n");
+    assert_eq!(run(&["list", "--file", "s"], "").2, "bob  scram-sha-256\n");
+    // The last one may go, and the file goes on.
+    assert!(run(&["delete", "bob", "--file", "s"], "").0);
+    assert!(run(&["set", "eve", "--file", "s", "--stdin", "--scram"], "x").0);
+    fs::set_permissions(folder.path().join("p"), fs::Permissions::from_mode(0o640)).unwrap();
+    assert!(run(&["list", "--file", "p"], "").1.contains("chmod 600"));
+}

@@ -29,8 +29,7 @@ fn properties(data: &[u8]) -> Vec<u8> {
 }
 
 fn auth(reason: u8, data: &[u8]) -> Vec<u8> {
-    let properties = properties(data);
-    wire::packet(0xf0, &[vec![reason], wire::varint(properties.len()), properties].concat())
+    wire::auth_by(reason, METHOD, data)
 }
 
 /// The data of an AUTH of the broker, which has this reason.
@@ -142,17 +141,12 @@ fn nothing_but_the_answer_is_taken_before_connack() {
     };
     let publish = wire::Publish::new("a", "x").bytes(Version::Mqtt5);
     let huge = wire::packet(0xf0, &[0; 64]);
-    let other_method = {
-        let properties =
-            [property::authentication_method("JWT"), property::authentication_data(b"x")].concat();
-        wire::packet(0xf0, &[vec![0x18], wire::varint(properties.len()), properties].concat())
-    };
     for (what, bytes) in [
         ("a publication", publish),
         ("a ping", vec![0xc0, 0]),
         ("a second CONNECT", Connect::new(Version::Mqtt5, "ann").bytes()),
         ("AUTH that begins anew", auth(0x19, b"n,,n=ann,r=x")),
-        ("AUTH of another method", other_method),
+        ("AUTH of another method", wire::auth_by(0x18, "JWT", b"x")),
         ("AUTH with zeros", huge),
         ("AUTH without data", auth(0x18, b"")),
         ("AUTH with nonsense", auth(0x18, b"c=biws,r=x,p=AAAA")),

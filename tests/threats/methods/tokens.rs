@@ -2,18 +2,15 @@
 
 use std::fs;
 use std::net::SocketAddr;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64URL;
-use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
-use rcgen::{KeyPair, PKCS_ED25519};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::backend::Server;
 use super::*;
 use crate::harness::Setup;
 use crate::harness::raw::Client;
+use crate::harness::tokens::{Maker, claims};
 use crate::harness::wire::{self, property};
 use crate::{is, refusal, suback};
 
@@ -28,57 +25,10 @@ groups = ["ops"]
 tags = ["site"]
 "#;
 
-pub(super) struct Maker {
-    pair: KeyPair,
-    kid: &'static str,
-}
-
-impl Maker {
-    pub(super) fn new(kid: &'static str) -> Self {
-        Self { pair: KeyPair::generate_for(&PKCS_ED25519).unwrap(), kid }
-    }
-
-    pub(super) fn jwks(&self) -> String {
-        let x = BASE64URL.encode(self.pair.public_key_raw());
-        let key = json!({"kty": "OKP", "crv": "Ed25519", "x": x, "kid": self.kid});
-        json!({ "keys": [key] }).to_string()
-    }
-
-    /// A token for somebody, also as client id, that lasts so many seconds.
-    fn token(&self, name: &str, seconds: u64) -> Vec<u8> {
-        self.sign(&claims(name, seconds))
-    }
-
-    fn sign(&self, claims: &Value) -> Vec<u8> {
-        let header = Header { kid: Some(self.kid.into()), ..Header::new(Algorithm::EdDSA) };
-        let key = EncodingKey::from_ed_der(&self.pair.serialize_der());
-        encode(&header, claims, &key).unwrap().into_bytes()
-    }
-}
-
-fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
-}
-
-fn claims(name: &str, seconds: u64) -> Value {
-    json!({
-        "iss": "https://id.example", "aud": "mqtt", "sub": name, "cid": name,
-        "exp": now() + seconds, "groups": ["ops", "root"], "site": "north",
-    })
-}
-
 fn enhanced(name: &str, token: &[u8]) -> Connect {
     let properties =
         [property::authentication_method("JWT"), property::authentication_data(token)].concat();
     Connect::new(Version::Mqtt5, name).properties(&properties)
-}
-
-/// AUTH of a live connection.
-fn auth(reason: u8, method: &str, data: &[u8]) -> Vec<u8> {
-    let properties =
-        [property::authentication_method(method), property::authentication_data(data)].concat();
-    let body = [vec![reason], wire::varint(properties.len()), properties].concat();
-    wire::packet(0xf0, &body)
 }
 
 const BY_GROUP: &str = r#"
@@ -172,7 +122,7 @@ fn a_session_ends_with_its_token_unless_another_is_shown() {
     let mut old = broker.client(&login(Version::Mqtt311, "old", &maker.token("old", 3)));
     let begun = SystemTime::now();
     // Shown again in time, it goes on.
-    stays.raw.send(&auth(0x19, "JWT", &maker.token("stays", 60)));
+    stays.raw.send(&wire::auth_by(0x19, "JWT", &maker.token("stays", 60)));
     let answer = stays.raw.recv_packet();
     assert_eq!((answer[0], answer[2]), (0xf0, 0), "{answer:02x?}");
     broker.audited("the renewal", |record| is(record, "authentication.renewed", "stays"));
@@ -195,13 +145,13 @@ fn who_authenticates_again_as_somebody_else_is_thrown_out() {
     let mut other_groups = claims("ann", 60);
     other_groups["groups"] = json!([]);
     let packets = [
-        (auth(0x19, "JWT", &maker.token("bob", 60)), 0x87),
-        (auth(0x19, "JWT", &maker.sign(&other_site)), 0x87),
-        (auth(0x19, "JWT", &maker.sign(&other_groups)), 0x87),
-        (auth(0x19, "JWT", &Maker::new("k1").token("ann", 60)), 0x87),
-        (auth(0x19, "JWT", b"nothing"), 0x87),
-        (auth(0x19, "SCRAM-SHA-256", &maker.token("ann", 60)), 0x82),
-        (auth(0x18, "JWT", &maker.token("ann", 60)), 0x82),
+        (wire::auth_by(0x19, "JWT", &maker.token("bob", 60)), 0x87),
+        (wire::auth_by(0x19, "JWT", &maker.sign(&other_site)), 0x87),
+        (wire::auth_by(0x19, "JWT", &maker.sign(&other_groups)), 0x87),
+        (wire::auth_by(0x19, "JWT", &Maker::new("k1").token("ann", 60)), 0x87),
+        (wire::auth_by(0x19, "JWT", b"nothing"), 0x87),
+        (wire::auth_by(0x19, "SCRAM-SHA-256", &maker.token("ann", 60)), 0x82),
+        (wire::auth_by(0x18, "JWT", &maker.token("ann", 60)), 0x82),
     ];
     for (packet, reason) in packets {
         let mut ann = broker.client(&enhanced("ann", &maker.token("ann", 60)));
@@ -210,7 +160,7 @@ fn who_authenticates_again_as_somebody_else_is_thrown_out() {
     }
     // Whoever came with a password has no method to go on with.
     let mut ann = broker.client(&login(Version::Mqtt5, "ann", &maker.token("ann", 60)));
-    ann.raw.send(&auth(0x19, "JWT", &maker.token("ann", 60)));
+    ann.raw.send(&wire::auth_by(0x19, "JWT", &maker.token("ann", 60)));
     ann.raw.expect_disconnect(&[0x82]);
 }
 
