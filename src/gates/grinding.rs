@@ -8,6 +8,7 @@
 use std::hash::Hash;
 use std::net::IpAddr;
 use std::num::NonZeroU32;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -67,7 +68,7 @@ impl Grinding {
     }
 
     fn seeded(settings: Settings, now: Instant, seed: RandomState) -> Self {
-        let (addresses, names) = (Cells::new(), Cells::new());
+        let (addresses, names) = Default::default();
         Self { settings, seed, began: now, addresses, names }
     }
 
@@ -142,18 +143,18 @@ fn source(address: IpAddr) -> (u8, u64) {
 }
 
 /// When the failures of each cell will all be forgotten, in nanoseconds since the beginning.
-struct Cells(Box<[AtomicU64]>);
+///
+/// Made at the first failure: most brokers have no methods that could fail.
+#[derive(Default)]
+struct Cells(OnceLock<Box<[AtomicU64]>>);
 
 impl Cells {
     /// 512 KiB.
     const COUNT: usize = 1 << 16;
 
-    fn new() -> Self {
-        Self(std::iter::repeat_with(AtomicU64::default).take(Self::COUNT).collect())
-    }
-
     fn of(&self, cell: u16) -> Option<&AtomicU64> {
-        self.0.get(usize::from(cell))
+        let make = || std::iter::repeat_with(AtomicU64::default).take(Self::COUNT).collect();
+        self.0.get_or_init(make).get(usize::from(cell))
     }
 }
 

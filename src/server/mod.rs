@@ -145,6 +145,14 @@ impl TlsReload {
     }
 }
 
+impl TlsReload {
+    /// Drops every yes that methods of authentication have said and that was kept: somebody is
+    /// not to be let in any more.
+    pub fn forget_logins(&self) {
+        self.1.forget();
+    }
+}
+
 /// Files that were read and are not in force yet.
 #[derive(Debug)]
 pub struct PreparedTls(Vec<(Arc<Gatehouse>, Arc<TlsSetup>)>, Arc<Logins>, login::Prepared);

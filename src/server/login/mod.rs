@@ -212,6 +212,11 @@ impl Logins {
         (!methods.is_empty()).then(|| Chain { methods, logins: Arc::clone(self) })
     }
 
+    /// Drops every yes that is kept.
+    pub(super) fn forget(&self) {
+        self.cache.clear();
+    }
+
     /// Reads all files again; what was wrong stays as it was.
     pub(super) fn prepare(&self) -> Result<Prepared, Box<LoginError>> {
         let load = |method: &Arc<Method>| {

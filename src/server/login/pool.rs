@@ -29,14 +29,14 @@ pub(super) struct Hashers {
 }
 
 impl Hashers {
-    /// Starts the threads.
+    /// Starts the threads; none where nobody has a password.
     ///
     /// # Errors
     /// When the system starts none.
     pub(super) fn start(threads: usize, waiting_max: usize) -> std::io::Result<Self> {
         let (jobs, next) = sync_channel(waiting_max);
         let next = Arc::new(Mutex::new(next));
-        for _ in 0..threads.max(1) {
+        for _ in 0..threads {
             let next: Arc<Mutex<Receiver<Job>>> = Arc::clone(&next);
             std::thread::Builder::new().name("password".into()).spawn(move || {
                 // Without it there is no harm but that others wait a little longer.
