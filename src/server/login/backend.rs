@@ -90,11 +90,11 @@ pub(super) async fn ask(
         return Err(unavailable("the method has no server".to_owned()));
     };
     let Ok(_place) = method.requests.try_acquire() else {
-        let why = format!("as many requests to {} are under way as may be", server.url());
+        let why = format!("as many requests to {} are under way as may be", server.place());
         return Err(Refusal::Busy(why));
     };
     if !method.breaker.may_ask(attempt.now) {
-        return Err(unavailable(format!("{} has failed and is left alone", server.url())));
+        return Err(unavailable(format!("{} has failed and is left alone", server.place())));
     }
     let question = json!({
         "username": username,
@@ -104,7 +104,7 @@ pub(super) async fn ask(
         "address": address,
     });
     let body = server.post(Bytes::from(question.to_string()), ANSWER_BYTES_MAX).await;
-    let about = |why: &dyn std::fmt::Display| format!("{}: {why}", server.url());
+    let about = |why: &dyn std::fmt::Display| format!("{}: {why}", server.place());
     let body = body.map_err(|error| {
         method.breaker.failed(Instant::now());
         unavailable(about(&error))

@@ -122,9 +122,11 @@ impl Https {
         Ok(Self { client, settings: Arc::new(settings.clone()) })
     }
 
-    /// What is asked, for messages.
-    pub(super) fn url(&self) -> &Uri {
-        &self.settings.url
+    /// Who is asked, for messages: without the query, which may hold a secret.
+    pub(super) fn place(&self) -> String {
+        let url = &self.settings.url;
+        let authority = url.authority().map_or("", |authority| authority.as_str());
+        format!("{}://{authority}{}", url.scheme_str().unwrap_or_default(), url.path())
     }
 
     /// Asks, and takes no answer but 200.

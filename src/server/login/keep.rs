@@ -114,7 +114,7 @@ async fn keep_keys(method: Arc<Method>, refresh: Duration, interval: Duration) {
             match fetch(server).await {
                 Ok(keys) => method.fetched.store(Some(Arc::new((Instant::now(), keys)))),
                 Err(error) => {
-                    let (name, url) = (method.name(), server.url());
+                    let (name, url) = (method.name(), server.place());
                     warn!(method = %name, %url, %error, "the keys of tokens were not fetched");
                 }
             }

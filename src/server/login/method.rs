@@ -145,6 +145,7 @@ impl Method {
 
     pub(super) fn put(&self, state: State) {
         self.state.store(Arc::new(state));
+        self.wanted.notify_one();
     }
 
     /// False once the file it rests on does not have the name any more.
