@@ -13,8 +13,8 @@ use super::listener::is_loopback;
 use super::quantity::{count, span};
 use super::section::Section;
 use crate::gates::grinding;
-use crate::identity::Source;
 use crate::identity::method::{Conferred, token};
+use crate::identity::{PrincipalKind, Source};
 use crate::server::listener::Settings as Listener;
 use crate::server::login::{How, KeysFrom, Limits, ServerSettings, Settings};
 use crate::suggest::nearest;
@@ -33,6 +33,13 @@ const METHOD: Word<MethodKind> = Word(&[
     ("jwt", MethodKind::Jwt),
     ("scram", MethodKind::Scram),
     ("http", MethodKind::Http),
+]);
+
+/// Whoever has proven something is not anonymous.
+const PRINCIPAL: Word<PrincipalKind> = Word(&[
+    ("device", PrincipalKind::Device),
+    ("user", PrincipalKind::User),
+    ("service", PrincipalKind::Service),
 ]);
 
 /// The methods that a listener may name.
@@ -77,8 +84,9 @@ impl Kind for Url {
 pub(super) fn read_methods(root: &mut Section<'_>, folder: &Path) -> Vec<Settings> {
     let mut sections = root.named_sections("authentication");
     let read = |(name, section): &mut (&str, Section<'_>)| {
+        let kind = section.find("principal", &PRINCIPAL);
         let how = read_method(section, folder)?;
-        Some(Settings { name: (*name).into(), how })
+        Some(Settings { name: (*name).into(), kind, how })
     };
     sections.iter_mut().filter_map(read).collect()
 }

@@ -78,6 +78,7 @@ fn lists_and_methods_that_mean_nothing_are_refused_with_the_remedy() {
         (PEOPLE.into(), &["listener.a.identity=authentication"], "without a list of methods"),
         (remove(&staff, "file = \"p\""), &[], "authentication.staff.file is missing"),
         (remove(&staff, "method = \"password\""), &[], "authentication.staff.method is missing"),
+        (staff.clone(), &["authentication.staff.principal=anonymous"], "staff.principal is"),
         (staff.clone(), &["authentication.staff.method=psk"], "authentication.staff.method is"),
         (staff.clone(), &["authentication.staff.url=\"x\""], "is not a known key"),
         (

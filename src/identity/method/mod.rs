@@ -264,3 +264,39 @@ fn text<'a>(claims: &'a Claims, claim: &str) -> Result<&'a str, ClaimError> {
     let wrong = || ClaimError::Type { claim: claim.to_owned(), expected: "a text" };
     value.as_str().ok_or_else(wrong)
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::{fuzz_passwords, fuzz_scram, fuzz_token};
+
+    /// The corpora of the fuzzers, a piece of each replaced.
+    fn damaged() -> impl Strategy<Value = Vec<u8>> {
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus");
+        let mut inputs = Vec::new();
+        for target in ["password", "scram", "token"] {
+            for entry in std::fs::read_dir(folder.join(target)).unwrap() {
+                inputs.push(std::fs::read(entry.unwrap().path()).unwrap());
+            }
+        }
+        let piece = prop_oneof!["[$:=.,\n0-9a-zA-Z]{0,12}", ".{0,4}"];
+        (proptest::sample::select(inputs), 0_usize..512, 0_usize..16, piece).prop_map(
+            |(mut input, at, removed, inserted)| {
+                let start = at.min(input.len());
+                let end = (start + removed).min(input.len());
+                input.splice(start..end, inserted.into_bytes());
+                input
+            },
+        )
+    }
+
+    proptest! {
+        #[test]
+        fn no_damage_panics_or_lets_anybody_in(input in damaged()) {
+            fuzz_passwords(&input);
+            fuzz_scram(&input);
+            fuzz_token(&input);
+        }
+    }
+}

@@ -109,7 +109,8 @@ impl Asking<'_> {
         let identity = match who {
             Who::Known(identity) => identity,
             Who::ByMethod(certificate) => {
-                Arc::new(accepted.identity(settings.identity.kind, certificate))
+                let kind = method.kind().unwrap_or(settings.identity.kind);
+                Arc::new(accepted.identity(kind, certificate))
             }
         };
         let now = Now::read();

@@ -179,7 +179,7 @@ mod tests {
             conferred: Conferred::default(),
         };
         let keys = KeysFrom::Url { server: server_settings, refresh };
-        let settings = Settings { name: "t".into(), how: How::Token { keys, tokens } };
+        let settings = Settings { name: "t".into(), kind: None, how: How::Token { keys, tokens } };
         let method = Arc::new(Method::open(&settings).unwrap());
         let keeps = tokio::spawn(keep_keys(Arc::clone(&method), refresh, INTERVAL));
         let has = async |kid: &str| {

@@ -19,6 +19,7 @@ use super::{Attempt, How, KeysFrom, LoginError, LoginProblem, Logins, Settings, 
 use crate::audit::{Event, Kind};
 use crate::gates::grinding;
 use crate::gates::records::RecordLimit;
+use crate::identity::PrincipalKind;
 use crate::identity::method::password::{self, Hash, Known, PASSWORD_BYTES_MAX, Passwords};
 use crate::identity::method::scram::{self, Exchange, Records};
 use crate::identity::method::token::{self, Keys, TokenError};
@@ -122,6 +123,11 @@ impl Method {
             requests: Semaphore::new(requests),
             upgrades: RecordLimit::per_second(1),
         })
+    }
+
+    /// The principal type of those it accepts, where it is not the listener's.
+    pub(in crate::server) fn kind(&self) -> Option<PrincipalKind> {
+        self.settings.kind
     }
 
     pub(super) fn settings(&self) -> &Settings {

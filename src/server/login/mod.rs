@@ -23,6 +23,7 @@ use std::time::{Duration, Instant};
 
 use crate::broker::Broker;
 use crate::gates::grinding::{self, Grinding};
+use crate::identity::PrincipalKind;
 use crate::identity::method::password::CredentialFileError;
 use crate::identity::method::token::{self, KeysError};
 use crate::identity::method::{Conferred, Offer, Verdict};
@@ -39,6 +40,8 @@ pub(super) use proof::{Ends, Pending, Proof};
 pub struct Settings {
     /// Its name.
     pub name: Arc<str>,
+    /// The principal type of those it accepts; `None`: what the listener says.
+    pub kind: Option<PrincipalKind>,
     /// What it is.
     pub how: How,
 }

@@ -23,6 +23,7 @@ keys = "jwks.json"
 client_id_claim = "cid"
 groups = ["ops"]
 tags = ["site"]
+principal = "service"
 "#;
 
 fn enhanced(name: &str, token: &[u8]) -> Connect {
@@ -63,6 +64,7 @@ fn a_token_says_who_somebody_is_and_confers_what_it_may() {
     let other = Connect { client_id: "bob".into(), ..enhanced("ann", &maker.token("ann", 60)) };
     assert_eq!(refusal(broker.raw(), &other), 0x85);
     let accepted = broker.audited("the login", |record| is(record, "connection.accepted", "ann"));
+    assert_eq!(accepted["principal"]["type"], "Service", "{accepted}");
     assert_eq!(accepted["principal"]["id"], "ann");
 }
 
