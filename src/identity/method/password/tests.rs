@@ -48,6 +48,12 @@ fn a_hash_is_of_its_password_and_of_no_other() {
         assert!(!hash.is_of(b""), "{text}");
         assert_eq!(hash.is_outdated(), outdated, "{text}");
     }
+    // Its own parameters count, not today's.
+    let weak =
+        Argon2::new(Algorithm::Argon2id, Version::V0x13, Params::new(64, 1, 2, Some(16)).unwrap());
+    let weak = weak.hash_password_with_salt(b"hunter2", b"eight bytes").unwrap().to_string();
+    let weak = Hash::parse(&weak).unwrap();
+    assert!(weak.is_of(b"hunter2") && !weak.is_of(b"hunter3") && weak.is_outdated());
     assert!(Hash::parse(OF_BCRYPT.1).unwrap().is_of(OF_BCRYPT.0.as_bytes()));
 }
 
