@@ -1,6 +1,7 @@
 //! What a connection stands on, for as long as it does; and a client that proves again who it
 //! is, while it is connected (MQTT 5.0 section 4.12.1).
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::{Closing, Connection};
@@ -75,10 +76,15 @@ impl Connection {
     /// Ends the connection once what it rests on is gone.
     pub(super) fn check_proof(&mut self) -> Result<(), Closing> {
         let proof = self.link.grounds.as_mut().and_then(|grounds| grounds.proof.as_mut());
-        match proof.and_then(Proof::withdrawn) {
-            Some(why) => Err(refused(why)),
-            None => Ok(()),
+        let Some(why) = proof.and_then(Proof::withdrawn) else { return Ok(()) };
+        // Whoever is not known any more has no last word.
+        if let Some(will) = self.link.will.take() {
+            let topic = will.topic.as_str().into();
+            let discarded =
+                Kind::WillDiscarded { topic, policies: Arc::default(), why: why.into() };
+            self.link.broker.audit.record(Event::about(&self.link.client, discarded));
         }
+        Err(refused(why))
     }
 }
 

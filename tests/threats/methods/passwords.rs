@@ -6,6 +6,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use super::*;
 use crate::harness::Setup;
 use crate::harness::raw::Client;
+use crate::harness::wire::Will;
 use crate::{is, puback, refusal};
 
 const STAFF: &str = "[authentication.staff]\nmethod = \"password\"\nfile = \"passwords\"\n";
@@ -97,7 +98,7 @@ fn a_file_that_turns_bad_changes_nothing_and_a_name_that_goes_takes_its_sessions
     let file = broker.path().join("passwords");
     let good = fs::read_to_string(&file).unwrap();
     let ann = login(Version::Mqtt5, "ann", b"correct horse");
-    let mut live = broker.client(&ann);
+    let mut live = broker.client(&ann.clone().will(Will::new("last/ann", "a will")));
     for bad in ["ann:correct horse\n", "", "\u{0}", "ann"] {
         fs::write(&file, bad).unwrap();
         if bad.is_empty() {
@@ -119,11 +120,15 @@ fn a_file_that_turns_bad_changes_nothing_and_a_name_that_goes_takes_its_sessions
     live.ping();
     // Nobody has to say so: the file is looked at.
     let mut bob = broker.client(&login(Version::Mqtt5, "bob", b"battery staple"));
+    bob.subscribe("last/#", 0);
     let gone = password(broker.path(), &["delete", "ann", "--file", "passwords"], "");
     assert!(gone.status.success(), "{gone:?}");
     live.raw.expect_disconnect(&[0x87]);
     assert_eq!(refusal(broker.raw(), &ann), BAD_USER_NAME_OR_PASSWORD);
-    bob.ping();
+    // Whoever is not known any more has no last word.
+    broker.audited("the will", |record| is(record, "will.discarded", "ann"));
+    bob.publish("last/bob", "first");
+    bob.receive_text("first");
     set_password(broker.path(), "eve", "new");
     broker.audited("the reload", |record| record["event"] == "credentials.reloaded");
 }
