@@ -58,6 +58,9 @@ fn samples() -> Vec<Kind> {
     let mut kinds = vec![
         Kind::BrokerStarted { program_version: "0.1.0", policy: version(1) },
         Kind::BrokerStopped { why: "SIGTERM".into() },
+        Kind::RevocationLoaded { certificates: 7 },
+        Kind::RevocationFailed { why: "ca.crl: has no revocation list".into() },
+        Kind::StoreLossAccepted { what: "all that the store had in `queue`".into() },
         Kind::ConnectionAccepted {
             protocol: ProtocolVersion::V5,
             session_present: false,

@@ -138,6 +138,14 @@ pub enum Kind {
         why: Cow<'static, str>,
     },
 
+    /// Something in the store cannot be read, and is done without, as was asked for.
+    #[serde(rename = "store.loss-accepted")]
+    StoreLossAccepted {
+        /// What, where, whose.
+        #[serde(serialize_with = "text::words")]
+        what: Cow<'static, str>,
+    },
+
     /// A client got a successful CONNACK.
     #[serde(rename = "connection.accepted")]
     ConnectionAccepted {
@@ -282,7 +290,8 @@ pub enum Kind {
         #[serde(serialize_with = "text::policies")]
         policies: Arc<[Arc<str>]>,
     },
-    /// Messages for a session are dropped, since as much waits for it as may; said once a minute.
+    /// Messages for a session are dropped, or their publishers refused, since as much waits for it
+    /// as may; said once a minute.
     #[serde(rename = "session.queue-full")]
     SessionQueueFull {
         /// How many messages wait.
@@ -316,6 +325,19 @@ pub enum Kind {
         /// The ones that stay.
         old: Version,
         /// What is wrong with the new ones.
+        #[serde(serialize_with = "text::words")]
+        why: Cow<'static, str>,
+    },
+    /// The revocation lists were loaded: at the start, and whenever a file of them has changed.
+    #[serde(rename = "revocation.loaded")]
+    RevocationLoaded {
+        /// How many certificates they name.
+        certificates: u64,
+    },
+    /// Revocation lists could not be loaded; those in force stay.
+    #[serde(rename = "revocation.load-failed")]
+    RevocationFailed {
+        /// Why: which file, and what is wrong with it.
         #[serde(serialize_with = "text::words")]
         why: Cow<'static, str>,
     },
@@ -396,12 +418,15 @@ impl Kind {
             | Self::TaskPanicked { .. } => true,
             Self::BrokerStarted { .. }
             | Self::BrokerStopped { .. }
+            | Self::StoreLossAccepted { .. }
             | Self::PolicyReloaded { .. }
             | Self::PolicyReloadFailed { .. }
             | Self::ConfigReloaded { .. }
             | Self::ConfigReloadFailed { .. }
             | Self::CredentialsReloaded { .. }
             | Self::CredentialsReloadFailed { .. }
+            | Self::RevocationLoaded { .. }
+            | Self::RevocationFailed { .. }
             | Self::ControlCall { .. }
             | Self::AuditOverflow { .. } => false,
         }
@@ -422,9 +447,11 @@ impl Kind {
             Self::ConnectionRefused { why, .. }
             | Self::ConnectionClosed { why, .. }
             | Self::BrokerStopped { why }
+            | Self::StoreLossAccepted { what: why }
             | Self::PolicyReloadFailed { why, .. }
             | Self::ConfigReloadFailed { why, .. }
             | Self::CredentialsReloadFailed { why, .. }
+            | Self::RevocationFailed { why }
             | Self::TaskPanicked { message: why, .. } => why.len(),
             // The rest shares its texts with what lives anyway, or has none.
             _ => 0,

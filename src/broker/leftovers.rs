@@ -19,32 +19,42 @@ use crate::store::{Change, Commit, Page, RecoveredSession, Store};
 #[derive(Debug, Default)]
 pub(super) struct Leftovers(Mutex<VecDeque<Leftover>>);
 
+/// What an ended session has in the store.
+#[derive(Debug)]
+pub(super) struct Left {
+    /// The first that waits.
+    pub(super) from: Seq,
+    /// From here on nothing can have been sent.
+    pub(super) unsent_from: Seq,
+    /// Nothing of all that the session had can have been sent and not be done with.
+    pub(super) all_unsent: bool,
+}
+
 #[derive(Debug)]
 struct Leftover {
     durable: Durable,
     /// The first that waits.
     from: Seq,
-    /// Nothing of it can have been sent.
-    is_unsent: bool,
+    /// From here on nothing can have been sent.
+    unsent_from: Seq,
     /// All of it is on disk once this is done.
     after: Commit,
 }
 
 impl Broker {
-    /// A session has ended, and from `from` on the store has what may be for others: nothing of it
-    /// can have been sent, or some may.
+    /// A session has ended, and the store has what may be for others.
     pub(super) fn leave_behind(
         &self,
         peer: &Arc<Peer>,
         durable: &Durable,
-        (from, is_unsent): (Seq, bool),
+        Left { from, unsent_from, all_unsent }: Left,
         now: Now,
     ) -> Commit {
         // A restart has to know it too.
-        let parked_at = Some(now.wall).filter(|_| !is_unsent);
+        let parked_at = Some(now.wall).filter(|_| !all_unsent);
         let record = record(peer, 0, parked_at, None);
         let after = durable.change(|number| Change::Session(number, Box::new(record)));
-        let leftover = Leftover { durable: durable.clone(), from, is_unsent, after };
+        let leftover = Leftover { durable: durable.clone(), from, unsent_from, after };
         self.leftovers.0.lock().push_back(leftover);
         self.sessions.agenda().hurry();
         after
@@ -54,17 +64,14 @@ impl Broker {
     pub(super) fn restore_leftover(&self, store: &Arc<Store>, recovered: &RecoveredSession) {
         let durable = Durable::alone(Arc::clone(store), recovered.number);
         let is_unsent = recovered.record.parked_at.is_none();
-        match recovered.waiting.first() {
-            Some(first) => {
-                let after = Commit::default();
-                self.leftovers.0.lock().push_back(Leftover {
-                    durable,
-                    from: first.seq,
-                    is_unsent,
-                    after,
-                });
+        match (recovered.waiting.first(), recovered.waiting.last()) {
+            (Some(first), Some(last)) => {
+                let from = first.seq;
+                let unsent_from = if is_unsent { from } else { last.seq.after(1) };
+                let leftover = Leftover { durable, from, unsent_from, after: Commit::default() };
+                self.leftovers.0.lock().push_back(leftover);
             }
-            None => {
+            _ => {
                 durable.change(Change::End);
             }
         }
@@ -74,21 +81,19 @@ impl Broker {
     /// is more.
     pub(super) async fn hand_over(&self, now: Now) -> bool {
         let next = self.leftovers.0.lock().pop_front();
-        let Some(Leftover { durable, from, is_unsent, after }) = next else { return false };
+        let Some(Leftover { durable, from, unsent_from, after }) = next else { return false };
         match durable.read(from, after).await {
             Ok(page) if page.deliveries.is_empty() => {
                 durable.change(Change::End);
             }
             Ok(Page { mut deliveries, next }) => {
                 // A QoS 2 delivery that has begun belongs to that client alone [MQTT-4.8.2-5].
-                deliveries.retain(|delivery| is_unsent || delivery.qos != Qos::ExactlyOnce);
-                self.redeliver(deliveries, now);
-                self.leftovers.0.lock().push_back(Leftover {
-                    durable,
-                    from: next,
-                    is_unsent,
-                    after,
+                deliveries.retain(|delivery| {
+                    delivery.qos != Qos::ExactlyOnce || delivery.seq >= Some(unsent_from)
                 });
+                self.redeliver(deliveries, now);
+                let leftover = Leftover { durable, from: next, unsent_from, after };
+                self.leftovers.0.lock().push_back(leftover);
             }
             // It is tried again when the broker is started.
             Err(error) => {

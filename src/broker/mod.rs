@@ -20,6 +20,7 @@ use arc_swap::ArcSwap;
 
 use crate::audit::{self, AuditLog, Event, Kind};
 use crate::gates::{Refusal, authorize};
+use crate::identity::revocation::{self, Revocations};
 use crate::metrics::Metrics;
 use crate::mqtt::packet::{Qos, Will};
 use crate::mqtt::{ClientId, ReasonCode};
@@ -31,7 +32,7 @@ use crate::router::{
 use crate::session::{Link, Message, Seq, Session};
 use crate::store::{Change, Commit, Durability, QueueBounds, SessionRecord, Store, StoredWill};
 
-use leftovers::Leftovers;
+use leftovers::{Left, Leftovers};
 use sessions::{Claim, Claimed, Ended, Parked, Sessions};
 use wills::PendingWill;
 
@@ -74,6 +75,8 @@ pub struct Broker {
     pub audit: AuditLog,
     /// Where durable sessions and retained messages are kept; without one, nothing is durable.
     pub store: Option<Arc<Store>>,
+    /// The certificates that were taken back.
+    pub revocations: revocation::Current,
     policies: ArcSwap<Bundle>,
     sessions: Sessions,
     leftovers: Leftovers,
@@ -158,6 +161,7 @@ impl Broker {
             metrics,
             audit,
             store,
+            revocations: revocation::none(),
             policies: ArcSwap::new(policies),
             sessions: Sessions::new(settings.sessions_max),
             leftovers: Leftovers::default(),
@@ -184,6 +188,13 @@ impl Broker {
         crate::policy::retire(self.policies.swap(bundle));
         self.router.set_policy_epoch(epoch);
         self.sessions.signal_all(Signal::Rejudge);
+    }
+
+    /// Puts revocation lists in force: every connection looks whether its client's certificate is
+    /// still trusted.
+    pub fn set_revocations(&self, revocations: Revocations) {
+        self.revocations.store(Arc::new(revocations));
+        self.rouse_all();
     }
 
     /// Wakes every live connection, to look at what it stands on.
@@ -344,8 +355,9 @@ impl Broker {
         let stored = peer.mailbox.end().filter(|_| is_member);
         let commit = peer.durable().map(|durable| match stored {
             Some(from) => {
-                let is_unsent = session.is_unsent(from);
-                self.leave_behind(&peer, durable, (from, is_unsent), now)
+                let all_unsent = session.is_unsent(from);
+                let left = Left { from, unsent_from: session.unsent_from(from), all_unsent };
+                self.leave_behind(&peer, durable, left, now)
             }
             None => durable.change(Change::End),
         });
@@ -407,42 +419,6 @@ impl Broker {
             durable.change(|number| Change::Session(number, Box::new(record)));
         }
         self.send_will(will, now);
-    }
-
-    /// Sends a will, if its client may still publish it.
-    fn send_will(&self, pending: PendingWill, now: Now) {
-        let PendingWill { will, standing, .. } = pending;
-        let topic = will.topic.clone();
-        let mut subject =
-            Subject::new(self.policies(), Arc::clone(&standing.identity), standing.facts.clone());
-        let routed = self.publish_will(&mut subject, *will, &standing, now);
-        self.write_soon();
-        let Err(refusal) = routed else { return };
-        let policies = match &refusal {
-            Refusal::Denied(denial) => denial.policies.iter().cloned().collect(),
-            _ => Arc::default(),
-        };
-        let client = audit::Subject::default()
-            .identified(&standing.identity)
-            .named(standing.facts.client_id.shared());
-        let topic = topic.as_str().into();
-        let discarded = Kind::WillDiscarded { topic, policies, why: refusal.to_string().into() };
-        self.audit.record(Event::about(&Arc::new(client), discarded));
-    }
-
-    fn publish_will(
-        &self,
-        subject: &mut Subject,
-        will: Will,
-        standing: &Standing,
-        now: Now,
-    ) -> Result<Routed, Refusal> {
-        let Will { topic, payload, qos, retain, properties, .. } = will;
-        let id = self.router.next_message_id();
-        let message = Message::new(id, topic, payload, qos, retain, properties, now.instant);
-        let mut wakes = Wakes::default();
-        let (message, publisher) = (message.as_will(), Publisher::Gone(standing));
-        self.publish(subject, message, publisher, &mut RouteCache::default(), &mut wakes, now)
     }
 
     /// Authorises a message and routes it; under the newest policies, when they change meanwhile.

@@ -24,6 +24,9 @@ impl Broker {
     /// client.
     pub fn restore(&self, recovered: Recovered, now: Now) {
         let Some(store) = &self.store else { return };
+        for what in recovered.losses {
+            self.audit.record(Event::broker(Kind::StoreLossAccepted { what: what.into() }));
+        }
         for session in recovered.sessions {
             if session.record.expiry_s == 0 {
                 self.restore_leftover(store, &session);

@@ -25,8 +25,8 @@ impl Broker {
         metrics.subscriptions.set(gauge(self.router.subscriptions() as u64));
         metrics.retained_messages.set(gauge(retained as u64));
         metrics.retained_bytes.set(gauge(retained_bytes));
-        metrics.queued_messages.set(gauge(self.router.budget().messages()));
-        metrics.queued_bytes.set(gauge(self.router.budget().bytes()));
+        metrics.queued_messages.set(gauge(self.router.budget().all_messages()));
+        metrics.queued_bytes.set(gauge(self.router.budget().all_bytes()));
         let is_full = self.store.as_ref().is_some_and(|store| store.is_full());
         metrics.store_full.set(is_full.into());
         let (batches, syncs) = self.store.as_ref().map_or((0, 0), |store| store.batches());

@@ -1,14 +1,21 @@
 //! Wills that wait: for their delay, or for the end of their session.
 
 use std::collections::BTreeSet;
-use std::time::Instant;
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use crate::mqtt::ClientId;
+use super::{Broker, Now};
+use crate::audit::{self, Event, Kind};
+use crate::gates::Refusal;
+use crate::identity::Identity;
 use crate::mqtt::packet::Will;
-use crate::router::Standing;
+use crate::mqtt::{ClientId, TopicName};
+use crate::policy::Subject;
+use crate::router::{Publisher, RouteCache, Routed, Standing, Wakes};
+use crate::session::Message;
 
 /// A will whose connection is gone.
 #[derive(Debug)]
@@ -73,5 +80,68 @@ impl Agenda {
     /// Waits until something is due sooner than all before.
     pub(super) async fn sooner(&self) {
         self.sooner.notified().await;
+    }
+}
+
+impl Broker {
+    /// Sends a will, if its client may still publish it.
+    pub(super) fn send_will(&self, pending: PendingWill, now: Now) {
+        let PendingWill { will, standing, .. } = pending;
+        let topic = will.topic.clone();
+        if let Err(why) = self.stands(&standing.identity, now) {
+            return self.discarded(&standing, &topic, Arc::default(), &why);
+        }
+        let mut subject =
+            Subject::new(self.policies(), Arc::clone(&standing.identity), standing.facts.clone());
+        let routed = self.publish_will(&mut subject, *will, &standing, now);
+        self.write_soon();
+        let Err(refusal) = routed else { return };
+        let policies = match &refusal {
+            Refusal::Denied(denial) => denial.policies.iter().cloned().collect(),
+            _ => Arc::default(),
+        };
+        self.discarded(&standing, &topic, policies, &refusal.to_string());
+    }
+
+    /// Looks whether a client that is gone could still show its certificate.
+    fn stands(&self, identity: &Identity, now: Now) -> Result<(), String> {
+        let Some(certificate) = &identity.certificate else { return Ok(()) };
+        let now_s = now.wall.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+        if certificate.not_after_unix_s < i64::try_from(now_s).unwrap_or(i64::MAX) {
+            return Err("the client's certificate has expired".to_owned());
+        }
+        let revoked = certificate.id().and_then(|id| self.revocations.load().revoked(&[id]));
+        revoked.map_or(Ok(()), |revoked| Err(revoked.to_string()))
+    }
+
+    /// Records that a will is not sent.
+    pub fn discarded(
+        &self,
+        standing: &Standing,
+        topic: &TopicName,
+        policies: Arc<[Arc<str>]>,
+        why: &str,
+    ) {
+        let client = audit::Subject::default()
+            .identified(&standing.identity)
+            .named(standing.facts.client_id.shared());
+        let topic = topic.as_str().into();
+        let discarded = Kind::WillDiscarded { topic, policies, why: why.to_owned().into() };
+        self.audit.record(Event::about(&Arc::new(client), discarded));
+    }
+
+    fn publish_will(
+        &self,
+        subject: &mut Subject,
+        will: Will,
+        standing: &Standing,
+        now: Now,
+    ) -> Result<Routed, Refusal> {
+        let Will { topic, payload, qos, retain, properties, .. } = will;
+        let id = self.router.next_message_id();
+        let message = Message::new(id, topic, payload, qos, retain, properties, now.instant);
+        let mut wakes = Wakes::default();
+        let (message, publisher) = (message.as_will(), Publisher::Gone(standing));
+        self.publish(subject, message, publisher, &mut RouteCache::default(), &mut wakes, now)
     }
 }

@@ -198,12 +198,14 @@ mod tests {
         ] {
             run(folder, line).unwrap();
         }
-        let setup = crate::server::tls_config::server_config(&crate::server::listener::Tls {
+        let tls = crate::server::listener::Tls {
             certificate: folder.join("localhost.pem"),
             key: folder.join("localhost.key"),
             client_ca: Some(folder.join("ca/ca.pem")),
             tls_1_2: false,
-        });
+        };
+        let revocations = crate::identity::revocation::none();
+        let setup = crate::server::tls_config::server_config(&tls, &revocations);
         let issuers = setup.unwrap().trusted_issuers;
         let described: Vec<_> = issuers.described().collect();
         let hash = Ca::open(&folder.join("ca")).unwrap().issuer_hash();

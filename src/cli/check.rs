@@ -6,11 +6,13 @@ use std::sync::Arc;
 use serde_json::json;
 
 use super::policy::drawn;
+use super::revocation::now_unix_s;
 use super::running::{self, Listeners};
 use super::{Failure, coloured, count};
 use crate::admin::control;
 use crate::audit;
 use crate::config::Config;
+use crate::identity::{TrustedIssuers, revocation};
 use crate::policy::{Bundle, PolicyEpoch};
 use crate::server::{login, tls_config};
 
@@ -45,11 +47,14 @@ impl CheckArgs {
         let mut client_cas = Vec::new();
         let mut warnings = config.warnings.clone();
         warnings.extend(running::mixed_bindings(&config));
+        let revocations = revocation::none();
+        let mut trusted = Vec::new();
         for listener in &config.listeners {
             let Some(tls) = &listener.tls else { continue };
-            match tls_config::server_config(tls) {
+            match tls_config::server_config(tls, &revocations) {
                 Ok(setup) => {
                     warnings.extend(setup.warnings.iter().map(ToString::to_string));
+                    trusted.push(Arc::clone(&setup.trusted_issuers));
                     let described = setup.trusted_issuers.described();
                     client_cas.extend(described.map(|(subject, issuer)| ClientCa {
                         listener: Arc::clone(&listener.name),
@@ -62,6 +67,13 @@ impl CheckArgs {
         }
         for method in &config.methods {
             problems.extend(login::check(method).err().map(|error| error.to_string()));
+        }
+        if let Some(settings) = &config.revocation {
+            let trusted = TrustedIssuers::of_all(trusted.into_iter());
+            match revocation::load(settings, &trusted, &revocations.load(), now_unix_s()) {
+                Ok(loaded) => warnings.extend(loaded.warnings),
+                Err(error) => problems.push(format!("revocation.lists: {error}")),
+            }
         }
         if let Err(error) = audit::check(&config.audit.path) {
             problems.push(running::about_audit(&config.audit.path, &error).0);

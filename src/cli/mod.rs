@@ -11,10 +11,12 @@ macro_rules! say {
 pub mod ca;
 pub mod cert;
 mod check;
+mod confine;
 pub mod ctl;
 mod password;
 mod policy;
 mod quickstart;
+mod revocation;
 mod running;
 mod serve;
 mod store;

@@ -13,9 +13,10 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing::{error, info, warn};
 
-use super::Failure;
+use super::revocation::Lists;
 use super::store::Backups;
 use super::watch::{FolderWatch, keep_watch};
+use super::{Failure, confine};
 use crate::admin::control::{
     self, Command, Control, ControlHandle, Reply, Response, SessionAnswer, SessionQuestion,
 };
@@ -57,7 +58,7 @@ pub(super) struct Running {
 impl Running {
     /// Opens everything that `config` names, and serves.
     pub(super) async fn start(config: Config, source: Source) -> Result<Self, Failure> {
-        confine();
+        confine::confine();
         for warning in config.warnings.iter().chain(&mixed_bindings(&config)) {
             warn!("{warning}");
         }
@@ -94,10 +95,14 @@ impl Running {
             config.broker.unauthenticated_bytes_max,
         )?;
         let addresses = server.addresses();
+        let lists = Arc::new(Lists::new(Arc::clone(&broker)));
+        let prepared = lists.prepare(config.revocation, server.trusted_issuers()).await?;
+        lists.put_in_force(prepared);
         let reloader = Arc::new(Reloader {
             policies: watch::Sender::new(config.policies.clone()),
             broker: Arc::clone(&broker),
             tls: server.tls_reload(),
+            lists: Arc::clone(&lists),
             reloading: tokio::sync::Mutex::new(()),
             config: Mutex::new(Version { hash: config_hash(&config.origins), epoch: 1 }),
             origins: config.origins,
@@ -130,6 +135,7 @@ impl Running {
         if let Some((watch, mode)) = watching {
             background.spawn(keep_watch(Arc::clone(&reloader), watch, mode));
         }
+        background.spawn(lists.keep_watch());
         let agenda = Arc::clone(&broker);
         background.spawn(async move { agenda.keep_agenda().await });
         let (stop, stopped) = watch::channel(false);
@@ -212,6 +218,7 @@ pub(super) struct Reloader {
     pub(super) policies: watch::Sender<PathBuf>,
     broker: Arc<Broker>,
     tls: TlsReload,
+    lists: Arc<Lists>,
     /// The configuration that the broker was started with, value by value.
     origins: Vec<Origin>,
     /// The one that was taken last.
@@ -235,7 +242,10 @@ impl Reloader {
         let bundle = self.load(&config.policies).await?;
         let tls = self.tls.prepare(&config.listeners);
         let tls = tls.map_err(|error| self.config_refused(error.to_string()))?;
+        let lists = self.lists.prepare(config.revocation.clone(), tls.trusted_issuers()).await;
+        let lists = lists.map_err(|Failure(why)| self.config_refused(why))?;
         tls.put_in_force();
+        self.lists.put_in_force(lists);
         let needs_restart = self.take_config(&config.origins);
         self.policies.send_if_modified(|path| {
             let moved = *path != config.policies;
@@ -340,7 +350,9 @@ impl Reloader {
     /// puts in force.
     fn changed(&self, now: &[Origin]) -> Vec<String> {
         let is_reloaded = |key: &str| {
-            key == "policies" || (key.starts_with("listener.") && key.contains(".tls."))
+            key == "policies"
+                || key.starts_with("revocation.")
+                || (key.starts_with("listener.") && key.contains(".tls."))
         };
         let values = |origins: &[Origin]| -> BTreeMap<String, String> {
             let kept = origins.iter().filter(|origin| !is_reloaded(&origin.key));
@@ -367,8 +379,8 @@ impl Reloader {
             "subscriptions": self.broker.router.subscriptions(),
             "retained_messages": retained,
             "retained_bytes": retained_bytes,
-            "queued_messages": self.broker.router.budget().messages(),
-            "queued_bytes": self.broker.router.budget().bytes(),
+            "queued_messages": self.broker.router.budget().all_messages(),
+            "queued_bytes": self.broker.router.budget().all_bytes(),
             "store_batches": batches,
             "store_syncs": syncs,
         })
@@ -575,20 +587,5 @@ fn file_remedy(error: &std::io::Error) -> &'static str {
         }
         std::io::ErrorKind::NotFound => "; make the folder around it, or choose another path",
         _ => "",
-    }
-}
-
-/// What the process gives up at the start: memory images that hold keys. And what it needs: as
-/// many descriptors as the system grants.
-fn confine() {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let none = Rlimit { current: Some(0), maximum: Some(0) };
-    if let Err(error) = setrlimit(Resource::Core, none) {
-        warn!(%error, "core dumps could not be turned off");
-    }
-    let files = getrlimit(Resource::Nofile);
-    let all = Rlimit { current: files.maximum, ..files };
-    if let Err(error) = setrlimit(Resource::Nofile, all) {
-        warn!(%error, "the limit of open files could not be raised");
     }
 }

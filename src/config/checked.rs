@@ -12,11 +12,12 @@ use std::time::Duration;
 
 use super::error::{ConfigError, Problem};
 use super::file::{FILE_BYTES_MAX, File};
-use super::kind::{Flag, Location, Word, address, list};
+use super::kind::{Flag, Location, Word, address, list, list_not_empty};
 use super::quantity::{bytes, count, show_bytes, span};
 use super::section::{Origin, Report, Section};
 use super::{authentication, listener, profile};
 use crate::gates::Profile;
+use crate::identity::revocation::{self, Doubt};
 use crate::server::listener::{Endpoint, Settings as Listener};
 use crate::server::login;
 use crate::store::{self, Durability};
@@ -34,6 +35,8 @@ pub struct Config {
     pub policies: PathBuf,
     /// What happens when it changes.
     pub watch_policies: WatchPolicies,
+    /// The lists of certificates that were taken back; `None`: nobody looks.
+    pub revocation: Option<revocation::Settings>,
     /// The audit log.
     pub audit: AuditSettings,
     /// The durable state; `None`: everything is in memory, and gone with the process.
@@ -135,6 +138,8 @@ pub enum WatchPolicies {
     /// It is loaded, if it was replaced as a whole; otherwise the diagnostic log says so.
     Reload,
 }
+
+const DOUBT: Word<Doubt> = Word(&[("refuse", Doubt::Refuse), ("warn", Doubt::Warn)]);
 
 const WATCH_POLICIES: Word<WatchPolicies> = Word(&[
     ("off", WatchPolicies::Off),
@@ -246,6 +251,7 @@ fn read(root: &mut Section<'_>, folder: &Path) -> Config {
         methods,
         login: authentication::read_limits(&mut root.section("login")),
         watch_policies: root.take("watch_policies", &WATCH_POLICIES, WatchPolicies::Tell),
+        revocation: read_revocation(&mut root.section("revocation"), &path),
         audit: read_audit(&mut root.section("audit"), &path),
         store: read_store(&mut root.section("store"), &path),
         metrics: read_metrics(&mut root.section("metrics")),
@@ -301,6 +307,23 @@ fn read_listeners(
         }
     }
     listeners
+}
+
+fn read_revocation(section: &mut Section<'_>, path: &Location) -> Option<revocation::Settings> {
+    let each = Location { folder: path.folder.clone() };
+    let paths = list_not_empty(each, "name a file or folder, or leave the key out");
+    let lists = section.find("lists", &paths);
+    let expired = section.take("expired", &DOUBT, Doubt::Refuse);
+    let missing = section.take("missing", &DOUBT, Doubt::Refuse);
+    for key in ["expired", "missing"] {
+        if section.has(key) && !section.has("lists") {
+            section.refuse(key, "has no effect without lists", "set lists, or remove it");
+        }
+    }
+    if lists.is_some() && expired == Doubt::Warn {
+        section.warn("expired", "is \"warn\": whoever keeps a new list from the broker undoes it");
+    }
+    Some(revocation::Settings { lists: lists?, expired, missing })
 }
 
 fn read_audit(section: &mut Section<'_>, path: &Location) -> AuditSettings {

@@ -267,19 +267,23 @@ fn read_mailbox(section: &mut Section<'_>, base: &mailbox::Settings) -> mailbox:
     } else {
         base.principal_bytes_max
     };
+    let principal_messages_max =
+        section.take("principal_messages_max", &count(1, u32::MAX), principal_messages_max);
+    let principal_bytes_max =
+        section.take("principal_bytes_max", &bytes(1 << 10, 1 << 44), principal_bytes_max);
+    for (key, is_less) in [
+        ("principal_messages_max", principal_messages_max < messages_max),
+        ("principal_bytes_max", principal_bytes_max < bytes_max),
+    ] {
+        if is_less {
+            section.warn(key, "is less than one session of the principal may have");
+        }
+    }
     mailbox::Settings {
         messages_max,
         bytes_max,
-        principal_messages_max: section.take(
-            "principal_messages_max",
-            &count(1, u32::MAX),
-            principal_messages_max,
-        ),
-        principal_bytes_max: section.take(
-            "principal_bytes_max",
-            &bytes(1 << 10, 1 << 44),
-            principal_bytes_max,
-        ),
+        principal_messages_max,
+        principal_bytes_max,
         overflow: section.take("overflow", &OVERFLOW, base.overflow),
         durability: base.durability,
     }

@@ -12,7 +12,8 @@ use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::FromDer as _;
 use x509_parser::x509::AttributeTypeAndValue;
 
-use super::issuer::{Anchor, TrustedIssuers, Vouched};
+use super::issuer::{Anchor, TrustedIssuers, Vouched, fingerprint};
+use super::revocation::{CertificateId, Serial};
 use crate::pki;
 
 /// Certificates in a client's chain, its own included.
@@ -178,6 +179,16 @@ impl std::fmt::Display for NameForm {
 }
 
 impl CertificateFacts {
+    /// What revocation lists call the certificate.
+    #[must_use]
+    pub fn id(&self) -> Option<CertificateId> {
+        let digits = self.serial.len();
+        let serial =
+            if digits % 2 == 1 { format!("0{}", self.serial) } else { self.serial.to_string() };
+        let serial = Serial::new(&hex::decode(serial).ok()?)?;
+        Some(CertificateId { issuer: fingerprint(&self.issuer)?, serial })
+    }
+
     /// Reads the chain that a client showed, its own certificate first; also, which trusted
     /// authority stands behind it.
     ///
@@ -189,7 +200,7 @@ impl CertificateFacts {
     pub fn from_verified_chain(
         chain: &[CertificateDer<'_>],
         trusted: &TrustedIssuers,
-    ) -> Result<(Self, Anchor), CertificateError> {
+    ) -> Result<(Self, TrustPath), CertificateError> {
         let (leaf, intermediates) = chain.split_first().ok_or(CertificateError::Missing)?;
         check_chain_size(leaf, intermediates)?;
         let certificate = parse(leaf)?;
@@ -199,10 +210,18 @@ impl CertificateFacts {
         let serial = serial(&certificate)?;
         let intermediates =
             intermediates.iter().map(|der| parse(der)).collect::<Result<Vec<_>, _>>()?;
-        let Vouched { issuer, anchor } = trusted.issuer_of(&certificate, &intermediates)?;
+        let Vouched { issuer, anchor, between } =
+            trusted.issuer_of(&certificate, &intermediates)?;
+        let id = |issuer: &str, serial: &[u8]| {
+            Some(CertificateId { issuer: fingerprint(issuer)?, serial: Serial::new(serial)? })
+        };
+        let own = id(&issuer, certificate.raw_serial());
+        let above = between.iter().map(|(issuer, serial)| id(issuer, serial));
+        let certificates = std::iter::once(own).chain(above).collect::<Option<_>>();
+        let certificates = certificates.ok_or(CertificateError::SerialInvalid)?;
         let facts = Self {
             cn,
-            fingerprint: pki::sha256_hex(leaf).into(),
+            fingerprint: fingerprint_of(leaf).into(),
             issuer,
             serial,
             not_after_unix_s: certificate.validity().not_after.timestamp(),
@@ -211,8 +230,23 @@ impl CertificateFacts {
             uris: names.uris,
             organizational_units,
         };
-        Ok((facts, anchor))
+        Ok((facts, TrustPath { certificates, anchor }))
     }
+}
+
+/// The certificates by which a client's is trusted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TrustPath {
+    /// The client's own first; the trusted authority's is not among them.
+    pub certificates: Box<[CertificateId]>,
+    /// Where it ends.
+    pub anchor: Anchor,
+}
+
+/// Lower-case hex of the SHA-256 of a certificate.
+#[must_use]
+pub fn fingerprint_of(certificate: &CertificateDer<'_>) -> String {
+    pki::sha256_hex(certificate)
 }
 
 /// Refuses a chain that is too long or has too large a certificate, before anything parses it.

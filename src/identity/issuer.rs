@@ -13,12 +13,14 @@ use x509_parser::asn1_rs::Any;
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::{ParsedExtension, X509Extension};
 use x509_parser::oid_registry::{
-    OID_X509_EXT_AUTHORITY_KEY_IDENTIFIER, OID_X509_EXT_SUBJECT_KEY_IDENTIFIER,
+    OID_X509_EXT_AUTHORITY_KEY_IDENTIFIER, OID_X509_EXT_KEY_USAGE,
+    OID_X509_EXT_SUBJECT_KEY_IDENTIFIER,
 };
 use x509_parser::prelude::FromDer as _;
 use x509_parser::x509::X509Name;
 
 use super::certificate::{self, CertificateError};
+use super::revocation::{CrlError, Fingerprint, Header};
 use crate::pki;
 
 /// Signatures checked to find the issuer of one certificate. A chain is short; more is an attempt
@@ -40,6 +42,8 @@ pub(super) struct Vouched {
     pub(super) issuer: Arc<str>,
     /// Where the chain ends.
     pub(super) anchor: Anchor,
+    /// The authorities between, from the certificate up, with the numbers of their certificates.
+    pub(super) between: Vec<(Arc<str>, Box<[u8]>)>,
 }
 
 /// A public key that signs certificates, and the name it signs under.
@@ -53,6 +57,8 @@ struct Authority {
     key: Vec<u8>,
     /// Lower-case hex of the SHA-256 of the `SubjectPublicKeyInfo`.
     fingerprint: Arc<str>,
+    /// It may sign revocation lists.
+    signs_lists: bool,
 }
 
 /// An intermediate that the client sent.
@@ -74,6 +80,21 @@ impl TrustedIssuers {
             .map(Self)
     }
 
+    /// The authorities of several, each once.
+    #[must_use]
+    pub fn of_all(several: impl Iterator<Item = Arc<Self>>) -> Self {
+        let mut all = Self::default();
+        for authority in several.flat_map(|some| some.0.clone()) {
+            let is_known = |other: &Authority| {
+                other.fingerprint == authority.fingerprint && other.subject == authority.subject
+            };
+            if !all.0.iter().any(is_known) {
+                all.0.push(authority);
+            }
+        }
+        all
+    }
+
     /// Each authority: its subject, and the lower-case hex of the SHA-256 of its
     /// `SubjectPublicKeyInfo`, in order.
     pub fn described(&self) -> impl Iterator<Item = (String, &str)> {
@@ -82,6 +103,68 @@ impl TrustedIssuers {
             let subject = subject.map_or_else(|_| String::new(), |(_, name)| name.to_string());
             (subject, &*authority.fingerprint)
         })
+    }
+
+    /// True when an authority with this key is among these.
+    pub(super) fn has(&self, key: Fingerprint) -> bool {
+        let key = hex::encode(key.0);
+        self.0.iter().any(|authority| *authority.fingerprint == *key)
+    }
+
+    /// These and those of `certificates` that are of authorities, within their time, and that one of
+    /// these vouches for.
+    ///
+    /// # Errors
+    /// When one of them is not a certificate.
+    pub(super) fn with_intermediates(
+        &self,
+        certificates: &[CertificateDer<'_>],
+        now_unix_s: i64,
+    ) -> Result<Self, CertificateError> {
+        let parsed: Vec<_> =
+            certificates.iter().map(|der| certificate::parse(der)).collect::<Result<_, _>>()?;
+        let mut all = self.clone();
+        for certificate in &parsed {
+            let validity = certificate.validity();
+            let is_in_time = (validity.not_before.timestamp()..=validity.not_after.timestamp())
+                .contains(&now_unix_s);
+            let is_fit = certificate.is_ca() && is_in_time;
+            if is_fit && self.issuer_of(certificate, &parsed).is_ok() {
+                all.0.push(Authority::read(certificate)?);
+            }
+        }
+        Ok(all)
+    }
+
+    /// Whose key signed a revocation list.
+    ///
+    /// # Errors
+    /// When nobody's did who has the name in it and may sign lists.
+    pub(super) fn signer_of(&self, list: &Header<'_>) -> Result<Fingerprint, CrlError> {
+        let issuer = || list.issuer_name();
+        let has_key =
+            |authority: &&Authority| match (list.key_identifier, &authority.key_identifier) {
+                (Some(wanted), Some(own)) => wanted == own.as_slice(),
+                _ => true,
+            };
+        let named = || self.0.iter().filter(|it| it.subject == list.issuer).filter(has_key);
+        if named().next().is_none() {
+            return Err(CrlError::UnknownIssuer { issuer: issuer() });
+        }
+        if !named().any(|authority| authority.signs_lists) {
+            return Err(CrlError::NotForLists { issuer: issuer() });
+        }
+        let mut checks_left = SIGNATURE_CHECKS_MAX;
+        let signed = Signed {
+            message: list.signed,
+            algorithm: list.signature_algorithm,
+            signature: list.signature,
+        };
+        named()
+            .filter(|authority| authority.signs_lists)
+            .find(|authority| matches!(authority.made(&signed, &mut checks_left), Ok(true)))
+            .and_then(|authority| fingerprint(&authority.fingerprint))
+            .ok_or_else(|| CrlError::BadSignature { issuer: issuer() })
     }
 
     /// Whether an authority is still among these.
@@ -145,7 +228,9 @@ impl TrustedIssuers {
                 && let Some(above) = self.vouched_issuer(own, intermediates, depth, checks_left)?
             {
                 let issuer = Arc::clone(&authority.fingerprint);
-                return Ok(Some(Vouched { issuer, anchor: above.anchor }));
+                let Vouched { issuer: above_issuer, anchor, mut between } = above;
+                between.insert(0, (above_issuer, own.raw_serial().into()));
+                return Ok(Some(Vouched { issuer, anchor, between }));
             }
         }
         Ok(None)
@@ -161,19 +246,26 @@ impl Authority {
         };
         let (_, fields) = first_element(spki.raw)?;
         let (_, key_algorithm) = first_element(fields)?;
+        let usage = extension(certificate, &OID_X509_EXT_KEY_USAGE)?;
         Ok(Self {
             subject: certificate.subject().as_raw().to_vec(),
             key_identifier,
             key_algorithm: key_algorithm.to_vec(),
             key: spki.subject_public_key.data.to_vec(),
             fingerprint: pki::sha256_hex(spki.raw).into(),
+            signs_lists: match usage {
+                Some(ParsedExtension::KeyUsage(usage)) => usage.crl_sign(),
+                Some(_) => false,
+                // RFC 5280, 6.3.3: where it is present it has to allow it.
+                None => true,
+            },
         })
     }
 
     /// What this authority vouches for as a trusted one.
     fn vouching(&self) -> Vouched {
         let issuer = Arc::clone(&self.fingerprint);
-        Vouched { anchor: Anchor(Arc::clone(&issuer)), issuer }
+        Vouched { anchor: Anchor(Arc::clone(&issuer)), issuer, between: Vec::new() }
     }
 
     /// Whether names and key identifiers allow that this authority issued `certificate`.
@@ -203,22 +295,42 @@ impl Authority {
         }
         let (_, fields) = first_element(certificate.as_raw())?;
         let (after_tbs, _) = first_element(fields)?;
-        let (_, signature_algorithm) = first_element(after_tbs)?;
+        let (_, algorithm) = first_element(after_tbs)?;
+        let message = certificate.tbs_certificate.as_ref();
+        let signature = &certificate.signature_value.data;
+        self.made(&Signed { message, algorithm, signature }, checks_left)
+    }
+
+    /// Whether this authority's key made a signature.
+    fn made(&self, signed: &Signed<'_>, checks_left: &mut u32) -> Result<bool, CertificateError> {
         // The same algorithms that the verifier of the handshake accepts.
         let algorithms = aws_lc_rs::default_provider().signature_verification_algorithms.all;
         for algorithm in algorithms.iter().filter(|algorithm| {
             *algorithm.public_key_alg_id() == *self.key_algorithm
-                && *algorithm.signature_alg_id() == *signature_algorithm
+                && *algorithm.signature_alg_id() == *signed.algorithm
         }) {
             *checks_left = checks_left.checked_sub(1).ok_or(CertificateError::IssuerUnclear)?;
-            let message = certificate.tbs_certificate.as_ref();
-            let signature = &certificate.signature_value.data;
-            if algorithm.verify_signature(&self.key, message, signature).is_ok() {
+            if algorithm.verify_signature(&self.key, signed.message, signed.signature).is_ok() {
                 return Ok(true);
             }
         }
         Ok(false)
     }
+}
+
+/// Something signed.
+struct Signed<'a> {
+    message: &'a [u8],
+    /// The contents of the `AlgorithmIdentifier`.
+    algorithm: &'a [u8],
+    signature: &'a [u8],
+}
+
+/// A fingerprint from its lower-case hex.
+pub(super) fn fingerprint(hex: &str) -> Option<Fingerprint> {
+    let mut bytes = [0; 32];
+    hex::decode_to_slice(hex, &mut bytes).ok()?;
+    Some(Fingerprint(bytes))
 }
 
 /// The first DER element: what follows it, and its contents.

@@ -9,6 +9,7 @@ mod binding;
 pub mod certificate;
 mod issuer;
 pub mod method;
+pub mod revocation;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

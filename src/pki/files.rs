@@ -94,8 +94,16 @@ pub(crate) fn open_regular(path: &Path) -> io::Result<File> {
 /// # Errors
 /// When it cannot be read or is larger than [`FILE_BYTES_MAX`].
 pub fn read(path: &Path) -> Result<Vec<u8>, FileError> {
+    read_up_to(path, FILE_BYTES_MAX)
+}
+
+/// As [`read`], with another bound.
+///
+/// # Errors
+/// When it cannot be read or is larger than that.
+pub fn read_up_to(path: &Path, bytes_max: u64) -> Result<Vec<u8>, FileError> {
     let file = open_regular(path).map_err(|error| FileError::io(path, OPEN, error))?;
-    read_bounded(path, file)
+    read_bounded(path, file, bytes_max)
 }
 
 /// Reads a private key.
@@ -110,18 +118,18 @@ pub fn read_key(path: &Path) -> Result<Vec<u8>, FileError> {
     if mode & 0o077 != 0 {
         return Err(FileError::KeyOpenToOthers { path: path.to_owned(), mode });
     }
-    read_bounded(path, file)
+    read_bounded(path, file, FILE_BYTES_MAX)
 }
 
-fn read_bounded(path: &Path, file: File) -> Result<Vec<u8>, FileError> {
+fn read_bounded(path: &Path, file: File, bytes_max: u64) -> Result<Vec<u8>, FileError> {
     let mut bytes = Vec::new();
-    file.take(FILE_BYTES_MAX + 1)
+    file.take(bytes_max.saturating_add(1))
         .read_to_end(&mut bytes)
         .map_err(|error| FileError::io(path, "read it", error))?;
-    if u64::try_from(bytes.len()).is_ok_and(|length| length <= FILE_BYTES_MAX) {
+    if u64::try_from(bytes.len()).is_ok_and(|length| length <= bytes_max) {
         Ok(bytes)
     } else {
-        Err(FileError::TooLarge { path: path.to_owned(), bytes_max: FILE_BYTES_MAX })
+        Err(FileError::TooLarge { path: path.to_owned(), bytes_max })
     }
 }
 

@@ -11,6 +11,7 @@ mod backlog;
 mod budget;
 mod expiry;
 mod quota;
+mod room;
 mod wakes;
 
 use std::collections::VecDeque;
@@ -180,23 +181,6 @@ struct Inner {
 }
 
 impl Inner {
-    fn has_room(&self, bytes: u64) -> bool {
-        let (messages, stored) = self.backlog.as_ref().map_or((0, 0), |backlog| backlog.size());
-        self.queue.len() + messages < self.settings.messages_max as usize
-            && self.bytes.saturating_add(stored).saturating_add(bytes) <= self.settings.bytes_max
-    }
-
-    /// True when one more message of so many bytes is within what the principal may have.
-    fn is_within(&self, quota: Size, bytes: u64) -> bool {
-        quota.messages < self.settings.principal_messages_max.into()
-            && quota.bytes.saturating_add(bytes) <= self.settings.principal_bytes_max
-    }
-
-    /// True when what is put in now would wait with nobody taking it.
-    fn rests(&self, durable: bool) -> bool {
-        !self.attached || durable && self.backlog.as_ref().is_some_and(|it| !it.is_empty())
-    }
-
     /// What waits and nobody is taking.
     fn resting(&self) -> Size {
         let (mut messages, mut bytes) =
@@ -256,21 +240,14 @@ impl Mailbox {
             self.quota.moved(inner.counted, resting);
             inner.counted = resting;
         }
-    }
-
-    /// True when there is room for so many bytes more, within the principal's quota too.
-    fn has_room(&self, inner: &Inner, bytes: u64, durable: bool) -> bool {
-        inner.has_room(bytes)
-            && (!inner.rests(durable) || inner.is_within(self.quota.size(), bytes))
-    }
-
-    /// True when it is full and its profile wants publishers to hear of it.
-    pub(super) fn refuses(&self) -> bool {
-        if !self.may_refuse.load(Ordering::Relaxed) {
-            return false;
+        if let Some(backlog) = &mut inner.backlog {
+            let (messages, bytes) = backlog.size();
+            let stored = Size { messages: messages as u64, bytes };
+            if stored != backlog.counted {
+                self.budget.stored(backlog.counted, stored);
+                backlog.counted = stored;
+            }
         }
-        let inner = self.inner.lock();
-        !inner.ended && !self.has_room(&inner, 0, inner.backlog.is_some())
     }
 
     /// From now on what waits is kept in the store; `waiting` is there already.
@@ -346,6 +323,8 @@ impl Mailbox {
         let mut inner = self.inner.lock();
         inner.ended = true;
         let backlog = inner.backlog.take();
+        let counted = backlog.as_ref().map_or(Size::default(), |backlog| backlog.counted);
+        self.budget.stored(counted, Size::default());
         let stored = backlog.and_then(|backlog| Some(backlog.ends().0?.0));
         let (messages, bytes) = (inner.queue.len() as u64, inner.bytes);
         inner.queue = VecDeque::new();
@@ -423,42 +402,6 @@ impl Mailbox {
         inner.expires_at = earlier(inner.expires_at, delivery.message.expires_at);
         inner.queue.push_back(delivery);
         Receipt { posted, wake: inner.schedule(), tell, commit }
-    }
-
-    /// Drops the oldest messages until there is room for `bytes` more, and takes that from the
-    /// budget unless it is for the store: how many went. `None`: there is no room.
-    fn drop_oldest(&self, inner: &mut Inner, bytes: u64, durable: bool) -> Option<usize> {
-        // What would not fit into the empty mailbox does not drive the others out.
-        let fits = durable || self.budget.would_have_room(bytes, inner.bytes);
-        if bytes > inner.settings.bytes_max || !fits {
-            return None;
-        }
-        if inner.rests(durable) {
-            let (mut others, own) = (self.quota.size(), inner.resting());
-            others.messages = others.messages.saturating_sub(own.messages);
-            others.bytes = others.bytes.saturating_sub(own.bytes);
-            if !inner.is_within(others, bytes) {
-                return None;
-            }
-        }
-        let mut dropped = 0;
-        loop {
-            if let Some(oldest) = inner.queue.pop_front() {
-                let freed = oldest.message.bytes();
-                inner.bytes -= freed;
-                self.budget.give_back(1, freed);
-                if let (Some(backlog), Some(seq)) = (&mut inner.backlog, oldest.seq) {
-                    backlog.dropped(seq);
-                }
-            } else {
-                inner.backlog.as_mut()?.drop_oldest()?;
-            }
-            dropped += 1;
-            self.settle(inner);
-            if self.has_room(inner, bytes, durable) && (durable || self.budget.take(bytes)) {
-                return Some(dropped);
-            }
-        }
     }
 
     /// Sends the connection a signal. A close is not overwritten by anything later.
@@ -595,6 +538,8 @@ impl Drop for Mailbox {
         let inner = self.inner.get_mut();
         self.budget.give_back(inner.queue.len() as u64, inner.bytes);
         self.quota.moved(inner.counted, Size::default());
+        let stored = inner.backlog.as_ref().map_or(Size::default(), |backlog| backlog.counted);
+        self.budget.stored(stored, Size::default());
     }
 }
 

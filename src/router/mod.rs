@@ -286,8 +286,13 @@ impl Router {
             return Err(Unrouted::DiskFull);
         }
         let asked = match publisher {
-            Publisher::Session(_) if route.refuses(&message) => return Err(Unrouted::QueueFull),
-            Publisher::Session(_) => Asked::Yes,
+            Publisher::Session(_) => {
+                if let Some(full) = route.refused_by(&message) {
+                    wakes.refused(&full);
+                    return Err(Unrouted::QueueFull);
+                }
+                Asked::Yes
+            }
             Publisher::Gone(_) => Asked::No,
         };
         let mut commit = None;
@@ -422,6 +427,16 @@ impl Router {
                 seq: None,
             })
             .collect()
+    }
+
+    /// Puts retained messages into the queue of a durable session, where they outlast its
+    /// connection and are counted like everything else in it.
+    pub fn queue_retained(peer: &Arc<Peer>, page: Vec<Delivery>, wakes: &mut Wakes) -> Routed {
+        let mut routed = Routed::default();
+        for delivery in page {
+            routed.count(wakes.post(peer, delivery, Asked::No));
+        }
+        routed
     }
 
     /// Removes expired retained messages, a page at a time; returns how many went.

@@ -84,14 +84,14 @@ impl Route {
             || self.groups.iter().any(|group| group.any(is_queued))
     }
 
-    /// True when it would wait for a session that is full and has publishers told.
-    pub(super) fn refuses(&self, message: &Message) -> bool {
-        message.qos != Qos::AtMostOnce
-            && (self
-                .targets
-                .iter()
-                .any(|one| one.qos != Qos::AtMostOnce && one.peer.mailbox.refuses())
-                || self.groups.iter().any(|group| group.refuses()))
+    /// Whoever has a message refused that would wait for a session that is full.
+    pub(super) fn refused_by(&self, message: &Message) -> Option<Arc<Peer>> {
+        if message.qos == Qos::AtMostOnce {
+            return None;
+        }
+        let mut targets = self.targets.iter().filter(|one| one.qos != Qos::AtMostOnce);
+        let full = targets.find(|one| one.peer.mailbox.refuses()).map(|one| Arc::clone(&one.peer));
+        full.or_else(|| self.groups.iter().find_map(|group| group.refused_by()))
     }
 }
 

@@ -44,11 +44,12 @@ impl Group {
         members.as_slice().iter().any(|one| holds(one.subscription.options.qos, &one.peer))
     }
 
-    /// True when no member has room, and all of them have publishers told.
-    pub(super) fn refuses(&self) -> bool {
+    /// Where no member has room, and all of them have publishers told: one of them.
+    pub(super) fn refused_by(&self) -> Option<Arc<Peer>> {
         let members = self.members.read();
         let members = members.as_slice();
-        !members.is_empty() && members.iter().all(|one| one.peer.mailbox.refuses())
+        let all_refuse = members.iter().all(|one| one.peer.mailbox.refuses());
+        members.first().filter(|_| all_refuse).map(|one| Arc::clone(&one.peer))
     }
 
     /// Chooses the member for a message, round robin: among those that may receive it, one that

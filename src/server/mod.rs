@@ -38,7 +38,7 @@ use crate::broker::{Broker, Now};
 use crate::gates::admission::Admission;
 use crate::gates::rate::RateLimits;
 use crate::gates::records::RecordLimit;
-use crate::identity::Identity;
+use crate::identity::{Identity, TrustedIssuers};
 use crate::mqtt::ReasonCode;
 use crate::router::{RetainedSettings, mailbox};
 
@@ -134,7 +134,8 @@ impl TlsReload {
             let Some(running) = &gatehouse.settings.tls else { continue };
             let named = settings.iter().find(|one| one.name == gatehouse.settings.name);
             let tls = named.and_then(|one| one.tls.as_ref()).unwrap_or(running);
-            let setup = tls_config::server_config(tls).map_err(|error| BindError::Tls {
+            let setup = tls_config::server_config(tls, &gatehouse.broker.revocations);
+            let setup = setup.map_err(|error| BindError::Tls {
                 listener: Arc::clone(&gatehouse.settings.name),
                 error: error.into(),
             })?;
@@ -158,6 +159,13 @@ impl TlsReload {
 pub struct PreparedTls(Vec<(Arc<Gatehouse>, Arc<TlsSetup>)>, Arc<Logins>, login::Prepared);
 
 impl PreparedTls {
+    /// The authorities that clients' certificates will have to come from, of all listeners.
+    #[must_use]
+    pub fn trusted_issuers(&self) -> TrustedIssuers {
+        let setups = self.0.iter().map(|(_, setup)| Arc::clone(&setup.trusted_issuers));
+        TrustedIssuers::of_all(setups)
+    }
+
     /// New connections use them from now on.
     pub fn put_in_force(self) {
         for (gatehouse, setup) in self.0 {
@@ -193,7 +201,9 @@ impl Server {
         let unauthenticated = Arc::new(Unauthenticated::new(unauthenticated_bytes_max));
         let mut listeners = Vec::with_capacity(settings.len());
         for settings in settings {
-            let tls = settings.tls.as_ref().map(tls_config::server_config).transpose();
+            let tls = settings.tls.as_ref();
+            let tls =
+                tls.map(|tls| tls_config::server_config(tls, &broker.revocations)).transpose();
             let tls = tls.map_err(|error| BindError::Tls {
                 listener: Arc::clone(&settings.name),
                 error: error.into(),
@@ -245,6 +255,13 @@ impl Server {
             (Arc::clone(&gatehouse.settings.name), text)
         };
         self.listeners.iter().map(address).collect()
+    }
+
+    /// The authorities that clients' certificates have to come from, of all listeners.
+    #[must_use]
+    pub fn trusted_issuers(&self) -> TrustedIssuers {
+        let tls = self.listeners.iter().filter_map(|(gatehouse, _)| gatehouse.tls.as_ref());
+        TrustedIssuers::of_all(tls.map(|tls| Arc::clone(&tls.load().trusted_issuers)))
     }
 
     /// What reads the files again while the server runs.

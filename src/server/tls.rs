@@ -19,6 +19,7 @@ use rustls::unbuffered::{
 use rustls::{ProtocolVersion, ServerConfig};
 use tokio::sync::Semaphore;
 
+use super::tls_config::{RefusedCertificate, take_refused};
 use super::transport::{Scratch, Socket, Transport, poll_fill};
 
 /// The most that a peer may send before its handshake is done: a long client chain has 10 KiB.
@@ -54,6 +55,19 @@ pub enum TlsFailure {
     /// The peer's bytes, or its certificate: rustls says which. The peer got the alert.
     #[error("TLS handshake refused: {}", reason(.0))]
     Refused(#[source] rustls::Error),
+    /// The peer's certificate. The peer got the alert.
+    #[error(
+        "{}; SHA-256 of the certificate: {}",
+        .certificate.why.map_or_else(|| format!("TLS handshake refused: {}", reason(.error)), |why| why.to_string()),
+        .certificate.fingerprint
+    )]
+    RefusedCertificate {
+        /// What rustls says.
+        #[source]
+        error: rustls::Error,
+        /// Which one, and what was found.
+        certificate: RefusedCertificate,
+    },
     /// The peer went before the handshake was done.
     #[error("the peer ended the connection within the TLS handshake")]
     Ended,
@@ -134,7 +148,10 @@ pub async fn accept(
             if let Err(error) = stepped {
                 // The alert, at best effort: the peer has no more claim on our time.
                 let _ = socket.try_write(&output);
-                return Err(TlsFailure::Refused(error));
+                return Err(match take_refused() {
+                    Some(certificate) => TlsFailure::RefusedCertificate { error, certificate },
+                    None => TlsFailure::Refused(error),
+                });
             }
             write_all(&mut socket, &output).await.map_err(TlsFailure::Socket)?;
             if !session.connection.is_handshaking() {

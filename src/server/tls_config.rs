@@ -25,9 +25,12 @@ use x509_parser::certificate::X509Certificate;
 pub use error::{TlsError, TlsProblem, TlsWarning};
 
 use super::listener;
-use crate::identity::{Anchor, CertificateError, TrustedIssuers, certificate};
+use crate::identity::certificate::TrustPath;
+use crate::identity::revocation::{self, NotGood};
+use crate::identity::{CertificateError, TrustedIssuers, certificate};
 use crate::pki::files;
 use client_verifier::ClientVerifier;
+pub use client_verifier::RefusedCertificate;
 
 /// The days before its end at which the server's certificate is worth a warning.
 const EXPIRY_WARNING_DAYS: i64 = 14;
@@ -53,38 +56,73 @@ pub struct TlsSetup {
 /// authority that its chain ends at.
 #[derive(Clone, Debug)]
 pub(super) struct Trust {
-    anchor: Anchor,
+    path: TrustPath,
     tls: Arc<ArcSwap<TlsSetup>>,
+    revocations: revocation::Current,
     /// When the certificate ends.
     pub(super) ends_at: Option<Instant>,
 }
 
 impl Trust {
-    pub(super) fn new(anchor: Anchor, tls: &Arc<ArcSwap<TlsSetup>>) -> Self {
-        Self { anchor, tls: Arc::clone(tls), ends_at: None }
+    pub(super) fn new(
+        path: TrustPath,
+        tls: &Arc<ArcSwap<TlsSetup>>,
+        revocations: &revocation::Current,
+    ) -> Self {
+        Self { path, tls: Arc::clone(tls), revocations: Arc::clone(revocations), ends_at: None }
     }
 
-    /// Why the certificate is not trusted any more.
-    pub(super) const WITHDRAWN: &'static str =
-        "the authority behind the client's certificate is not trusted any more";
-
-    /// False once the TLS files in force do not have the authority.
-    pub(super) fn stands(&self) -> bool {
-        self.tls.load().trusted_issuers.trust(&self.anchor)
+    /// Looks whether the TLS files in force still have the authority, and no revocation list in
+    /// force names a certificate of the path.
+    ///
+    /// # Errors
+    /// Why it is trusted no longer.
+    pub(super) fn stands(&self) -> Result<(), Withdrawn> {
+        if !self.tls.load().trusted_issuers.trust(&self.path.anchor) {
+            return Err(Withdrawn::Authority);
+        }
+        match self.revocations.load().revoked(&self.path.certificates) {
+            Some(revoked) => Err(Withdrawn::Certificate(revoked)),
+            None => Ok(()),
+        }
     }
 }
 
-/// Sets up TLS as a listener is told to.
+/// Why a certificate that was accepted is trusted no longer.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+pub(super) enum Withdrawn {
+    /// Its authority was taken away from the listener.
+    #[error("the authority behind the client's certificate is not trusted any more")]
+    Authority,
+    /// It was revoked.
+    #[error(transparent)]
+    Certificate(NotGood),
+}
+
+/// The client's certificate that was refused last on this thread, if the last one was.
+pub(super) fn take_refused() -> Option<RefusedCertificate> {
+    client_verifier::take_refused()
+}
+
+/// Sets up TLS as a listener is told to. Clients' certificates are held against the `revocations`
+/// that are in force when they are shown.
 ///
 /// TLS 1.3 only, unless `tls_1_2`; with `client_ca` a client has to show a certificate.
 ///
 /// # Errors
 /// When a file is missing, unfit, open to others, or out of date.
-pub fn server_config(tls: &listener::Tls) -> Result<TlsSetup, TlsProblem> {
-    server_config_at(tls, UnixTime::now())
+pub fn server_config(
+    tls: &listener::Tls,
+    revocations: &revocation::Current,
+) -> Result<TlsSetup, TlsProblem> {
+    server_config_at(tls, revocations, UnixTime::now())
 }
 
-fn server_config_at(tls: &listener::Tls, now: UnixTime) -> Result<TlsSetup, TlsProblem> {
+fn server_config_at(
+    tls: &listener::Tls,
+    revocations: &revocation::Current,
+    now: UnixTime,
+) -> Result<TlsSetup, TlsProblem> {
     let now_unix_s = unix_seconds(now);
     let provider = Arc::new(provider(tls.tls_1_2));
     let mut warnings = Vec::new();
@@ -104,7 +142,7 @@ fn server_config_at(tls: &listener::Tls, now: UnixTime) -> Result<TlsSetup, TlsP
         None => (Arc::new(NoClientAuth), Vec::new()),
         Some(path) => {
             let client_cas = certificates(path).map_err(&in_client_ca)?;
-            let verifier = ClientVerifier::new(path, &client_cas, &provider);
+            let verifier = ClientVerifier::new(path, &client_cas, &provider, revocations);
             let verifier = verifier.map_err(&in_client_ca)?;
             warnings.extend(verifier.warnings(path, now_unix_s));
             (Arc::new(verifier), client_cas)

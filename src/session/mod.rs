@@ -197,6 +197,13 @@ impl Session {
         self.outbound.is_unsent(from)
     }
 
+    /// Of a durable session's queue from `from` on, which has not been taken out since the broker
+    /// was started: from here on nothing was sent before either.
+    #[must_use]
+    pub fn unsent_from(&self, from: Seq) -> Seq {
+        self.outbound.unsent_from(from)
+    }
+
     /// Everything in a durable session's queue up to here is done with; `None`: nothing yet.
     #[must_use]
     pub fn finished(&self) -> Option<Seq> {

@@ -140,6 +140,13 @@ impl Outbound {
             && self.finished() >= from.before()
     }
 
+    /// Of a durable session's queue from `from` on, which has not been taken out since the broker
+    /// was started: from here on nothing was sent before either.
+    pub(super) fn unsent_from(&self, from: Seq) -> Seq {
+        let sent_before = self.queue.as_ref().and_then(|queue| queue.sent_before);
+        sent_before.map_or(from, |last| last.after(1).max(from))
+    }
+
     /// Everything in a durable session's queue up to here is done with; `None`: nothing yet.
     pub(super) fn finished(&self) -> Option<Seq> {
         let last = self.queue.as_ref()?.last;

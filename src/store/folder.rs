@@ -17,6 +17,9 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use parking_lot::Mutex;
+
+use super::engine::KEYSPACES as KEYSPACE_NAMES;
 use super::mark::Token;
 use super::{Settings, StoreError, salvage, tables};
 
@@ -30,6 +33,8 @@ pub(super) const COPY: &str = "copy";
 const KEYSPACES: usize = 5;
 /// A record whose key is longer in hexadecimal is named by its SHA-256.
 const RECORD_NAME_MAX: usize = 128;
+/// Losses that are told one by one; of more, these are.
+const LOSSES_MAX: usize = 256;
 /// How often a lock is tried for, and how long apart: a process that was killed may be on its
 /// way out.
 const LOCK_TRIES: usize = 4;
@@ -45,6 +50,8 @@ pub(super) struct Folder {
     /// The last batch before it was closed in order, if it was.
     pub(super) closed_with: Option<u64>,
     lock: File,
+    /// What was lost and is accepted, for the audit log.
+    losses: Mutex<Vec<String>>,
 }
 
 /// Says with which batch the store was closed: it is there while nobody has it open.
@@ -85,7 +92,8 @@ impl Folder {
         let data = root.join("data");
         let closed_with = read_closed(&root);
         let (token, accept_loss) = (Token::default(), settings.accept_loss);
-        let mut folder = Self { root, data, token, accept_loss, closed_with, lock };
+        let mut folder =
+            Self { root, data, token, accept_loss, closed_with, lock, losses: Mutex::default() };
         check_kinds(&folder.data)?;
         check_kinds(&folder.being_made())?;
         let is_complete = std::fs::metadata(&path).map_err(&failed)?.len() > 0;
@@ -148,7 +156,8 @@ impl Folder {
             return Err(failed(error));
         }
         let (token, accept_loss, closed_with) = (Token::default(), false, read_closed(root));
-        Ok(Self { data: copy.join("data"), root: copy, token, accept_loss, closed_with, lock })
+        let (data, losses) = (copy.join("data"), Mutex::default());
+        Ok(Self { data, root: copy, token, accept_loss, closed_with, lock, losses })
     }
 
     /// Reads the token of a copy.
@@ -294,8 +303,22 @@ impl Folder {
         if !self.accept_loss {
             return Err(self.damaged(file, what));
         }
-        tracing::warn!(file = %file.display(), "damage that is accepted: {what}");
+        self.lost(&format!("{}: {what}", file.display()));
         Ok(())
+    }
+
+    /// Says that something is lost, which was accepted.
+    pub(super) fn lost(&self, what: &str) {
+        tracing::warn!("damage that is accepted: {what}");
+        let mut losses = self.losses.lock();
+        if losses.len() < LOSSES_MAX {
+            losses.push(what.to_owned());
+        }
+    }
+
+    /// What was lost since the store was opened.
+    pub(super) fn take_losses(&self) -> Vec<String> {
+        std::mem::take(&mut self.losses.lock())
     }
 
     pub(super) fn damaged(&self, file: &Path, what: &str) -> StoreError {
@@ -305,6 +328,13 @@ impl Folder {
             "restore a backup, or serve the rest with `--accept-loss`"
         };
         StoreError::Damaged { file: file.to_owned(), what: format!("{what}: {remedy}") }
+    }
+
+    /// Where the tables of a keyspace are.
+    pub(super) fn tables_of(&self, keyspace: &str) -> PathBuf {
+        // They were made in this order; the engine's own is 0.
+        let id = KEYSPACE_NAMES.iter().position(|name| *name == keyspace).map_or(0, |at| at + 1);
+        self.data.join("keyspaces").join(id.to_string()).join("tables")
     }
 
     /// Where something of this name is set aside: it does not exist yet.

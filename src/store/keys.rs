@@ -115,6 +115,24 @@ pub(super) fn body(id: u64) -> [u8; 8] {
     id.to_be_bytes()
 }
 
+/// What a key is about, in words. `whose` knows the client identifiers of sessions.
+pub(super) fn describe(
+    keyspace: &str,
+    key: &[u8],
+    whose: impl Fn(SessionNo) -> Option<String>,
+) -> String {
+    let session = |number: SessionNo| match whose(number) {
+        Some(client_id) => format!("session {} ({client_id:?})", number.0),
+        None => format!("session {}", number.0),
+    };
+    match (keyspace, parse_state(key), parse_page(key)) {
+        ("state", Ok((number, _)), _) => session(number),
+        ("queue", _, Ok((number, first))) => format!("{}, message {first}", session(number)),
+        ("retained", ..) => format!("{:?}", String::from_utf8_lossy(key)),
+        _ => format!("key {}", hex::encode(key)),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -37,8 +37,8 @@ mod writer;
 mod tests;
 
 pub use backup::{
-    Backup, Checked, Counts, Finding, Inspected, Made, Manifest, Reading, SessionInspected,
-    Snapshot, export, import, inspect, receive, restore, verify,
+    Backup, Checked, Counts, Finding, Inspected, MANIFEST, Made, Manifest, Reading,
+    SessionInspected, Snapshot, export, import, inspect, receive, restore, verify,
 };
 pub use change::Change;
 pub use error::StoreError;

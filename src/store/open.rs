@@ -68,8 +68,8 @@ pub(super) fn open(
     };
     let next_session = set_apart.max(after_last);
     let sessions = sessions.into_values().collect();
-    let recovered = Recovered { sessions, retained };
     folder.is_opened()?;
+    let recovered = Recovered { sessions, retained, losses: folder.take_losses() };
     let folder = Arc::new(folder);
     Ok(Found { engine, folder, marks, recovered, queues, counts, next_body, next_session })
 }
@@ -136,10 +136,23 @@ pub(super) fn cannot_open(folder: &Folder, error: &fjall::Error) -> StoreError {
             why: format!("its files are of the engine's format {version}, not 3"),
         },
         error if super::engine::is_damage(error) => {
-            folder.damaged(&folder.data, &format!("its tables cannot be read ({error:?})"))
+            folder.damaged(&folder.data, &format!("its tables cannot be read ({})", words(error)))
         }
         error => StoreError::Failed { doing: "open the store", error: describe(error) },
     }
+}
+
+/// What the engine says of damage, for people.
+pub(super) fn words(error: &fjall::Error) -> String {
+    let bare = match error {
+        fjall::Error::Storage(fjall::LsmError::ChecksumMismatch { .. }) => {
+            "a block is not what was written: its checksum differs"
+        }
+        fjall::Error::InvalidVersion(None) => "the file of the engine's format is none",
+        fjall::Error::Unrecoverable => "the engine cannot make sense of them",
+        error => return error.to_string(),
+    };
+    bare.to_owned()
 }
 
 /// Refuses what a later version wrote.

@@ -16,6 +16,8 @@ pub struct Recovered {
     pub sessions: Vec<RecoveredSession>,
     /// The retained messages that have not expired.
     pub retained: Vec<RetainedRecord>,
+    /// What was lost of the store and was accepted: what, where, whose.
+    pub losses: Vec<String>,
 }
 
 /// A session as the store had it.

@@ -48,7 +48,7 @@ pub(super) fn repair(folder: &Folder) -> Result<Option<u64>, StoreError> {
         if !folder.accept_loss {
             return Err(folder.damaged(file, what));
         }
-        tracing::warn!(file = %file.display(), "damage that is accepted: {what}");
+        folder.lost(&format!("{}: {what}", file.display()));
     }
     if journals.is_empty() {
         // The engine takes a store without a journal for an empty one.
@@ -84,7 +84,7 @@ pub(super) fn compare(folder: &Folder, last: Option<u64>, known: u64) -> Result<
     if !folder.accept_loss {
         return Err(folder.damaged(&folder.data, &what));
     }
-    tracing::warn!("damage that is accepted: {what}");
+    folder.lost(&what);
     gaps.add(&[gap])
 }
 
@@ -164,7 +164,11 @@ impl Cut {
         let failed = io_failed("set aside what cannot be read", &self.path);
         let name = self.path.file_name().unwrap_or_default().to_string_lossy();
         let aside = folder.set_aside(&format!("{name}-{}", self.from))?;
-        let copied = self.copy(&aside).map_err(&failed)?;
+        let copied = self.copy(&aside).map_err(|error| {
+            // A part of it, on a disk that is full, would be taken for all of it.
+            let _ = std::fs::remove_file(&aside);
+            failed(error)
+        })?;
         tracing::warn!(
             file = %self.path.display(),
             offset = self.from,

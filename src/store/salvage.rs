@@ -11,8 +11,8 @@ use fjall::{Keyspace, UserKey, UserValue};
 use super::engine::{Engine, KEYSPACES, failed, is_damage};
 use super::folder::{Folder, io_failed};
 use super::mark::Marks;
-use super::open::{cannot_open, write_format};
-use super::{StoreError, keys};
+use super::open::{cannot_open, words, write_format};
+use super::{SessionNo, SessionRecord, StoreError, keys};
 
 /// Records written at a time, and about how many bytes.
 const AT_ONCE: (usize, usize) = (1024, 4 * 1024 * 1024);
@@ -23,7 +23,8 @@ pub(super) fn open(folder: &Folder) -> Result<Engine, StoreError> {
     match Engine::open(&folder.data) {
         Ok(engine) => return Ok(engine),
         Err(error) if folder.accept_loss && is_damage(&error) => {
-            tracing::warn!("damage that is accepted: the engine cannot open it ({error:?})");
+            let why = words(&error);
+            folder.lost(&format!("{}: its tables cannot be read ({why})", folder.data.display()));
         }
         Err(error) => return Err(cannot_open(folder, &error)),
     }
@@ -82,7 +83,7 @@ fn without_some(folder: &Folder, parked: &Path) -> Result<Engine, StoreError> {
             std::fs::rename(&place, &aside).map_err(&moved)?;
             match Engine::open(&folder.data) {
                 Ok(engine) => {
-                    tracing::warn!("all that the store had in `{name}` is lost");
+                    folder.lost(&format!("all that the store had in `{name}`"));
                     return Ok(engine);
                 }
                 Err(error) => result = Err(cannot_open(folder, &error)),
@@ -135,14 +136,12 @@ pub(super) fn rebuild(
     }
     let new = Engine::open(&place).map_err(failed("make the store anew"))?;
     for ((from, to), name) in old.keyspaces().into_iter().zip(new.keyspaces()).zip(KEYSPACES) {
-        let mut copy = Copy { to, engine: &new, marks, batch: Vec::new(), bytes: 0, copied: 0 };
+        let mut copy = Copy { to, engine: &new, marks, batch: Vec::new(), bytes: 0 };
         let holes = each(from, |key, value| copy.put(key, value))?;
         copy.flush()?;
-        if holes > 0 {
-            tracing::warn!(
-                records = copy.copied,
-                "tables of `{name}` could not be read in {holes} places; the rest is kept"
-            );
+        for hole in holes {
+            let tables = folder.tables_of(name);
+            folder.lost(&format!("{}: {}", tables.display(), hole.describe(name, &old)));
         }
     }
     write_format(&new, marks)?;
@@ -159,7 +158,6 @@ struct Copy<'a> {
     marks: &'a mut Marks,
     batch: Vec<(UserKey, UserValue)>,
     bytes: usize,
-    copied: u64,
 }
 
 impl Copy<'_> {
@@ -174,7 +172,6 @@ impl Copy<'_> {
 
     fn flush(&mut self) -> Result<(), StoreError> {
         let mut batch = self.marks.batch(self.engine);
-        self.copied += self.batch.len() as u64;
         self.bytes = 0;
         for (key, value) in self.batch.drain(..) {
             batch.insert(self.to, key, value);
@@ -183,14 +180,46 @@ impl Copy<'_> {
     }
 }
 
+/// Keys between which nothing can be read.
+struct Hole {
+    /// The last before; empty for none.
+    after: Vec<u8>,
+    /// The first behind.
+    before: Option<Vec<u8>>,
+}
+
+impl Hole {
+    /// What was there: whose, and which part of it.
+    fn describe(&self, keyspace: &str, engine: &Engine) -> String {
+        let place = |key: &[u8]| keys::describe(keyspace, key, |number| client_id(engine, number));
+        let after = match &*self.after {
+            [] => "its beginning".to_owned(),
+            key => place(key),
+        };
+        let before = match &self.before {
+            Some(key) => place(key),
+            None => "its end".to_owned(),
+        };
+        format!("what `{keyspace}` had between {after} and {before}")
+    }
+}
+
+/// Whose session it is, where its record can be read.
+fn client_id(engine: &Engine, number: SessionNo) -> Option<String> {
+    let key = keys::session(number);
+    let stored = engine.state.get(&key).ok().flatten()?;
+    let record = SessionRecord::unseal(&key, &stored).ok()?;
+    Some(record.facts.client_id.as_str().to_owned())
+}
+
 /// Takes every record that can be read. Behind a place that cannot, it goes on at the first key
-/// found in steps that double; says how many places there were.
+/// found in steps that double; says which places there were.
 fn each(
     keyspace: &Keyspace,
     mut take: impl FnMut(UserKey, UserValue) -> Result<(), StoreError>,
-) -> Result<u64, StoreError> {
+) -> Result<Vec<Hole>, StoreError> {
     let mut from = Some(Vec::new());
-    let mut holes = 0;
+    let mut holes = Vec::new();
     while let Some(begin) = from.take() {
         let mut last = begin.clone();
         for found in keyspace.range(begin..) {
@@ -200,8 +229,8 @@ fn each(
                     take(key, value)?;
                 }
                 Err(error) if is_damage(&error) => {
-                    holes += 1;
                     from = behind(keyspace, &last);
+                    holes.push(Hole { after: last, before: from.clone() });
                     break;
                 }
                 Err(error) => return Err(failed("read the store")(error)),

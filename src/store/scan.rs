@@ -12,6 +12,7 @@ use super::engine::{Engine, failed, is_damage};
 use super::folder::Folder;
 use super::keys::{self, Part};
 use super::mark::Marks;
+use super::open::words;
 use super::page::{Entries, PageRef};
 use super::queues::Queues;
 use super::writer::{BodyCounts, progress_record};
@@ -79,8 +80,8 @@ fn unreadable<'a>(
 ) -> impl Fn(fjall::Error) -> StoreError + 'a {
     move |error| {
         if is_damage(&error) {
-            let what = format!("a table of `{keyspace}` cannot be read ({error:?})");
-            folder.damaged(&folder.data, &what)
+            let what = format!("a table of `{keyspace}` cannot be read ({})", words(&error));
+            folder.damaged(&folder.tables_of(keyspace), &what)
         } else {
             failed("read the store")(error)
         }
@@ -316,7 +317,9 @@ impl Damages<'_> {
         if self.folder.accept_loss {
             let aside = self.folder.set_record_aside(keyspace, key, stored)?;
             if is_logged {
-                tracing::warn!(kept = %aside.display(), "{what} is lost: {damage}");
+                let key = hex::encode(key);
+                let aside = aside.display();
+                self.folder.lost(&format!("{what}: {damage}; key {key}, kept as {aside}"));
             }
         } else if is_logged {
             tracing::error!(keyspace, key = hex::encode(key), "{what} cannot be read: {damage}");

@@ -310,7 +310,7 @@ fn what_cannot_be_done_is_said_with_the_remedy() {
     bytes[at] ^= 1;
     std::fs::write(&data, bytes).unwrap();
     let verified = store(&folder, &["verify", "backup"]);
-    refused(&verified, "restore a backup");
+    refused(&verified, "take another backup");
     let found = String::from_utf8_lossy(&verified.stdout).into_owned();
     assert!(
         found.contains("backup/data: byte ") && found.contains("use another backup"),

@@ -46,6 +46,10 @@ fn a_damaged_store_is_refused_until_the_loss_is_accepted() {
         for number in (0..4).chain(5..10) {
             assert_eq!(reader.receive().text(), number.to_string());
         }
+        broker.audited("the loss", |record| {
+            record["event"] == "store.loss-accepted"
+                && record["what"].as_str().unwrap().contains("0.jnl: what stands from byte")
+        });
         let mut late = broker.simple(Version::Mqtt5, "late");
         late.subscribe("b", 1);
         late.receive_text("kept");

@@ -60,6 +60,8 @@ fn the_publisher_hears_of_a_full_queue_where_its_reader_wants_it() {
         old.raw.expect_closed();
     };
     refused(&broker);
+    let full = broker.audited("who is full", |record| record["event"] == "session.queue-full");
+    assert_eq!((&full["client_id"], &full["waiting"]), (&"reader".into(), &2.into()));
     // Nobody gets what is refused; QoS 0 is dropped for the one who has no room.
     writer = broker.simple(Version::Mqtt5, "writer");
     writer.send(&Publish::new("a", "at most once"));

@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 
 use rustix::process::Signal;
 
-use crate::harness::wire::{self, Connect, Publish, Version};
+use crate::harness::raw::Client;
+use crate::harness::wire::{self, Connect, Publish, Version, property};
 use crate::harness::{Broker, Setup};
 use crate::{lasting, start};
 
@@ -23,15 +24,19 @@ fn leave(broker: &Broker, count: usize) {
             continue;
         }
         // Of QoS 2 what was never sent is for the others too.
-        writer.send(&message.qos(2, 9));
-        writer.expect_ack(wire::PUBREC, 9);
-        writer.raw.send(&wire::ack(wire::PUBREL, 9));
-        writer.expect_ack(wire::PUBCOMP, 9);
+        publish_once(&mut writer, &message);
     }
     let mut stayer = broker.client(&lasting("stayer"));
     stayer.subscribe(FILTER, 2);
     stayer.disconnect();
     broker.client(&Connect::new(Version::Mqtt5, "leaver")).disconnect();
+}
+
+fn publish_once(writer: &mut Client, message: &Publish) {
+    writer.send(&message.clone().qos(2, 9));
+    writer.expect_ack(wire::PUBREC, 9);
+    writer.raw.send(&wire::ack(wire::PUBREL, 9));
+    writer.expect_ack(wire::PUBCOMP, 9);
 }
 
 /// What waits for the one who has stayed: everything, at least once.
@@ -66,4 +71,26 @@ fn it_is_delivered_to_the_others_though_the_broker_is_killed_meanwhile() {
     assert_all_came(&broker, 600);
     broker.restart(Signal::TERM);
     assert!(broker.client(&lasting("leaver")).connack.session_present());
+}
+
+#[test]
+fn of_qos_2_only_what_had_begun_stays_with_the_one_who_has_left() {
+    let broker = start();
+    let mut leaver = broker.client(&lasting("leaver").properties(&property::receive_maximum(3)));
+    leaver.subscribe(FILTER, 2);
+    let mut writer = broker.simple(Version::Mqtt5, "writer");
+    for number in 0..30 {
+        publish_once(&mut writer, &Publish::new("t", &number.to_string()));
+    }
+    for number in 0..3 {
+        assert_eq!(leaver.receive().text(), number.to_string());
+    }
+    leaver.disconnect();
+    let mut stayer = broker.client(&lasting("stayer"));
+    stayer.subscribe(FILTER, 2);
+    broker.client(&Connect::new(Version::Mqtt5, "leaver")).disconnect();
+    for number in 3..30 {
+        stayer.receive_text(&number.to_string());
+    }
+    stayer.ping();
 }

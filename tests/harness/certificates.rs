@@ -8,12 +8,17 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa,
-    KeyPair, KeyUsagePurpose, PublicKeyData as _,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, DnType,
+    ExtendedKeyUsagePurpose, IsCa, KeyIdMethod, KeyPair, KeyUsagePurpose, PublicKeyData as _,
+    RevokedCertParams, SerialNumber,
 };
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+
+use time::OffsetDateTime;
+use x509_parser::certificate::X509Certificate;
+use x509_parser::prelude::FromDer as _;
 
 use super::raw::PATIENCE;
 
@@ -123,6 +128,28 @@ impl Authority {
         identity
     }
 
+    /// Writes a list of those that are taken back, in place of the one that is there: whole, as
+    /// whoever publishes lists should.
+    pub fn take_back(&self, to: &Path, number: u64, revoked: &[&Identity]) {
+        let revoked = revoked.iter().map(|identity| RevokedCertParams {
+            serial_number: SerialNumber::from(identity.serial()),
+            revocation_time: OffsetDateTime::now_utc(),
+            reason_code: None,
+            invalidity_date: None,
+        });
+        let list = CertificateRevocationListParams {
+            this_update: OffsetDateTime::now_utc() - time::Duration::hours(1),
+            next_update: OffsetDateTime::now_utc() + time::Duration::hours(1),
+            crl_number: SerialNumber::from(number),
+            issuing_distribution_point: None,
+            revoked_certs: revoked.collect(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        let new = to.with_extension("new");
+        fs::write(&new, list.signed_by(&self.issuer).unwrap().pem().unwrap()).unwrap();
+        fs::rename(new, to).unwrap();
+    }
+
     /// TLS settings of a client that trusts this authority.
     pub fn client_config(&self, identity: Option<&Identity>) -> ClientConfig {
         let mut roots = RootCertStore::empty();
@@ -161,6 +188,13 @@ impl Identity {
     /// The chain, leaf first.
     pub fn chain(&self) -> Vec<CertificateDer<'static>> {
         CertificateDer::pem_file_iter(&self.certificate).unwrap().map(Result::unwrap).collect()
+    }
+
+    /// The serial number, as it stands in the certificate.
+    pub fn serial(&self) -> Vec<u8> {
+        let chain = self.chain();
+        let (_, certificate) = X509Certificate::from_der(&chain[0]).unwrap();
+        certificate.raw_serial().to_vec()
     }
 
     /// The key.

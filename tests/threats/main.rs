@@ -21,6 +21,7 @@ mod identity;
 mod methods;
 mod policy;
 mod reload;
+mod revocation;
 mod websocket;
 
 use harness::raw::{Client, Raw};

@@ -46,6 +46,13 @@ pub(super) struct FromArgs {
     set: Vec<String>,
 }
 
+impl FromArgs {
+    /// True when a backup is meant.
+    pub(super) fn is_backup(&self) -> bool {
+        self.from.as_ref().is_some_and(|from| from.join(store::MANIFEST).exists())
+    }
+}
+
 /// A store by its configuration.
 pub(super) struct Place {
     pub(super) settings: store::Settings,

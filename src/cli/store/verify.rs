@@ -17,6 +17,7 @@ pub(super) struct VerifyArgs {
 
 impl VerifyArgs {
     pub(super) fn run(self) -> Result<(), Failure> {
+        let is_backup = self.from.is_backup();
         let checked = self.from.read(store::verify, Reading::verify)?;
         if self.json {
             say!("{}", serde_json::to_value(&checked)?);
@@ -37,10 +38,10 @@ impl VerifyArgs {
         }
         let more =
             if checked.more == 0 { String::new() } else { format!(" and {} more", checked.more) };
-        let remedy = if checked.is_loss {
-            "restore a backup, or serve the rest with `--accept-loss`"
-        } else {
-            "nothing is lost"
+        let remedy = match (checked.is_loss, is_backup) {
+            (false, _) => "nothing is lost",
+            (true, false) => "restore a backup, or serve the rest with `--accept-loss`",
+            (true, true) => "take another backup while the broker still has it all",
         };
         Err(Failure(format!("{}{more} in {records}: {remedy}", count(all, "finding", "findings"))))
     }

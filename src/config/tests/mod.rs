@@ -209,6 +209,11 @@ fn what_is_allowed_and_risky_is_warned_of() {
             &["listener.a.websocket.origins=[\"http://x.example\"]"],
             &["listener.a.websocket.origins allows a page"],
         ),
+        (
+            PLAIN,
+            &["profile.default.mailbox.principal_messages_max=9"],
+            &["profile.default.mailbox.principal_messages_max is less than one session"],
+        ),
     ] {
         let warnings = accept(text, settings).warnings;
         assert_eq!(warnings.len(), expected.len(), "{settings:?} {warnings:?}");

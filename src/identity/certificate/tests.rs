@@ -324,16 +324,16 @@ fn a_chain_is_trusted_as_long_as_the_authority_at_its_end() {
         vec![lowest.issue(&leaf), between.der.clone(), lowest.der.clone()],
     ] {
         let read = CertificateFacts::from_verified_chain(&chain, &trusted(&[&other, &root]));
-        let (_, anchor) = read.unwrap();
-        assert!(trusted(&[&root]).trust(&anchor));
-        assert!(!trusted(&[&other]).trust(&anchor));
+        let (_, path) = read.unwrap();
+        assert!(trusted(&[&root]).trust(&path.anchor));
+        assert!(!trusted(&[&other]).trust(&path.anchor));
         // An intermediate that is an authority in its own right is not where this chain ended.
-        assert!(!trusted(&[&between]).trust(&anchor));
-        assert!(!trusted(&[]).trust(&anchor));
+        assert!(!trusted(&[&between]).trust(&path.anchor));
+        assert!(!trusted(&[]).trust(&path.anchor));
     }
     let chain = [between.issue(&leaf), between.der.clone()];
-    let (_, anchor) = CertificateFacts::from_verified_chain(&chain, &trusted(&[&between])).unwrap();
-    assert!(trusted(&[&between]).trust(&anchor));
+    let (_, path) = CertificateFacts::from_verified_chain(&chain, &trusted(&[&between])).unwrap();
+    assert!(trusted(&[&between]).trust(&path.anchor));
 }
 
 #[test]

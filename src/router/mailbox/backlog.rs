@@ -10,6 +10,7 @@ use std::time::Instant;
 
 use tokio::sync::oneshot;
 
+use super::quota::Size;
 use super::{Delivery, Page, Peer, Seq, StoreError};
 use crate::store::{Change, Commit, Expiry, SessionNo, Store, UnderWay, Waiting};
 
@@ -99,6 +100,8 @@ pub(super) struct Backlog {
     earliest: Expiry,
     messages: usize,
     bytes: u64,
+    /// What of it is counted for the whole broker.
+    pub(super) counted: Size,
     /// All that was enqueued so far is on disk once this is done.
     commit: Commit,
     /// A part is on its way.
@@ -133,6 +136,7 @@ impl Backlog {
             earliest: Expiry::NEVER,
             messages: 0,
             bytes: 0,
+            counted: Size::default(),
             commit: Commit::default(),
             reading: false,
         };

@@ -1,6 +1,8 @@
-//! What waits in memory, in all mailboxes together.
+//! What waits in all mailboxes together: in memory, which is bounded, and in the store alone.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::quota::{Quota, Size};
 
 /// The bytes waiting in all mailboxes of a broker, and their bound.
 #[derive(Debug)]
@@ -8,25 +10,49 @@ pub struct Budget {
     bytes: AtomicU64,
     messages: AtomicU64,
     bytes_max: u64,
+    /// In the store alone.
+    stored: Quota,
 }
 
 impl Budget {
     /// An empty budget.
     #[must_use]
     pub fn new(bytes_max: u64) -> Self {
-        Self { bytes: AtomicU64::new(0), messages: AtomicU64::new(0), bytes_max }
+        Self {
+            bytes: AtomicU64::new(0),
+            messages: AtomicU64::new(0),
+            bytes_max,
+            stored: Quota::default(),
+        }
     }
 
-    /// Bytes that wait at present.
+    /// Bytes that wait in memory at present.
     #[must_use]
     pub fn bytes(&self) -> u64 {
         self.bytes.load(Ordering::Relaxed)
     }
 
-    /// Messages that wait at present.
+    /// Messages that wait in memory at present.
     #[must_use]
     pub fn messages(&self) -> u64 {
         self.messages.load(Ordering::Relaxed)
+    }
+
+    /// Messages that wait at present, in memory and in the store.
+    #[must_use]
+    pub fn all_messages(&self) -> u64 {
+        self.messages().saturating_add(self.stored.size().messages)
+    }
+
+    /// Their bytes.
+    #[must_use]
+    pub fn all_bytes(&self) -> u64 {
+        self.bytes().saturating_add(self.stored.size().bytes)
+    }
+
+    /// One mailbox had so much in the store alone, and has so much now.
+    pub(super) fn stored(&self, before: Size, now: Size) {
+        self.stored.moved(before, now);
     }
 
     /// Counts one more message, unless there is no room for it.

@@ -30,7 +30,14 @@ impl Wakes {
         receipt
     }
 
-    /// The peers of which it has to be told that messages for them are dropped.
+    /// A publisher is refused because of this peer, whose mailbox is full.
+    pub(in crate::router) fn refused(&mut self, peer: &Arc<Peer>) {
+        if peer.mailbox.inner.lock().tell() {
+            self.full.push(Arc::clone(peer));
+        }
+    }
+
+    /// The peers of which it has to be told that messages for them are dropped or refused.
     pub fn take_full(&mut self) -> impl Iterator<Item = Arc<Peer>> {
         self.full.drain(..)
     }

@@ -9,7 +9,6 @@ use crate::broker::Now;
 use crate::gates::{Refusal, authorize};
 use crate::metrics::DropReason;
 use crate::mqtt::TopicName;
-use crate::mqtt::packet::Qos;
 use crate::policy::{Denial, Subject};
 use crate::router::Most;
 use crate::router::Signal;
@@ -19,10 +18,6 @@ use crate::session::{Delivery, Sent, Stamp};
 const BATCH_BYTES: usize = 64 * 1024;
 /// Deliveries taken from the mailbox at a time.
 const BATCH: usize = 512;
-/// Retained messages looked up at a time.
-const REPLAY_PAGE: usize = 64;
-/// Lookups of retained messages in one round.
-const REPLAY_PAGES: usize = 8;
 
 thread_local! {
     /// Empty between polls; a worker's, so that no connection holds one.
@@ -62,35 +57,8 @@ impl Connection {
             }
             None => {}
         }
-        // Bounded in pages too: what is looked through and not allowed to leave fills no batch.
-        for _ in 0..REPLAY_PAGES {
-            if out.len() >= BATCH_BYTES || !self.replay(now, out) {
-                break;
-            }
-            progress = true;
-        }
+        progress |= self.replay(now, out, BATCH_BYTES);
         Ok(progress)
-    }
-
-    /// A page of retained messages for the oldest new subscription. `false`: there is none, or
-    /// the client takes no more at present.
-    fn replay(&mut self, now: Now, out: &mut Vec<u8>) -> bool {
-        let room = usize::from(self.link.session.room());
-        let Some(replay) = self.replays.first_mut() else { return false };
-        let limited = replay.subscription.options.qos != Qos::AtMostOnce;
-        let count = if limited { REPLAY_PAGE.min(room) } else { REPLAY_PAGE };
-        if count == 0 {
-            return false;
-        }
-        let router = &self.link.broker.router;
-        let page = router.retained(&replay.subscription, &mut replay.cursor, count, now.instant);
-        if replay.cursor.is_at_end() {
-            self.replays.remove_first();
-        }
-        for delivery in page {
-            self.deliver(delivery, now, out);
-        }
-        true
     }
 
     /// Sends again what an earlier connection left in flight and the client may still have.
@@ -117,7 +85,7 @@ impl Connection {
     }
 
     /// Judges one delivery for this client and sends it.
-    fn deliver(&mut self, delivery: Delivery, now: Now, out: &mut Vec<u8>) {
+    pub(super) fn deliver(&mut self, delivery: Delivery, now: Now, out: &mut Vec<u8>) {
         if let Err(denial) = judge(&mut self.link.subject, self.link.peer.stamp(), &delivery, now) {
             self.link.session.pass(&delivery);
             return self.record_undeliverable(&delivery.message.topic, denial, now);

@@ -73,18 +73,31 @@ impl Connection {
         }
     }
 
-    /// Ends the connection once what it rests on is gone.
+    /// Ends the connection where its certificate was revoked, or its authority is gone.
+    pub(super) fn check_trust(&mut self) -> Result<(), Closing> {
+        let trust = self.link.grounds.as_ref().and_then(|grounds| grounds.trust.as_ref());
+        match trust.map(Trust::stands) {
+            Some(Err(withdrawn)) => Err(self.withdrawn(&withdrawn.to_string())),
+            _ => Ok(()),
+        }
+    }
+
+    /// Ends the connection once what it has proven itself by is gone.
     pub(super) fn check_proof(&mut self) -> Result<(), Closing> {
         let proof = self.link.grounds.as_mut().and_then(|grounds| grounds.proof.as_mut());
-        let Some(why) = proof.and_then(Proof::withdrawn) else { return Ok(()) };
-        // Whoever is not known any more has no last word.
-        if let Some(will) = self.link.will.take() {
-            let topic = will.topic.as_str().into();
-            let discarded =
-                Kind::WillDiscarded { topic, policies: Arc::default(), why: why.into() };
-            self.link.broker.audit.record(Event::about(&self.link.client, discarded));
+        match proof.and_then(Proof::withdrawn) {
+            Some(why) => Err(self.withdrawn(why)),
+            None => Ok(()),
         }
-        Err(refused(why))
+    }
+
+    /// Whoever is not known any more has no last word.
+    fn withdrawn(&mut self, why: &str) -> Closing {
+        if let Some(will) = self.link.will.take() {
+            let standing = self.link.peer.standing();
+            self.link.broker.discarded(&standing, &will.topic, Arc::default(), why);
+        }
+        refused(why)
     }
 }
 

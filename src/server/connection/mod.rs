@@ -9,6 +9,7 @@ mod grounds;
 mod held;
 mod packets;
 mod rejudge;
+mod replay;
 
 use std::any::Any;
 use std::future::poll_fn;
@@ -19,11 +20,11 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant, SystemTime};
 
-use smallvec::SmallVec;
 use tokio::time::Sleep;
 
 pub(super) use grounds::Grounds;
 pub(super) use held::Held;
+use replay::Replays;
 
 use super::transport::{CloseCode, Scratch, Transport};
 use crate::audit::{self, Event, Kind};
@@ -32,10 +33,10 @@ use crate::gates::rate::PrincipalRate;
 use crate::gates::{Profile, Refusal, admission};
 use crate::identity::Identity;
 use crate::mqtt::packet::{Disconnect, Packet, Will};
-use crate::mqtt::{ProtocolVersion, ReasonCode, SubscriptionFilter, Violation};
+use crate::mqtt::{ProtocolVersion, ReasonCode, Violation};
 use crate::policy::{ConnectFacts, Subject};
-use crate::router::{Cursor, Most, Peer, RouteCache, Signal, Wakes};
-use crate::session::{Delivery, Session, Subscription};
+use crate::router::{Most, Peer, RouteCache, Signal, Wakes};
+use crate::session::{Delivery, Session};
 
 /// A packet that has begun has to be complete within this time.
 const FRAME_DEADLINE: Duration = Duration::from_mins(1);
@@ -118,42 +119,6 @@ impl From<Violation> for Closing {
     }
 }
 
-/// Retained messages on their way to a new subscription.
-#[derive(Debug)]
-struct Replay {
-    subscription: Arc<Subscription>,
-    cursor: Cursor,
-}
-
-/// What is replayed, the oldest first. Most of the time there is nothing: no more than a pointer.
-#[derive(Debug, Default)]
-struct Replays(Option<Box<SmallVec<[Replay; 1]>>>);
-
-impl Replays {
-    fn push(&mut self, replay: Replay) {
-        self.0.get_or_insert_default().push(replay);
-    }
-
-    fn first_mut(&mut self) -> Option<&mut Replay> {
-        self.0.as_mut()?.first_mut()
-    }
-
-    fn remove_first(&mut self) {
-        if let Some(replays) = &mut self.0 {
-            replays.drain(..replays.len().min(1));
-        }
-        self.0.take_if(|replays| replays.is_empty());
-    }
-
-    /// Ends the replay to the subscription with this filter, which is gone or new.
-    fn end(&mut self, filter: &SubscriptionFilter) {
-        if let Some(replays) = &mut self.0 {
-            replays.retain(|replay| replay.subscription.filter != *filter);
-        }
-        self.0.take_if(|replays| replays.is_empty());
-    }
-}
-
 /// A connection at work.
 struct Connection {
     link: Connected,
@@ -178,12 +143,7 @@ impl Connected {
     /// pointer: a task is as large as the largest of its states, for as long as it lives.
     pub(super) async fn serve(self: Box<Self>) {
         let mut connection = self.begin();
-        // A panic while one client is served must not end more than its connection.
-        let cleared = catch_unwind(AssertUnwindSafe(|| connection.clear_subscriptions()));
-        let closing = match cleared {
-            Ok(()) => connection.run().await,
-            Err(panic) => connection.panicked(&*panic),
-        };
+        let closing = connection.run().await;
         Box::pin(connection.finish(closing)).await;
     }
 
@@ -208,10 +168,21 @@ impl Connected {
 }
 
 impl Connection {
-    /// Serves until there is a reason to close.
+    /// Serves until there is a reason to close. A panic meanwhile ends no more than this connection.
     async fn run(&mut self) -> Closing {
+        let mut has_begun = false;
         poll_fn(|cx| {
-            let polled = catch_unwind(AssertUnwindSafe(|| self.poll(cx)));
+            let polled = catch_unwind(AssertUnwindSafe(|| {
+                if !std::mem::replace(&mut has_begun, true) {
+                    self.clear_subscriptions();
+                    // Once more: who became known as connected after a list was put in force was
+                    // not told.
+                    if let Err(closing) = self.check_trust() {
+                        return Poll::Ready(closing);
+                    }
+                }
+                self.poll(cx)
+            }));
             polled.unwrap_or_else(|panic| Poll::Ready(self.panicked(&*panic)))
         })
         .await
@@ -428,7 +399,11 @@ impl Connection {
     }
 
     /// Says goodbye, gives the session back and records how it ended.
-    async fn finish(self: Box<Self>, closing: Closing) {
+    async fn finish(mut self: Box<Self>, closing: Closing) {
+        let in_doubt = matches!(closing, Closing::Panicked);
+        if !in_doubt && self.link.expiry_s > 0 {
+            self.queue_retained(Now::read());
+        }
         let Connected {
             broker,
             mut transport,
@@ -441,7 +416,6 @@ impl Connection {
             slot,
             ..
         } = self.link;
-        let in_doubt = matches!(closing, Closing::Panicked);
         let (reason, why, will_wanted, farewell) = match closing {
             Closing::ByClient { reason, will } => {
                 (reason, "the client disconnected".to_owned(), will, None)

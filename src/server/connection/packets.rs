@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Closing, Connection, Replay};
+use super::{Closing, Connection};
 use crate::audit::{Event, Kind, Target, Verb};
 use crate::broker::Now;
 use crate::gates::Refusal;
@@ -15,7 +15,7 @@ use crate::mqtt::packet::{
     Unsubscribe, count_filters,
 };
 use crate::mqtt::{ProtocolVersion, ReasonCode, UserProperties, Violation};
-use crate::router::{Cursor, Publisher, Routed, Wakes};
+use crate::router::{Publisher, Routed, Wakes};
 use crate::session::{Inward, Message, Received, SubscriptionOptions};
 use crate::store::Change;
 
@@ -227,6 +227,10 @@ impl Connection {
         let version = self.link.session.link().version;
         let mut reasons = Vec::with_capacity(subscribe.entries.len());
         let mut explained = None;
+        // A subscription without its retained messages would be an old one after a crash.
+        let broker = Arc::clone(&self.link.broker);
+        let together = broker.store.as_ref().filter(|_| self.link.peer.durable().is_some());
+        let together = together.map(|store| store.together());
         for entry in subscribe.entries {
             let options = SubscriptionOptions {
                 qos: entry.qos,
@@ -255,6 +259,8 @@ impl Connection {
                 }
             }
         }
+        self.queue_retained(now);
+        drop(together);
         let link = self.link.session.link();
         let mut suback = Suback {
             packet_id: subscribe.packet_id,
@@ -306,7 +312,7 @@ impl Connection {
         // A shared subscription gets no retained messages [MQTT-4.8.2, 3.8.4].
         if replay && subscription.filter.share.is_none() {
             self.replays.end(&subscription.filter);
-            self.replays.push(Replay { subscription, cursor: Cursor::default() });
+            self.replays.push(subscription, self.link.peer.durable().is_some());
         }
         Ok(options.qos)
     }

@@ -7,8 +7,6 @@ use crate::audit::{Event, Kind, Verb};
 use crate::broker::Now;
 use crate::gates::Refusal;
 use crate::gates::authorize::{self, WithdrawnSubscription};
-use crate::mqtt::ReasonCode;
-use crate::server::tls_config::Trust;
 use crate::session::Stamp;
 use crate::store::Change;
 
@@ -18,17 +16,10 @@ impl Connection {
     /// judged when they leave. Where the policies say the same of it as before, there is nothing to
     /// do.
     pub(super) fn rejudge(&mut self, now: Now) -> Result<(), Closing> {
+        self.check_trust()?;
         let bundle = self.link.broker.policies();
         if self.link.subject.epoch() == bundle.epoch() {
             return Ok(());
-        }
-        let trust = self.link.grounds.as_ref().and_then(|grounds| grounds.trust.as_ref());
-        if trust.is_some_and(|trust| !trust.stands()) {
-            return Err(Closing::ByBroker {
-                reason: ReasonCode::NotAuthorized,
-                why: Trust::WITHDRAWN.to_owned(),
-                told: false,
-            });
         }
         if self.link.subject.rebase(bundle) {
             return Ok(());

@@ -244,9 +244,10 @@ fn certificate_facts(
     gatehouse: &Gatehouse,
 ) -> Result<(CertificateFacts, Option<Trust>), Refused> {
     let facts = CertificateFacts::from_verified_chain(chain, &setup.trusted_issuers);
-    let (facts, anchor) =
+    let (facts, path) =
         facts.map_err(|error| Refused::by(Gate::Identity, ReasonCode::NotAuthorized, &error))?;
-    Ok((facts, gatehouse.tls.as_ref().map(|tls| Trust::new(anchor, tls))))
+    let tls = gatehouse.tls.as_ref();
+    Ok((facts, tls.map(|tls| Trust::new(path, tls, &gatehouse.broker.revocations))))
 }
 
 impl Identified {
@@ -319,9 +320,9 @@ impl Identified {
         };
         // After the policies, which a reload changes last: who was judged by new ones sees the new
         // authorities here, and who was judged by old ones will be judged again.
-        if trust.as_ref().is_some_and(|trust| !trust.stands()) {
+        if let Some(Err(withdrawn)) = trust.as_ref().map(Trust::stands) {
             let reason = ReasonCode::NotAuthorized;
-            return Err((Refused::by(Gate::Tls, reason, &Trust::WITHDRAWN), transport));
+            return Err((Refused::by(Gate::Tls, reason, &withdrawn), transport));
         }
         let Judged { client_id, assigned, standing, subject, rate, granted, facts } = judged;
         let opening = Opening {

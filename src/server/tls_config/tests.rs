@@ -152,7 +152,7 @@ fn refusal(setup: &TlsSetup, client: &Arc<ClientConfig>) -> rustls::Error {
 #[test]
 fn a_client_with_a_certificate_is_let_in_and_its_facts_are_read() {
     let listener = listener();
-    let setup = server_config(&listener.tls).unwrap();
+    let setup = server_config(&listener.tls, &revocation::none()).unwrap();
     assert_eq!(setup.warnings, []);
     let client = client(&listener, Some(device(&listener)), &[&version::TLS13]);
     let server = handshake(&setup, &client).unwrap();
@@ -171,7 +171,7 @@ fn a_second_connection_shakes_hands_in_full_too() {
     {
         let mut listener = listener();
         listener.tls.tls_1_2 = tls_1_2;
-        let setup = server_config(&listener.tls).unwrap();
+        let setup = server_config(&listener.tls, &revocation::none()).unwrap();
         let client = client(&listener, Some(device(&listener)), &[version]);
         for _ in 0..3 {
             let server = handshake(&setup, &client).unwrap();
@@ -185,16 +185,16 @@ fn a_second_connection_shakes_hands_in_full_too() {
 fn tls_1_2_is_refused_unless_the_listener_takes_it() {
     let mut listener = listener();
     let client = client(&listener, Some(device(&listener)), &[&version::TLS12]);
-    let setup = server_config(&listener.tls).unwrap();
+    let setup = server_config(&listener.tls, &revocation::none()).unwrap();
     assert!(matches!(refusal(&setup, &client), rustls::Error::PeerIncompatible(_)));
     listener.tls.tls_1_2 = true;
-    handshake(&server_config(&listener.tls).unwrap(), &client).unwrap();
+    handshake(&server_config(&listener.tls, &revocation::none()).unwrap(), &client).unwrap();
 }
 
 #[test]
 fn a_client_without_a_certificate_is_refused() {
     let listener = listener();
-    let setup = server_config(&listener.tls).unwrap();
+    let setup = server_config(&listener.tls, &revocation::none()).unwrap();
     let error = refusal(&setup, &client(&listener, None, &[&version::TLS13]));
     assert_eq!(error, rustls::Error::NoCertificatesPresented);
 }
@@ -203,7 +203,7 @@ fn a_client_without_a_certificate_is_refused() {
 fn a_client_without_a_certificate_is_let_in_where_none_is_asked_for() {
     let mut listener = listener();
     listener.tls.client_ca = None;
-    let setup = server_config(&listener.tls).unwrap();
+    let setup = server_config(&listener.tls, &revocation::none()).unwrap();
     assert!(setup.client_cas.is_empty());
     let server = handshake(&setup, &client(&listener, None, &[&version::TLS13])).unwrap();
     assert_eq!(server.peer_certificates(), None);
@@ -212,7 +212,7 @@ fn a_client_without_a_certificate_is_let_in_where_none_is_asked_for() {
 #[test]
 fn a_client_of_another_authority_is_refused_even_if_it_has_the_same_name() {
     let listener = listener();
-    let setup = server_config(&listener.tls).unwrap();
+    let setup = server_config(&listener.tls, &revocation::none()).unwrap();
     for name in ["Other CA", "CA"] {
         let theirs = authority(name, 365).issue(&params("pump", 30));
         let error = refusal(&setup, &client(&listener, Some(theirs), &[&version::TLS13]));
@@ -223,7 +223,7 @@ fn a_client_of_another_authority_is_refused_even_if_it_has_the_same_name() {
 #[test]
 fn a_client_whose_certificate_is_not_for_clients_now_is_refused() {
     let listener = listener();
-    let setup = server_config(&listener.tls).unwrap();
+    let setup = server_config(&listener.tls, &revocation::none()).unwrap();
     let mut server_only = params("pump", 30);
     server_only.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
     let mut future = params("pump", 30);
@@ -241,7 +241,7 @@ fn a_client_of_an_authority_that_has_ended_is_refused() {
     let ended = authority("Ended CA", -1);
     let both = format!("{}{}", listener.authority.pem, ended.pem);
     write(listener.tls.client_ca.as_ref().unwrap(), &both);
-    let setup = server_config(&listener.tls).unwrap();
+    let setup = server_config(&listener.tls, &revocation::none()).unwrap();
     assert!(matches!(
         setup.warnings.as_slice(),
         [TlsWarning::AuthorityOutsideItsTime { subject, .. }] if subject == "CN=Ended CA"
@@ -252,14 +252,14 @@ fn a_client_of_an_authority_that_has_ended_is_refused() {
     handshake(&setup, &client(&listener, Some(device(&listener)), &[&version::TLS13])).unwrap();
 
     write(listener.tls.client_ca.as_ref().unwrap(), &ended.pem);
-    let setup = server_config(&listener.tls).unwrap();
+    let setup = server_config(&listener.tls, &revocation::none()).unwrap();
     refusal(&setup, &client(&listener, Some(ended.issue(&params("pump", 30))), &[&version::TLS13]));
 }
 
 #[test]
 fn a_chain_beyond_its_bound_is_refused_before_it_is_verified() {
     let listener = listener();
-    let setup = server_config(&listener.tls).unwrap();
+    let setup = server_config(&listener.tls, &revocation::none()).unwrap();
     let (pem, key) = device(&listener);
     let mut chain = vec![CertificateDer::from_pem_slice(pem.as_bytes()).unwrap()];
     chain.extend(vec![listener.authority.der.clone(); 8]);
@@ -315,7 +315,7 @@ fn files_that_do_not_fit_are_refused_with_their_name_and_the_remedy() {
         let listener = listener();
         let path = listener.tls.certificate.with_file_name(file);
         write(&path, contents);
-        let error = server_config(&listener.tls).unwrap_err().to_string();
+        let error = server_config(&listener.tls, &revocation::none()).unwrap_err().to_string();
         assert!(error.contains(expected), "{error}");
         assert!(error.contains(file), "{error}");
         // A pair that does not fit is told at the key.
@@ -330,12 +330,12 @@ fn a_missing_file_and_a_key_open_to_others_are_refused() {
     let listener = listener();
     let everybody = std::fs::Permissions::from_mode(0o644);
     std::fs::set_permissions(&listener.tls.key, everybody).unwrap();
-    let error = server_config(&listener.tls).unwrap_err().to_string();
+    let error = server_config(&listener.tls, &revocation::none()).unwrap_err().to_string();
     assert!(error.contains("mode 0644"), "{error}");
     assert!(error.contains(&format!("chmod 600 {}", listener.tls.key.display())), "{error}");
     std::fs::remove_file(&listener.tls.key).unwrap();
     assert_eq!(
-        server_config(&listener.tls).unwrap_err().to_string(),
+        server_config(&listener.tls, &revocation::none()).unwrap_err().to_string(),
         format!(
             "tls.key: {}: cannot open it: No such file or directory (os error 2); \
              check the path, or make one with: portcullis ca init, portcullis cert issue",
@@ -350,7 +350,7 @@ fn a_certificate_that_ends_soon_is_worth_a_warning() {
     let (certificate, key) = listener.authority.issue(&params("localhost", 10));
     write(&listener.tls.certificate, &certificate);
     write(&listener.tls.key, &key.serialize_pem());
-    let setup = server_config(&listener.tls).unwrap();
+    let setup = server_config(&listener.tls, &revocation::none()).unwrap();
     assert!(matches!(
         setup.warnings.as_slice(),
         [TlsWarning::CertificateEndsSoon { days: 9..=10, .. }]

@@ -16,7 +16,8 @@ use crate::store::StoreError;
 use crate::store::folder::{io_failed, sync_folder};
 
 const DATA: &str = "data";
-const MANIFEST: &str = "manifest.json";
+/// The name of a backup's manifest in its folder.
+pub const MANIFEST: &str = "manifest.json";
 const MANIFEST_BYTES_MAX: u64 = 64 * 1024;
 /// What is read or written at a time.
 const CHUNK_BYTES: usize = 256 * 1024;

@@ -19,7 +19,7 @@ mod summary;
 
 pub use build::restore;
 pub use check::{Checked, Finding, verify};
-pub use folder::{Backup, Made, receive};
+pub use folder::{Backup, MANIFEST, Made, receive};
 pub use lines::{export, import};
 pub use reading::Reading;
 pub use snapshot::Snapshot;

@@ -115,9 +115,12 @@ fn open(folder: &Path) -> (Arc<Store>, Recovered) {
     try_open(folder).unwrap()
 }
 
-/// Writes changes in one batch, and waits for it.
+/// Writes changes in one batch, though the writer may be looking for more just now, and waits for
+/// it.
 fn commit(store: &Store, changes: impl IntoIterator<Item = Change>) {
+    let together = store.together();
     let commit = changes.into_iter().map(|change| store.change(change)).last().unwrap();
+    drop(together);
     store.flush();
     store.shared.inbox.wait(commit).unwrap();
     assert!(store.is_committed(commit));

@@ -1,0 +1,219 @@
+//! Revocation lists from files.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer};
+
+use super::{Crl, CrlError, Doubt, Revocations};
+use crate::identity::{CertificateError, TrustedIssuers};
+use crate::pki::files::{self, FileError};
+
+/// The largest file of lists: a list of a million certificates has some 40 MB, and a third more
+/// as PEM.
+const LIST_FILE_BYTES_MAX: u64 = 96 * 1024 * 1024;
+/// Files in a folder of lists.
+pub const FILES_MAX: usize = 1024;
+/// What the names of files in a folder end with that are lists.
+const ENDINGS: [&str; 3] = ["crl", "pem", "der"];
+
+/// Where the lists are, and what is done in doubt.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Files, and folders of files.
+    pub lists: Vec<PathBuf>,
+    /// What becomes of the certificates of an authority whose list has expired.
+    pub expired: Doubt,
+    /// What becomes of the certificates of an authority without a list.
+    pub missing: Doubt,
+}
+
+/// Why lists cannot be loaded. Those in force stay.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// A file cannot be read.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// A folder cannot be read.
+    #[error("{}: cannot read this folder: {source}", path.display())]
+    Folder {
+        /// The folder.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A folder has too many files.
+    #[error("{}: has more than {files_max} files; is this the right folder?", path.display())]
+    TooManyFiles {
+        /// The folder.
+        path: PathBuf,
+        /// The bound.
+        files_max: usize,
+    },
+    /// A file has no list.
+    #[error("{}: has no revocation list, in PEM or DER", path.display())]
+    NoList {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A file is not PEM.
+    #[error("{}: is not PEM: {source}", path.display())]
+    NotPem {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: rustls::pki_types::pem::Error,
+    },
+    /// A certificate beside a list is none.
+    #[error("{}: {source}", path.display())]
+    Certificate {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: CertificateError,
+    },
+    /// A list counts for nothing.
+    #[error("{}: {source}", path.display())]
+    List {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: CrlError,
+    },
+    /// A list is older than the one in force: somebody may want a revocation to be forgotten.
+    #[error("{}: is older than the list in force: its CRL number is lower", path.display())]
+    Older {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A list that is in force is not there any more.
+    #[error(
+        "the list of an authority that is in force is not in any file any more; to do without it, \
+         restart the broker"
+    )]
+    Gone,
+}
+
+/// Lists that were loaded.
+#[derive(Debug)]
+pub struct Loaded {
+    /// They.
+    pub revocations: Revocations,
+    /// What works but should be looked after.
+    pub warnings: Vec<String>,
+}
+
+/// Loads the lists that `settings` name, each verified against the authorities of `trusted`.
+/// Whoever signed one may also be an intermediate authority whose certificate is in the same file,
+/// and which a trusted authority vouches for.
+///
+/// Blocks, and computes for a second with a million entries.
+///
+/// # Errors
+/// [`LoadError`]: where anything is wrong with any list, none is taken; and where one is older than
+/// the one of the same authority `in_force`, or gone.
+pub fn load(
+    settings: &Settings,
+    trusted: &TrustedIssuers,
+    in_force: &Revocations,
+    now_unix_s: i64,
+) -> Result<Loaded, LoadError> {
+    let mut lists: Vec<Arc<Crl>> = Vec::new();
+    let mut warnings = Vec::new();
+    for path in files_of(&settings.lists)? {
+        for list in read(&path, trusted, now_unix_s)? {
+            let before = in_force.lists.iter().flatten().find(|it| it.is_version_of(&list));
+            if before.is_some_and(|before| before.number > list.number) {
+                return Err(LoadError::Older { path });
+            }
+            if list.next_update_unix_s < now_unix_s {
+                let effect = match settings.expired {
+                    Doubt::Refuse => "certificates of its authority are refused",
+                    Doubt::Warn => "what was revoked since is let in",
+                };
+                warnings.push(format!("{}: the list has expired: {effect}", path.display()));
+            }
+            // Of two versions of one list the later counts.
+            match lists.iter_mut().find(|it| it.is_version_of(&list)) {
+                Some(other) if other.number < list.number => *other = Arc::new(list),
+                Some(_) => {}
+                None => lists.push(Arc::new(list)),
+            }
+        }
+    }
+    for before in in_force.lists.iter().flatten() {
+        let is_trusted = trusted.has(before.issuer);
+        if is_trusted && !lists.iter().any(|list| list.is_version_of(before)) {
+            return Err(LoadError::Gone);
+        }
+    }
+    for (subject, _) in trusted
+        .described()
+        .filter(|(_, issuer)| !lists.iter().any(|list| hex::encode(list.issuer.0) == *issuer))
+    {
+        let effect = match settings.missing {
+            Doubt::Refuse => "its certificates are refused",
+            Doubt::Warn => "none of its certificates can be revoked",
+        };
+        warnings.push(format!("there is no revocation list of {subject}: {effect}"));
+    }
+    lists.sort_by_key(|list| list.issuer);
+    let Settings { expired, missing, .. } = *settings;
+    Ok(Loaded { revocations: Revocations { lists: Some(lists), expired, missing }, warnings })
+}
+
+/// The files that are named, and those in the folders that are.
+fn files_of(named: &[PathBuf]) -> Result<Vec<PathBuf>, LoadError> {
+    let mut files = Vec::new();
+    for path in named {
+        if !path.is_dir() {
+            files.push(path.clone());
+            continue;
+        }
+        let failed = |source| LoadError::Folder { path: path.clone(), source };
+        let mut found = Vec::new();
+        for entry in std::fs::read_dir(path).map_err(failed)? {
+            let entry = entry.map_err(failed)?.path();
+            let ending = entry.extension().and_then(|ending| ending.to_str());
+            if ending.is_some_and(|ending| ENDINGS.contains(&ending)) && !is_hidden(&entry) {
+                found.push(entry);
+            }
+            if found.len() > FILES_MAX {
+                let (path, files_max) = (path.clone(), FILES_MAX);
+                return Err(LoadError::TooManyFiles { path, files_max });
+            }
+        }
+        found.sort();
+        files.append(&mut found);
+    }
+    Ok(files)
+}
+
+/// What is being written, most likely.
+fn is_hidden(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."))
+}
+
+/// The lists in one file.
+fn read(path: &Path, trusted: &TrustedIssuers, now_unix_s: i64) -> Result<Vec<Crl>, LoadError> {
+    let about = |source| LoadError::List { path: path.to_owned(), source };
+    let bytes = files::read_up_to(path, LIST_FILE_BYTES_MAX)?;
+    if bytes.first() == Some(&DER_SEQUENCE) {
+        let der = CertificateRevocationListDer::from(bytes);
+        return Ok(vec![Crl::read(&der, trusted, now_unix_s).map_err(about)?]);
+    }
+    let not_pem = |source| LoadError::NotPem { path: path.to_owned(), source };
+    let not_fit = |source| LoadError::Certificate { path: path.to_owned(), source };
+    let beside = CertificateDer::pem_slice_iter(&bytes);
+    let beside = beside.collect::<Result<Vec<_>, _>>().map_err(not_pem)?;
+    let trusted = trusted.with_intermediates(&beside, now_unix_s).map_err(not_fit)?;
+    let mut lists = Vec::new();
+    for der in CertificateRevocationListDer::pem_slice_iter(&bytes) {
+        lists.push(Crl::read(&der.map_err(not_pem)?, &trusted, now_unix_s).map_err(about)?);
+    }
+    if lists.is_empty() { Err(LoadError::NoList { path: path.to_owned() }) } else { Ok(lists) }
+}
+
+/// DER begins with the tag of a SEQUENCE, PEM with text.
+const DER_SEQUENCE: u8 = 0x30;

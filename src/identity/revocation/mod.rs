@@ -1,0 +1,182 @@
+//! Which certificates their authorities have taken back.
+//!
+//! A list is verified once, when it is loaded; a handshake costs a search in a sorted table. What
+//! is loaded is one value that never changes: a list that changes brings a new one.
+
+mod crl;
+mod load;
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+
+pub use crl::CrlError;
+pub use load::{FILES_MAX, LoadError, Loaded, Settings, load};
+
+use crl::Crl;
+pub(super) use crl::Header;
+
+/// The SHA-256 of an authority's `SubjectPublicKeyInfo`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Fingerprint(pub [u8; 32]);
+
+/// A serial number as RFC 5280 has it: up to 20 bytes, here filled up with zeros in front.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Serial([u8; 20]);
+
+impl Serial {
+    /// A number from its bytes, the highest first. `None`: it is longer than 20 bytes.
+    #[must_use]
+    pub fn new(bytes: &[u8]) -> Option<Self> {
+        let zeros = bytes.iter().take_while(|byte| **byte == 0).count();
+        let bytes = bytes.get(zeros..)?;
+        let mut padded = [0; 20];
+        let from = padded.len().checked_sub(bytes.len())?;
+        padded.get_mut(from..)?.copy_from_slice(bytes);
+        Some(Self(padded))
+    }
+}
+
+/// What names a certificate: whose it is, and its number there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CertificateId {
+    /// The key that signed it.
+    pub issuer: Fingerprint,
+    /// Its number.
+    pub serial: Serial,
+}
+
+/// What becomes of a certificate whose status cannot be known for sure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Doubt {
+    /// It is refused.
+    Refuse,
+    /// It is let in, and the log has a warning when the lists are loaded.
+    Warn,
+}
+
+/// Why a certificate is not let in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotGood {
+    /// Its authority has taken it back, or that of an authority between.
+    #[error("the {} is revoked", whose(*is_authority))]
+    Revoked {
+        /// It is the certificate of an authority.
+        is_authority: bool,
+    },
+    /// No list of its authority is known.
+    #[error(
+        "whether the {} is revoked is unknown: there is no revocation list of its issuer",
+        whose(*is_authority)
+    )]
+    NoList {
+        /// It is the certificate of an authority.
+        is_authority: bool,
+    },
+    /// The list of its authority should have been replaced by a later one.
+    #[error(
+        "whether the {} is revoked is unknown: the revocation list of its issuer has expired",
+        whose(*is_authority)
+    )]
+    Expired {
+        /// It is the certificate of an authority.
+        is_authority: bool,
+    },
+}
+
+const fn whose(is_authority: bool) -> &'static str {
+    if is_authority { "certificate of an intermediate authority" } else { "client's certificate" }
+}
+
+/// The lists that are in force.
+#[derive(Debug)]
+pub struct Revocations {
+    /// Sorted by issuer. `None`: nobody asked for any.
+    lists: Option<Vec<Arc<Crl>>>,
+    expired: Doubt,
+    missing: Doubt,
+}
+
+/// The lists in force at present, for all that have to look.
+pub type Current = Arc<ArcSwap<Revocations>>;
+
+/// No lists, for the time before there are any.
+#[must_use]
+pub fn none() -> Current {
+    Arc::new(ArcSwap::from_pointee(Revocations::none()))
+}
+
+impl Revocations {
+    /// Without any list, nothing is revoked.
+    #[must_use]
+    pub fn none() -> Self {
+        Self { lists: None, expired: Doubt::Refuse, missing: Doubt::Warn }
+    }
+
+    /// How many certificates are named.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.lists.iter().flatten().map(|list| list.len()).sum()
+    }
+
+    /// True when no certificate is named.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// When the first of the lists is due to be replaced, Unix time.
+    #[must_use]
+    pub fn next_update_unix_s(&self) -> Option<i64> {
+        self.lists.iter().flatten().map(|list| list.next_update_unix_s).min()
+    }
+
+    /// Checks a path before its client is let in: its own certificate first.
+    ///
+    /// # Errors
+    /// [`NotGood`].
+    pub fn check(&self, path: &[CertificateId], now_unix_s: i64) -> Result<(), NotGood> {
+        let Some(lists) = &self.lists else { return Ok(()) };
+        for (at, certificate) in path.iter().enumerate() {
+            let is_authority = at > 0;
+            let mut is_known = false;
+            let mut is_expired = false;
+            for list in of(lists, certificate.issuer) {
+                if list.names(certificate) {
+                    return Err(NotGood::Revoked { is_authority });
+                }
+                if list.scope.is_about(is_authority) {
+                    is_known = true;
+                    is_expired |= list.next_update_unix_s < now_unix_s;
+                }
+            }
+            if !is_known && self.missing == Doubt::Refuse {
+                return Err(NotGood::NoList { is_authority });
+            }
+            if is_expired && self.expired == Doubt::Refuse {
+                return Err(NotGood::Expired { is_authority });
+            }
+        }
+        Ok(())
+    }
+
+    /// The first certificate of a path that is revoked, by its place: of a client that was let in.
+    #[must_use]
+    pub fn revoked(&self, path: &[CertificateId]) -> Option<NotGood> {
+        let lists = self.lists.as_ref()?;
+        let is_revoked = |certificate: &CertificateId| {
+            of(lists, certificate.issuer).any(|it| it.names(certificate))
+        };
+        let at = path.iter().position(is_revoked)?;
+        Some(NotGood::Revoked { is_authority: at > 0 })
+    }
+}
+
+/// The lists of one authority.
+fn of(lists: &[Arc<Crl>], issuer: Fingerprint) -> impl Iterator<Item = &Arc<Crl>> {
+    let from = lists.partition_point(|list| list.issuer < issuer);
+    lists.iter().skip(from).take_while(move |list| list.issuer == issuer)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,307 @@
+//! Tests of [`super`].
+
+use std::path::{Path, PathBuf};
+
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer,
+    CrlDistributionPoint, CrlIssuingDistributionPoint, CrlScope, DnType, IsCa, KeyIdMethod,
+    KeyPair, KeyUsagePurpose, PublicKeyData as _, RevokedCertParams, SerialNumber, date_time_ymd,
+};
+use rustls::pki_types::CertificateDer;
+
+use super::*;
+use crate::identity::{CertificateFacts, TrustedIssuers};
+
+/// 2026-01-01.
+const NOW: i64 = 1_767_225_600;
+
+struct Authority(CertifiedIssuer<'static, KeyPair>);
+
+fn params(name: &str) -> CertificateParams {
+    let mut params = CertificateParams::default();
+    params.distinguished_name.push(DnType::CommonName, name);
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    params.use_authority_key_identifier_extension = true;
+    params
+}
+
+impl Authority {
+    fn root(name: &str) -> Self {
+        Self::with(params(name))
+    }
+
+    fn with(params: CertificateParams) -> Self {
+        Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
+    }
+
+    fn below(&self, name: &str, serial: u64) -> Self {
+        let mut params = params(name);
+        params.serial_number = Some(SerialNumber::from(serial));
+        let key = KeyPair::generate().unwrap();
+        Self(CertifiedIssuer::signed_by(params, key, &self.0).unwrap())
+    }
+
+    fn der(&self) -> CertificateDer<'static> {
+        self.0.der().clone()
+    }
+
+    fn id(&self, serial: u64) -> CertificateId {
+        let spki = self.0.key().subject_public_key_info();
+        let issuer = crate::identity::issuer::fingerprint(&crate::pki::sha256_hex(&spki)).unwrap();
+        CertificateId { issuer, serial: Serial::new(&serial.to_be_bytes()).unwrap() }
+    }
+
+    /// A client's chain.
+    fn chain(&self, serial: u64, between: &[&Self]) -> Vec<CertificateDer<'static>> {
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, "client");
+        params.serial_number = Some(SerialNumber::from(serial));
+        params.use_authority_key_identifier_extension = true;
+        let own = params.signed_by(&KeyPair::generate().unwrap(), &self.0).unwrap();
+        std::iter::once(own.der().clone()).chain(between.iter().map(|it| it.der())).collect()
+    }
+
+    fn list(&self, number: u64, revoked: &[u64]) -> String {
+        self.list_with(number, revoked, |_| {})
+    }
+
+    fn list_with(
+        &self,
+        number: u64,
+        revoked: &[u64],
+        change: impl FnOnce(&mut CertificateRevocationListParams),
+    ) -> String {
+        let revoked = revoked.iter().map(|serial| RevokedCertParams {
+            serial_number: SerialNumber::from(*serial),
+            revocation_time: date_time_ymd(2025, 6, 1),
+            reason_code: None,
+            invalidity_date: None,
+        });
+        let mut params = CertificateRevocationListParams {
+            this_update: date_time_ymd(2025, 12, 1),
+            next_update: date_time_ymd(2026, 2, 1),
+            crl_number: SerialNumber::from(number),
+            issuing_distribution_point: None,
+            revoked_certs: revoked.collect(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        change(&mut params);
+        params.signed_by(&self.0).unwrap().pem().unwrap()
+    }
+}
+
+struct Folder(tempfile::TempDir);
+
+impl Folder {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    fn write(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.0.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path
+    }
+}
+
+fn settings(paths: &[&Path]) -> Settings {
+    let lists = paths.iter().map(|path| path.to_path_buf()).collect();
+    Settings { lists, expired: Doubt::Refuse, missing: Doubt::Refuse }
+}
+
+fn trusted(authorities: &[&Authority]) -> TrustedIssuers {
+    let ders: Vec<_> = authorities.iter().map(|authority| authority.der()).collect();
+    TrustedIssuers::new(&ders).unwrap()
+}
+
+fn loaded(settings: &Settings, authorities: &[&Authority]) -> Revocations {
+    load(settings, &trusted(authorities), &Revocations::none(), NOW).unwrap().revocations
+}
+
+/// What is said of one list.
+fn refused(text: &str, authorities: &[&Authority]) -> String {
+    let folder = Folder::new();
+    let path = folder.write("ca.crl", text);
+    let loaded = load(&settings(&[&path]), &trusted(authorities), &Revocations::none(), NOW);
+    loaded.unwrap_err().to_string()
+}
+
+#[test]
+fn what_a_list_names_is_refused_and_nothing_else() {
+    let (folder, ca, other) = (Folder::new(), Authority::root("CA"), Authority::root("Other"));
+    let path = folder.write("ca.crl", &ca.list(1, &[7, 3, u64::MAX]));
+    let more = folder.write("other.pem", &other.list(1, &[]));
+    let revocations = loaded(&settings(&[&path, &more]), &[&ca, &other]);
+    assert_eq!(revocations.len(), 3);
+    for serial in [3, 7, u64::MAX] {
+        let why = NotGood::Revoked { is_authority: false };
+        assert_eq!(revocations.check(&[ca.id(serial)], NOW), Err(why));
+        assert_eq!(revocations.revoked(&[ca.id(serial)]), Some(why));
+        // The same number of another authority.
+        assert_eq!(revocations.check(&[other.id(serial)], NOW), Ok(()));
+    }
+    for serial in [0, 4, 8, u64::MAX - 1] {
+        assert_eq!(revocations.check(&[ca.id(serial)], NOW), Ok(()));
+        assert_eq!(revocations.revoked(&[ca.id(serial)]), None);
+    }
+}
+
+#[test]
+fn every_certificate_of_a_path_is_looked_up() {
+    let (folder, root) = (Folder::new(), Authority::root("Root"));
+    let issuing = root.below("Issuing", 40);
+    let chain = issuing.chain(7, &[&issuing]);
+    let (_, path) = CertificateFacts::from_verified_chain(&chain, &trusted(&[&root])).unwrap();
+    assert_eq!(*path.certificates, [issuing.id(7), root.id(40)]);
+    // The list of an authority that is not trusted itself, beside its certificate.
+    let below = [issuing.0.pem(), issuing.list(1, &[8])].concat();
+    let below = folder.write("issuing.pem", &below);
+    for (revoked, expected) in
+        [(vec![41], Ok(())), (vec![40], Err(NotGood::Revoked { is_authority: true }))]
+    {
+        let above = folder.write("root.crl", &root.list(1, &revoked));
+        let revocations = loaded(&settings(&[&above, &below]), &[&root]);
+        assert_eq!(revocations.check(&path.certificates, NOW), expected);
+        assert_eq!(revocations.revoked(&path.certificates), expected.err());
+    }
+    // Without the certificate beside it nobody knows whose list it is.
+    let error = refused(&issuing.list(1, &[]), &[&root]);
+    assert!(error.ends_with("is of CN=Issuing, which is no authority of any listener's client_ca"));
+}
+
+#[test]
+fn without_a_list_or_with_an_old_one_a_certificate_is_refused_unless_it_is_to_be_let_in() {
+    let (folder, ca, other) = (Folder::new(), Authority::root("CA"), Authority::root("Other"));
+    let path = folder.write("ca.crl", &ca.list(1, &[7]));
+    let settings = settings(&[&path]);
+    let later = date_time_ymd(2026, 2, 2).unix_timestamp();
+    let Loaded { revocations, warnings } =
+        load(&settings, &trusted(&[&ca, &other]), &Revocations::none(), later).unwrap();
+    assert!(warnings[0].contains("ca.crl: the list has expired"), "{warnings:?}");
+    assert!(warnings[1].starts_with("there is no revocation list of CN=Other"), "{warnings:?}");
+    let is_authority = false;
+    assert_eq!(revocations.check(&[ca.id(8)], later - 2 * 24 * 3600), Ok(()));
+    assert_eq!(revocations.check(&[ca.id(8)], later), Err(NotGood::Expired { is_authority }));
+    assert_eq!(revocations.check(&[ca.id(7)], later), Err(NotGood::Revoked { is_authority }));
+    assert_eq!(revocations.check(&[other.id(8)], NOW), Err(NotGood::NoList { is_authority }));
+    // Those that are connected are not put out by it.
+    assert_eq!(revocations.revoked(&[ca.id(8)]), None);
+
+    let settings = Settings { expired: Doubt::Warn, missing: Doubt::Warn, ..settings };
+    let revocations = loaded(&settings, &[&ca, &other]);
+    assert_eq!(revocations.check(&[ca.id(8)], later), Ok(()));
+    assert_eq!(revocations.check(&[other.id(8)], later), Ok(()));
+    assert_eq!(revocations.check(&[ca.id(7)], later), Err(NotGood::Revoked { is_authority }));
+}
+
+#[test]
+fn a_list_counts_only_when_a_trusted_authority_that_may_sign_lists_has_signed_it() {
+    let ca = Authority::root("CA");
+    let same_name = Authority::root("CA");
+    let error = refused(&same_name.list(1, &[1]), &[&ca]);
+    assert!(error.contains("no authority of any listener"), "{error}");
+    // The same key identifier, too.
+    let (mut mine, mut theirs) = (params("CA"), params("CA"));
+    mine.key_identifier_method = KeyIdMethod::PreSpecified(vec![1; 20]);
+    theirs.key_identifier_method = KeyIdMethod::PreSpecified(vec![1; 20]);
+    let (mine, theirs) = (Authority::with(mine), Authority::with(theirs));
+    let forged = theirs
+        .list_with(1, &[1], |it| it.key_identifier_method = KeyIdMethod::PreSpecified(vec![1; 20]));
+    let error = refused(&forged, &[&mine]);
+    assert!(error.contains("is not signed by CN=CA"), "{error}");
+    let mut only_certificates = params("CA");
+    only_certificates.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+    let signer = Authority::root("CA");
+    // rcgen signs no list with such a certificate; the key is the same as in one that may.
+    let key = KeyPair::from_pem(&signer.0.key().serialize_pem()).unwrap();
+    let unfit = Authority(CertifiedIssuer::self_signed(only_certificates, key).unwrap());
+    let error = refused(&signer.list(1, &[1]), &[&unfit]);
+    assert!(error.contains("not for signing lists"), "{error}");
+    let mut broken = ca.list(1, &[1]);
+    let at = broken.len() - 60;
+    let other = if broken.as_bytes()[at] == b'A' { "B" } else { "A" };
+    broken.replace_range(at..=at, other);
+    assert!(refused(&broken, &[&ca]).contains("is not signed by"), "{broken}");
+}
+
+#[test]
+fn what_a_list_may_not_say_is_named() {
+    let ca = Authority::root("CA");
+    let future = ca.list_with(1, &[], |it| it.this_update = date_time_ymd(2026, 1, 2));
+    assert!(refused(&future, &[&ca]).contains("in the future"));
+    assert!(refused("", &[&ca]).contains("has no revocation list"));
+    assert!(refused(&ca.0.pem(), &[&ca]).contains("has no revocation list"));
+    assert!(refused("0\x03abc", &[&ca]).contains("is no certificate revocation list"));
+    assert!(refused("-----BEGIN X509 CRL-----\nAAAA\n", &[&ca]).contains("is not PEM"));
+}
+
+#[test]
+fn a_list_in_parts_is_taken_part_by_part() {
+    let (folder, ca) = (Folder::new(), Authority::root("CA"));
+    let part = |name: &str, scope, revoked: &[u64]| {
+        let text = ca.list_with(5, revoked, |it| {
+            let uris = vec![format!("http://crl.example/{name}")];
+            let distribution_point = CrlDistributionPoint { uris };
+            it.issuing_distribution_point =
+                Some(CrlIssuingDistributionPoint { distribution_point, scope });
+        });
+        folder.write(name, &text);
+    };
+    part("users.crl", Some(CrlScope::UserCertsOnly), &[1]);
+    let settings = settings(&[folder.0.path()]);
+    let revocations = loaded(&settings, &[&ca]);
+    assert_eq!(revocations.check(&[ca.id(2)], NOW), Ok(()));
+    // Nothing is known of authorities below it.
+    let path = [ca.id(2), ca.id(3)];
+    assert_eq!(revocations.check(&path, NOW), Err(NotGood::NoList { is_authority: true }));
+    part("authorities.crl", Some(CrlScope::CaCertsOnly), &[4]);
+    part("part-2.crl", None, &[9]);
+    folder.write(".new.crl", "half");
+    folder.write("README", "about");
+    let revocations = loaded(&settings, &[&ca]);
+    assert_eq!(revocations.check(&path, NOW), Ok(()));
+    for serial in [1, 4, 9] {
+        assert!(revocations.check(&[ca.id(serial)], NOW).is_err(), "{serial}");
+    }
+}
+
+#[test]
+fn a_list_gives_way_only_to_a_later_one() {
+    let (folder, ca) = (Folder::new(), Authority::root("CA"));
+    let path = folder.write("ca.crl", &ca.list(5, &[7]));
+    let settings = settings(&[&path]);
+    let in_force = loaded(&settings, &[&ca]);
+    let again = |text: &str| {
+        folder.write("ca.crl", text);
+        load(&settings, &trusted(&[&ca]), &in_force, NOW)
+    };
+    let error = again(&ca.list(4, &[])).unwrap_err();
+    assert!(matches!(error, LoadError::Older { .. }), "{error}");
+    let without = Settings { lists: vec![folder.0.path().join("none")], ..settings.clone() };
+    std::fs::create_dir(folder.0.path().join("none")).unwrap();
+    let error = load(&without, &trusted(&[&ca]), &in_force, NOW).unwrap_err();
+    assert!(matches!(error, LoadError::Gone), "{error}");
+    // Of an authority that is not trusted any more, nobody needs one.
+    load(&without, &trusted(&[]), &in_force, NOW).unwrap();
+    for text in [ca.list(5, &[7]), ca.list(6, &[7, 8]), ca.list(300, &[])] {
+        again(&text).unwrap();
+    }
+    // Of two versions in one folder the later counts.
+    folder.write("old.crl", &ca.list(2, &[1]));
+    folder.write("ca.crl", &ca.list(6, &[2]));
+    let settings = Settings { lists: vec![folder.0.path().to_owned()], ..settings };
+    let revocations = loaded(&settings, &[&ca]);
+    assert!(revocations.check(&[ca.id(1)], NOW).is_ok());
+    assert!(revocations.check(&[ca.id(2)], NOW).is_err());
+}
+
+#[test]
+fn serial_numbers_are_numbers() {
+    for (left, right) in [(&[0, 1][..], &[1][..]), (&[0], &[]), (&[0, 0x80], &[0x80])] {
+        assert_eq!(Serial::new(left), Serial::new(right));
+    }
+    assert_ne!(Serial::new(&[1, 0]), Serial::new(&[1]));
+    assert!(Serial::new(&[1; 20]).is_some() && Serial::new(&[1; 21]).is_none());
+    assert!(Serial::new(&[0; 40]).is_some());
+}

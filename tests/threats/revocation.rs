@@ -1,0 +1,137 @@
+//! Certificates that were taken back.
+
+use std::path::PathBuf;
+
+use crate::NOT_AUTHORIZED;
+use crate::harness::certificates::{Authority, Identity};
+use crate::harness::wire::{Connect, Publish, Version, Will, property};
+use crate::harness::{Broker, Setup};
+
+const V: Version = Version::Mqtt5;
+
+/// A broker that looks at the list of its clients' authority, which names nobody.
+fn start(more: &str) -> (Broker, PathBuf) {
+    let setup = Setup::new().mutual_tls().plaintext();
+    let list = setup.path().join("ca.crl");
+    setup.authority().take_back(&list, 1, &[]);
+    let config = format!("[revocation]\nlists = [\"ca.crl\"]\n{more}");
+    (setup.config(&config).start(), list)
+}
+
+fn refused(broker: &Broker, identity: &Identity, why: &str) {
+    let mut raw = broker.raw_tls(identity);
+    // The alert comes instead of an answer, or the end does.
+    let _ = raw.try_send(&Connect::new(V, "refused").bytes());
+    raw.expect_end();
+    broker.audited(why, |record| {
+        record["event"] == "connection.refused"
+            && record["gate"] == "tls"
+            && record["why"].as_str().unwrap().contains(why)
+    });
+}
+
+/// Threat: subscription survives revocation.
+#[test]
+fn a_revoked_certificate_ends_its_session_and_is_refused_from_then_on() {
+    let (broker, list) = start("");
+    let authority = broker.authority();
+    let (gone, stays) = (authority.client("gone"), authority.client("stays"));
+    let will = Will::new("wills/gone", "left").properties(property::will_delay(0));
+    let mut leaver = broker.client_tls(&gone, &Connect::new(V, "gone").will(will));
+    let mut stayer = broker.client_tls(&stays, &Connect::new(V, "stays"));
+    stayer.subscribe("wills/#", 1);
+    authority.take_back(&list, 2, &[&gone]);
+    leaver.raw.expect_disconnect(&[NOT_AUTHORIZED]);
+    let closed = broker.audited("the end", |record| record["event"] == "connection.closed");
+    assert_eq!(closed["why"], "the client's certificate is revoked");
+    refused(&broker, &gone, "certificate is revoked");
+    // Its will is nobody's.
+    broker.audited("the will", |record| {
+        record["event"] == "will.discarded"
+            && record["topic"] == "wills/gone"
+            && record["why"] == "the client's certificate is revoked"
+    });
+    stayer.ping();
+    // Taken off the list, it is let in again.
+    authority.take_back(&list, 3, &[]);
+    broker.audited("the third list", |record| {
+        record["event"] == "revocation.loaded" && record["certificates"] == 0 && {
+            let seen = record["seq"].as_u64().unwrap();
+            seen > closed["seq"].as_u64().unwrap()
+        }
+    });
+    broker.client_tls(&gone, &Connect::new(V, "gone")).ping();
+}
+
+#[test]
+fn the_will_of_a_session_whose_client_has_left_goes_with_its_certificate() {
+    let (broker, list) = start("");
+    let gone = broker.authority().client("gone");
+    let will = Will::new("wills/gone", "left").properties(property::will_delay(1));
+    let leaver = broker.client_tls(&gone, &Connect::new(V, "gone").durable().will(will));
+    leaver.vanish();
+    broker.audited("the end", |record| record["event"] == "connection.closed");
+    broker.authority().take_back(&list, 2, &[&gone]);
+    broker.audited("the will", |record| {
+        record["event"] == "will.discarded"
+            && record["why"] == "the client's certificate is revoked"
+    });
+}
+
+/// Does something to the list of an authority, which somebody else may want to forge.
+type Spoil = fn(&PathBuf, &Authority, &Authority);
+
+/// Threat: config reload fails open.
+#[test]
+fn a_list_that_counts_for_nothing_changes_nothing() {
+    let (broker, list) = start("");
+    let authority = broker.authority();
+    let gone = authority.client("gone");
+    authority.take_back(&list, 7, &[&gone]);
+    broker.audited("the list", |record| record["certificates"] == 1);
+    let forger = Authority::new(&broker.path().join("forger"), "Test CA");
+    let spoils: [(Spoil, &str); 5] = [
+        (|list, _, _| std::fs::write(list, "garbage").unwrap(), "has no revocation list"),
+        (|list, _, _| std::fs::write(list, "").unwrap(), "has no revocation list"),
+        (|list, _, _| std::fs::remove_file(list).unwrap(), "cannot open it"),
+        (|list, authority, _| authority.take_back(list, 6, &[]), "its CRL number is lower"),
+        (|list, _, forger| forger.take_back(list, 8, &[]), "no authority of any listener"),
+    ];
+    for (spoil, why) in spoils {
+        spoil(&list, authority, &forger);
+        broker.audited(why, |record| {
+            record["event"] == "revocation.load-failed"
+                && record["why"].as_str().unwrap().contains(why)
+        });
+        refused(&broker, &gone, "certificate is revoked");
+        let reload = broker.ctl(&["reload"]);
+        assert!(!reload.status.success(), "{reload:?}");
+        assert!(String::from_utf8_lossy(&reload.stderr).contains(why), "{reload:?}");
+    }
+    broker.client_tls(&authority.client("other"), &Connect::new(V, "other")).ping();
+}
+
+#[test]
+fn an_authority_without_a_list_is_not_relied_on() {
+    let (broker, _) = start("");
+    let authority = broker.authority();
+    let below = authority.below(&broker.path().join("below"), "Below");
+    let mut client = below.client("client");
+    let chain = [
+        std::fs::read_to_string(&client.certificate).unwrap(),
+        std::fs::read_to_string(below.certificate()).unwrap(),
+    ];
+    client.certificate = client.certificate.with_extension("chain");
+    std::fs::write(&client.certificate, chain.concat()).unwrap();
+    refused(&broker, &client, "there is no revocation list of its issuer");
+    let (broker, _) = start("missing = \"warn\"");
+    broker.simple(V, "anyone").publish_surely(&Publish::new("a", "b"));
+}
+
+#[test]
+fn what_is_wrong_with_the_lists_keeps_the_broker_from_starting() {
+    let setup = Setup::new().mutual_tls();
+    std::fs::write(setup.path().join("ca.crl"), "garbage").unwrap();
+    let said = setup.config("[revocation]\nlists = [\"ca.crl\"]").refused().stderr;
+    assert!(said.contains("revocation.lists") && said.contains("ca.crl"), "{said}");
+}
