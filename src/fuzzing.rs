@@ -96,6 +96,32 @@ pub fn config(data: &[u8]) {
     }
 }
 
+/// The bytes are a file of passwords: it is read, or refused.
+///
+/// # Panics
+/// When a name that is taken has no hash.
+pub fn password(data: &[u8]) {
+    identity::method::fuzz_passwords(data);
+}
+
+/// The bytes are a token, or a set of keys, or the answer of a back end: nobody is let in who has
+/// signed nothing.
+///
+/// # Panics
+/// When an unsigned token counts.
+pub fn token(data: &[u8]) {
+    identity::method::fuzz_token(data);
+}
+
+/// The bytes are a file of SCRAM records, or the messages of a client, a line each: nobody is let
+/// in who has no record.
+///
+/// # Panics
+/// When somebody is.
+pub fn scram(data: &[u8]) {
+    identity::method::fuzz_scram(data);
+}
+
 /// The bytes are a client's certificate, DER, that is its own authority: it makes identities or
 /// is refused.
 ///

@@ -13,15 +13,18 @@ struct Target {
     run: fn(&[u8]),
 }
 
-const TARGETS: [Target; 10] = [
+const TARGETS: [Target; 13] = [
     Target { name: "certificate", run: fuzzing::certificate },
     Target { name: "config", run: fuzzing::config },
     Target { name: "frame", run: fuzzing::frame },
     Target { name: "packet", run: fuzzing::packet },
+    Target { name: "password", run: fuzzing::password },
     Target { name: "policy", run: fuzzing::policy },
     Target { name: "proxy", run: fuzzing::proxy },
     Target { name: "request", run: fuzzing::request },
+    Target { name: "scram", run: fuzzing::scram },
     Target { name: "session", run: fuzzing::session },
+    Target { name: "token", run: fuzzing::token },
     Target { name: "topic", run: fuzzing::topic },
     Target { name: "websocket", run: fuzzing::websocket },
 ];

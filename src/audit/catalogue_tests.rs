@@ -58,6 +58,7 @@ fn issued(renews: Option<Arc<str>>) -> Kind {
 }
 
 /// At least one of each kind, with every field that is optional both there and not.
+#[expect(clippy::too_many_lines, reason = "a list of them all")]
 fn samples() -> Vec<Kind> {
     let reason = ReasonCode::NotAuthorized;
     let denied = |verb, target| Kind::Denied {
@@ -73,10 +74,26 @@ fn samples() -> Vec<Kind> {
         Kind::RevocationLoaded { certificates: 7 },
         Kind::RevocationFailed { why: "ca.crl: has no revocation list".into() },
         Kind::StoreLossAccepted { what: "all that the store had in `queue`".into() },
-        Kind::ConnectionAccepted { protocol: ProtocolVersion::V5, session_present: false },
-        Kind::ConnectionAccepted { protocol: ProtocolVersion::V31, session_present: true },
-        Kind::ConnectionAccepted { protocol: ProtocolVersion::V311, session_present: true },
+        Kind::ConnectionAccepted {
+            protocol: ProtocolVersion::V5,
+            session_present: false,
+            method: Some("staff".into()),
+        },
+        Kind::ConnectionAccepted {
+            protocol: ProtocolVersion::V31,
+            session_present: true,
+            method: None,
+        },
+        Kind::ConnectionAccepted {
+            protocol: ProtocolVersion::V311,
+            session_present: true,
+            method: None,
+        },
         Kind::ConnectionClosed { reason: ReasonCode::Success, why: "DISCONNECT".into() },
+        Kind::AuthenticationRenewed { method: "tokens".into() },
+        Kind::CredentialUpgraded { method: "staff".into(), name: "ann".into(), scheme: "bcrypt" },
+        Kind::CredentialsReloaded { method: "staff".into() },
+        Kind::CredentialsReloadFailed { method: "staff".into(), why: "passwords:7: …".into() },
         denied(Verb::Publish, Some(Target::Topic("plant/7/valve".into()))),
         denied(Verb::Subscribe, Some(Target::Filter("$share/g/plant/#".into()))),
         Violation::malformed("MQTT-1.5.4-2", "NUL in a string").into(),

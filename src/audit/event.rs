@@ -154,6 +154,9 @@ pub enum Kind {
         protocol: ProtocolVersion,
         /// It continues a session.
         session_present: bool,
+        /// The method of the listener's list by which it has proven who it is, where there is one.
+        #[serde(serialize_with = "text::optional_name", skip_serializing_if = "Option::is_none")]
+        method: Option<Arc<str>>,
     },
     /// A connection ended before a successful CONNACK.
     #[serde(rename = "connection.refused")]
@@ -177,6 +180,43 @@ pub enum Kind {
         #[serde(serialize_with = "text::reason")]
         reason: ReasonCode,
         /// Who ended it, and how.
+        #[serde(serialize_with = "text::words")]
+        why: Cow<'static, str>,
+    },
+
+    /// A client has proven once more who it is, while it is connected.
+    #[serde(rename = "authentication.renewed")]
+    AuthenticationRenewed {
+        /// The method.
+        #[serde(serialize_with = "text::name")]
+        method: Arc<str>,
+    },
+    /// A password's hash of an older kind was replaced by one of today.
+    #[serde(rename = "credential.upgraded")]
+    CredentialUpgraded {
+        /// The method.
+        #[serde(serialize_with = "text::name")]
+        method: Arc<str>,
+        /// Whose password it is.
+        #[serde(serialize_with = "text::name")]
+        name: Arc<str>,
+        /// The kind that it was of.
+        scheme: &'static str,
+    },
+    /// A file of passwords, records or keys has changed, and is in force.
+    #[serde(rename = "credentials.reloaded")]
+    CredentialsReloaded {
+        /// The method.
+        #[serde(serialize_with = "text::name")]
+        method: Arc<str>,
+    },
+    /// A file of passwords, records or keys has changed and cannot be used; the old one stays.
+    #[serde(rename = "credentials.reload-failed")]
+    CredentialsReloadFailed {
+        /// The method.
+        #[serde(serialize_with = "text::name")]
+        method: Arc<str>,
+        /// What is wrong with it.
         #[serde(serialize_with = "text::words")]
         why: Cow<'static, str>,
     },
@@ -445,6 +485,8 @@ impl Kind {
             Self::ConnectionAccepted { .. }
             | Self::ConnectionRefused { .. }
             | Self::ConnectionClosed { .. }
+            | Self::AuthenticationRenewed { .. }
+            | Self::CredentialUpgraded { .. }
             | Self::Denied { .. }
             | Self::Violation { .. }
             | Self::GroupClaimIgnored { .. }
@@ -461,6 +503,8 @@ impl Kind {
             | Self::PolicyReloadFailed { .. }
             | Self::ConfigReloaded { .. }
             | Self::ConfigReloadFailed { .. }
+            | Self::CredentialsReloaded { .. }
+            | Self::CredentialsReloadFailed { .. }
             | Self::RevocationLoaded { .. }
             | Self::RevocationFailed { .. }
             | Self::ControlCall { .. }
@@ -491,6 +535,7 @@ impl Kind {
             | Self::StoreLossAccepted { what: why }
             | Self::PolicyReloadFailed { why, .. }
             | Self::ConfigReloadFailed { why, .. }
+            | Self::CredentialsReloadFailed { why, .. }
             | Self::RevocationFailed { why }
             | Self::TaskPanicked { message: why, .. } => why.len(),
             // The rest shares its texts with what lives anyway, or has none.

@@ -311,7 +311,10 @@ mod tests {
         let ann = Some(subject("ann"));
         let protocol = ProtocolVersion::V311;
         let recorded = read(&log(vec![
-            (ann.clone(), Kind::ConnectionAccepted { protocol, session_present: false }),
+            (
+                ann.clone(),
+                Kind::ConnectionAccepted { protocol, session_present: false, method: None },
+            ),
             (ann.clone(), denied(Verb::Connect, None)),
             (ann.clone(), denied(Verb::Publish, Some(topic("a/b")))),
             (ann.clone(), denied(Verb::Will, Some(topic("a/b")))),

@@ -50,6 +50,14 @@ pub(super) fn name<S: Serializer>(text: &Arc<str>, serializer: S) -> Result<S::O
     Bounded(text, NAME_BYTES_MAX).serialize(serializer)
 }
 
+#[expect(clippy::ref_option, reason = "serde passes fields by reference")]
+pub(super) fn optional_name<S: Serializer>(
+    text: &Option<Arc<str>>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    text.as_ref().map(|text| Bounded(text, NAME_BYTES_MAX)).serialize(serializer)
+}
+
 pub(super) fn short<S: Serializer>(text: &Arc<str>, serializer: S) -> Result<S::Ok, S::Error> {
     Bounded(text, SHORT_BYTES_MAX).serialize(serializer)
 }

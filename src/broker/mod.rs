@@ -194,6 +194,11 @@ impl Broker {
     /// still trusted.
     pub fn set_revocations(&self, revocations: Revocations) {
         self.revocations.store(Arc::new(revocations));
+        self.rouse_all();
+    }
+
+    /// Wakes every live connection, to look at what it stands on.
+    pub fn rouse_all(&self) {
         self.sessions.signal_all(Signal::Rejudge);
     }
 

@@ -14,7 +14,7 @@ use crate::audit;
 use crate::config::Config;
 use crate::identity::{TrustedIssuers, revocation};
 use crate::policy::{Bundle, PolicyEpoch};
-use crate::server::tls_config;
+use crate::server::{login, tls_config};
 
 /// Checks configuration, certificates and policies.
 #[derive(Debug, clap::Args)]
@@ -65,6 +65,9 @@ impl CheckArgs {
                 Err(error) => problems.push(format!("listener.{}.{error}", listener.name)),
             }
         }
+        for method in &config.methods {
+            problems.extend(login::check(method).err().map(|error| error.to_string()));
+        }
         if let Some(settings) = &config.revocation {
             let trusted = TrustedIssuers::of_all(trusted.into_iter());
             match revocation::load(settings, &trusted, &revocations.load(), now_unix_s()) {
@@ -82,8 +85,8 @@ impl CheckArgs {
         }
         let listeners = Listeners::of(&config);
         let policies = Bundle::load_dir(&config.policies, PolicyEpoch(1)).and_then(|bundle| {
-            if let Err(Failure(why)) = listeners.refuse_unbound(&bundle) {
-                problems.push(why);
+            for refused in [listeners.refuse_unbound(&bundle), listeners.refuse_groups(&bundle)] {
+                problems.extend(refused.err().map(|Failure(why)| why));
             }
             bundle.check_listeners(&listeners.names)?;
             Ok(bundle.policies())

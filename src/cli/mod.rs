@@ -12,7 +12,9 @@ mod authority;
 pub mod ca;
 pub mod cert;
 mod check;
+mod confine;
 pub mod ctl;
+mod password;
 mod policy;
 mod quickstart;
 mod revocation;
@@ -46,6 +48,8 @@ enum Command {
     Ca(ca::CaArgs),
     /// Issues, renews, revokes and lists certificates
     Cert(cert::CertArgs),
+    /// Sets, removes and lists passwords
+    Password(password::PasswordArgs),
     /// Checks, tests, explains and compares policies
     Policy(policy::PolicyArgs),
     /// Backs up, restores, checks and shows what the broker keeps on disk
@@ -82,6 +86,7 @@ impl Cli {
             Command::Check(args) => args.run(),
             Command::Ca(args) => args.run(),
             Command::Cert(args) => args.run(),
+            Command::Password(args) => args.run(),
             Command::Policy(args) => args.run(),
             Command::Store(args) => args.run(),
             Command::Ctl(args) => {

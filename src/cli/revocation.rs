@@ -80,16 +80,20 @@ impl Lists {
     /// From now on these lists count, for those that are connected too.
     pub(super) fn put_in_force(&self, prepared: Prepared) {
         let Prepared { settings, trusted, revocations } = prepared;
+        let is_told = settings.is_some();
         *self.settings.lock() = settings;
         *self.trusted.lock() = trusted;
-        self.replace(revocations);
+        self.replace(revocations, is_told);
     }
 
-    fn replace(&self, revocations: Revocations) {
+    fn replace(&self, revocations: Revocations, is_told: bool) {
         let (before, certificates) = (self.broker.revocations.load().len(), revocations.len());
         self.broker.set_revocations(revocations);
         if before != certificates {
             info!(certificates, "revocation lists loaded");
+        }
+        if !is_told {
+            return;
         }
         let loaded = Kind::RevocationLoaded { certificates: certificates as u64 };
         self.broker.audit.record(Event::broker(loaded));
@@ -101,7 +105,7 @@ impl Lists {
         let Some(settings) = self.settings.lock().clone() else { return };
         let trusted = Arc::clone(&self.trusted.lock());
         match self.load(settings, trusted).await {
-            Ok(revocations) => self.replace(revocations),
+            Ok(revocations) => self.replace(revocations, true),
             Err(Failure(why)) => {
                 warn!("the revocation lists in force stay: {why}");
                 let failed = Kind::RevocationFailed { why: why.into() };

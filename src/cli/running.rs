@@ -13,10 +13,10 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing::{error, info, warn};
 
-use super::Failure;
 use super::revocation::Lists;
 use super::store::Backups;
 use super::watch::{FolderWatch, keep_watch};
+use super::{Failure, confine};
 use crate::admin::control::{
     self, Command, Control, ControlHandle, Reply, Response, SessionAnswer, SessionQuestion,
 };
@@ -58,7 +58,7 @@ pub(super) struct Running {
 impl Running {
     /// Opens everything that `config` names, and serves.
     pub(super) async fn start(config: Config, source: Source) -> Result<Self, Failure> {
-        confine();
+        confine::confine();
         for warning in config.warnings.iter().chain(&mixed_bindings(&config)) {
             warn!("{warning}");
         }
@@ -88,8 +88,12 @@ impl Running {
         if let Some(recovered) = recovered {
             broker.restore(recovered, Now::read());
         }
-        let server =
-            Server::bind(config.listeners, &broker, config.broker.unauthenticated_bytes_max)?;
+        let server = Server::bind(
+            config.listeners,
+            (&config.methods, &config.login),
+            &broker,
+            config.broker.unauthenticated_bytes_max,
+        )?;
         let addresses = server.addresses();
         let lists = Arc::new(Lists::new(Arc::clone(&broker)));
         let prepared = lists.prepare(config.revocation, server.trusted_issuers()).await?;
@@ -469,18 +473,39 @@ pub(super) struct Listeners {
     pub(super) names: Vec<Arc<str>>,
     /// One where clients choose their client ids freely.
     unbound: Option<Arc<str>>,
+    /// The groups that methods of authentication may confer, each with its method.
+    conferred: Vec<(Arc<str>, Arc<str>)>,
 }
 
 impl Listeners {
     pub(super) fn of(config: &Config) -> Self {
         let names = config.listeners.iter().map(|listener| Arc::clone(&listener.name));
-        Self { names: names.collect(), unbound: unbound_listener(config) }
+        let conferred = config.methods.iter().flat_map(|method| {
+            let groups = method.how.conferred().into_iter().flat_map(|it| &it.groups);
+            groups.map(|group| (Arc::clone(&method.name), Arc::clone(group)))
+        });
+        Self {
+            names: names.collect(),
+            unbound: unbound_listener(config),
+            conferred: conferred.collect(),
+        }
     }
 
     /// Refuses policies that do not fit.
     fn check(&self, policies: &Bundle) -> Result<(), Failure> {
         policies.check_listeners(&self.names).map_err(|error| Failure::policies(&error))?;
-        self.refuse_unbound(policies)
+        self.refuse_unbound(policies)?;
+        self.refuse_groups(policies)
+    }
+
+    /// Whoever a method puts into a group that does not exist would be denied everything.
+    pub(super) fn refuse_groups(&self, policies: &Bundle) -> Result<(), Failure> {
+        let undeclared = self.conferred.iter().find(|(_, group)| !policies.declares_group(group));
+        let Some((method, group)) = undeclared else { return Ok(()) };
+        Err(Failure(format!(
+            "authentication.{method}.groups names {group:?}, which principals.toml does not \
+             declare; add [group.{group}] there, or remove it"
+        )))
     }
 
     /// Where clients choose their client ids freely, a policy must not depend on them.
@@ -562,20 +587,5 @@ fn file_remedy(error: &std::io::Error) -> &'static str {
         }
         std::io::ErrorKind::NotFound => "; make the folder around it, or choose another path",
         _ => "",
-    }
-}
-
-/// What the process gives up at the start: memory images that hold keys. And what it needs: as
-/// many descriptors as the system grants.
-fn confine() {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let none = Rlimit { current: Some(0), maximum: Some(0) };
-    if let Err(error) = setrlimit(Resource::Core, none) {
-        warn!(%error, "core dumps could not be turned off");
-    }
-    let files = getrlimit(Resource::Nofile);
-    let all = Rlimit { current: files.maximum, ..files };
-    if let Err(error) = setrlimit(Resource::Nofile, all) {
-        warn!(%error, "the limit of open files could not be raised");
     }
 }

@@ -15,10 +15,11 @@ use super::file::{FILE_BYTES_MAX, File};
 use super::kind::{Flag, Location, Word, address, list, list_not_empty};
 use super::quantity::{bytes, count, show_bytes, span};
 use super::section::{Origin, Report, Section};
-use super::{listener, profile};
+use super::{authentication, listener, profile};
 use crate::gates::Profile;
 use crate::identity::revocation::{self, Doubt};
 use crate::server::listener::{Endpoint, Settings as Listener};
+use crate::server::login;
 use crate::store::{self, Durability};
 
 /// A whole configuration that contradicts neither itself nor the rules of safety.
@@ -26,6 +27,10 @@ use crate::store::{self, Durability};
 pub struct Config {
     /// The listeners, at least one, by name.
     pub listeners: Vec<Listener>,
+    /// The methods of authentication that listeners name.
+    pub methods: Vec<login::Settings>,
+    /// What they share.
+    pub login: login::Limits,
     /// The folder of the policies.
     pub policies: PathBuf,
     /// What happens when it changes.
@@ -232,8 +237,19 @@ fn read(root: &mut Section<'_>, folder: &Path) -> Config {
     let path = Location { folder: folder.into() };
     let profiles = read_profiles(root);
     let listeners = read_listeners(root, folder, &profiles);
+    let methods = authentication::read_methods(root, folder);
+    for method in &methods {
+        if !listeners.iter().any(|listener| listener.authentication.contains(&method.name)) {
+            root.warn(&format!("authentication.{}", method.name), "is used by no listener");
+        }
+    }
+    for listener in &listeners {
+        authentication::check_names(root, listener, &methods);
+    }
     let config = Config {
         policies: root.take("policies", &path, folder.join("policies")),
+        methods,
+        login: authentication::read_limits(&mut root.section("login")),
         watch_policies: root.take("watch_policies", &WATCH_POLICIES, WatchPolicies::Tell),
         revocation: read_revocation(&mut root.section("revocation"), &path),
         audit: read_audit(&mut root.section("audit"), &path),

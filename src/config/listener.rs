@@ -12,9 +12,9 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use super::kind::{
     Flag, Kind, Location, Text, Word, address, list, list_not_empty, network, origin,
 };
-use super::profile;
 use super::quantity::{count, span};
 use super::section::Section;
+use super::{authentication, profile};
 use crate::gates::{Profile, admission};
 use crate::identity::{self, Binding, PrincipalKind, Source};
 use crate::server::listener::{Endpoint, Settings, Tls, WebSocket};
@@ -25,6 +25,7 @@ const SOURCE: Word<Source> = Word(&[
     ("certificate-san-dns", Source::CertificateSanDns),
     ("certificate-san-uri", Source::CertificateSanUri),
     ("anonymous", Source::Anonymous),
+    ("authentication", Source::Authentication),
     ("proxy", Source::Proxy),
 ]);
 const PRINCIPAL: Word<PrincipalKind> = Word(&[
@@ -69,6 +70,7 @@ pub(super) fn read(
     let tls = read_tls(section, folder);
     let websocket = read_websocket(section);
     let proxy_protocol = read_proxy_protocol(section, endpoint.as_ref());
+    let authentication = authentication::read_list(section);
     let identity = read_identity(section);
     let admission = read_admission(section);
     let profile = read_profile(section, profiles)?;
@@ -79,10 +81,12 @@ pub(super) fn read(
         websocket,
         proxy_protocol,
         identity: identity?,
+        authentication,
         admission,
         profile,
     };
     check_identity(section, &settings);
+    authentication::check_list(section, &settings);
     warn(section, &settings);
     Some(settings)
 }
@@ -214,12 +218,12 @@ fn read_proxy_protocol(
 }
 
 fn read_identity(section: &mut Section<'_>) -> Option<identity::Settings> {
-    let source = section.take("identity", &SOURCE, Source::CertificateCn);
+    let source = section.take("identity", &SOURCE, authentication::default_source(section));
     let anonymous = source == Source::Anonymous;
-    let (kind, rule) = if anonymous {
-        (PrincipalKind::Anonymous, ClientIdRule::Unbound)
-    } else {
-        (PrincipalKind::Device, ClientIdRule::Exact)
+    let (kind, rule) = match source {
+        Source::Anonymous => (PrincipalKind::Anonymous, ClientIdRule::Unbound),
+        Source::Authentication => (PrincipalKind::User, ClientIdRule::Exact),
+        _ => (PrincipalKind::Device, ClientIdRule::Exact),
     };
     let kind = section.take("principal", &PRINCIPAL, kind);
     if anonymous != (kind == PrincipalKind::Anonymous) {
@@ -365,6 +369,8 @@ fn check_identity(section: &Section<'_>, settings: &Settings) {
                 );
             }
         }
+        // See `authentication::check_list`.
+        Source::Authentication => {}
         Source::Proxy => {
             if settings.proxy_protocol.is_none() {
                 section.refuse(

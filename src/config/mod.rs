@@ -8,6 +8,7 @@
 //! Nothing here opens a file but the configuration itself, and nothing below this layer knows
 //! TOML: each module gets its own `Settings`.
 
+mod authentication;
 mod checked;
 mod error;
 mod file;

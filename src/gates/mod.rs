@@ -1,13 +1,14 @@
 //! The gates, each in a file, and what they have in common: profiles and refusals.
 //!
 //! THE LIST, in the order in which `server::connection` passes them:
-//! [`admission`] → (TLS, identity) → [`rate`] → [`size`] → [`features`] → session →
+//! [`admission`] → (TLS, identity) → [`grinding`] → [`rate`] → [`size`] → [`features`] → session →
 //! [`authorize`].
 
 pub mod admission;
 pub mod authorize;
 mod clock;
 pub mod features;
+pub mod grinding;
 pub mod rate;
 pub mod records;
 pub mod size;

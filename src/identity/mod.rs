@@ -1,13 +1,14 @@
 //! Who a client is, and which client identifiers it may use.
 //!
 //! An identity comes from a certificate that the TLS handshake has verified, from a trusted
-//! proxy that has verified one, or from nobody. No byte that the client writes in CONNECT makes
-//! one.
+//! proxy that has verified one, from a [`method`] that was proven, or from nobody. No byte that
+//! the client writes in CONNECT makes one unless a method has proven it.
 
 mod account;
 mod binding;
 pub mod certificate;
 mod issuer;
+pub mod method;
 pub mod revocation;
 
 use std::collections::BTreeMap;
@@ -85,6 +86,8 @@ pub enum Source {
     CertificateSanUri,
     /// Nobody is asked: every client is `Anonymous::"anonymous"`.
     Anonymous,
+    /// The methods of the listener's list: a password, a token, or another.
+    Authentication,
     /// What a trusted proxy says in the PROXY protocol's TLS common-name field.
     Proxy,
 }
@@ -137,7 +140,7 @@ impl Identity {
             Source::CertificateCn => (NameForm::CommonName, Some(&facts.cn)),
             Source::CertificateSanDns => (NameForm::DnsName, facts.dns_names.first()),
             Source::CertificateSanUri => (NameForm::Uri, facts.uris.first()),
-            expected @ (Source::Anonymous | Source::Proxy) => {
+            expected @ (Source::Anonymous | Source::Proxy | Source::Authentication) => {
                 return Err(IdentityError::OtherSource { expected });
             }
         };

@@ -85,6 +85,8 @@ labels! {
         WebSocket = websocket,
         /// Identity and binding of the client identifier.
         Identity = identity,
+        /// Passwords, tokens and the other methods of a listener.
+        Authenticate = authenticate,
         /// The CONNECT packet: absent, late or malformed.
         Connect = connect,
         /// Packets and bytes per principal.

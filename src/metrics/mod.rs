@@ -88,6 +88,8 @@ pub struct Metrics {
     pub policy_reloads: ByOutcome,
     /// Reloads of the configuration.
     pub config_reloads: ByOutcome,
+    /// Passwords that were compared with a hash: each costs as much as a login is meant to.
+    pub password_hashes: Counter,
     /// Tasks that panicked; each took down its own connection only.
     pub panics: Counter,
 }
@@ -159,6 +161,7 @@ impl Metrics {
                 "config_reloads",
                 "Reloads of the configuration",
             ),
+            password_hashes: register(r, "password_hashes", "Passwords compared with a hash"),
             panics: register(r, "panics", "Tasks that panicked"),
             registry,
         }

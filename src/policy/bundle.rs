@@ -216,6 +216,12 @@ impl Bundle {
         if problems.is_empty() { Ok(()) } else { Err(LoadError::new(problems)) }
     }
 
+    /// True when the group exists. Whoever is put into another is denied everything.
+    #[must_use]
+    pub fn declares_group(&self, group: &str) -> bool {
+        self.declared_groups().is_none_or(|groups| groups.contains(group))
+    }
+
     /// The entity that an identity is.
     pub(super) fn principal(&self, identity: &Identity) -> EntityUid {
         uid(self.vocabulary.principal(identity.kind), &identity.name)

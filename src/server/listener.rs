@@ -26,6 +26,8 @@ pub struct Settings {
     pub proxy_protocol: Option<Vec<IpNet>>,
     /// Where a client's identity comes from, and which client ids it may use.
     pub identity: identity::Settings,
+    /// The methods by which clients prove who they are beside certificates, in their order.
+    pub authentication: Vec<Arc<str>>,
     /// Who may connect.
     pub admission: admission::Settings,
     /// Limits, caps and features.

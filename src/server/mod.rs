@@ -7,6 +7,7 @@
 mod connection;
 mod handshake;
 pub mod listener;
+pub mod login;
 pub mod proxy_protocol;
 pub mod tls;
 pub mod tls_config;
@@ -29,6 +30,7 @@ use tracing::{info, warn};
 
 use self::handshake::{Admitted, Farewell, Refused, Unauthenticated, gate_of_first_byte};
 use self::listener::Endpoint;
+use self::login::{Chain, LoginError, Logins};
 use self::tls_config::{TlsProblem, TlsSetup};
 use self::transport::Socket;
 use crate::audit::{self, Event, Gate, Kind};
@@ -65,6 +67,8 @@ struct Gatehouse {
     /// a flood of them leaves the other workers to established sessions.
     slots: Arc<Semaphore>,
     rates: Arc<RateLimits>,
+    /// The methods by which clients prove who they are, beside their certificates.
+    chain: Option<Chain>,
     /// The identity of all clients of a listener that asks nobody.
     anonymous: Arc<Identity>,
     unauthenticated: Arc<Unauthenticated>,
@@ -87,6 +91,9 @@ pub enum BindError {
         #[source]
         error: Box<TlsProblem>,
     },
+    /// A method of authentication.
+    #[error(transparent)]
+    Login(#[from] Box<LoginError>),
     /// Its address.
     #[error(
         "listener.{listener}.{key}: cannot listen at {endpoint}: {error}{}",
@@ -109,17 +116,18 @@ pub enum BindError {
 #[derive(Debug)]
 pub struct Server {
     listeners: Vec<(Arc<Gatehouse>, Bound)>,
+    logins: Arc<Logins>,
 }
 
-/// Reads the TLS files of all listeners again.
+/// Reads the files of all listeners again: those of TLS, and of passwords, records and keys.
 #[derive(Debug)]
-pub struct TlsReload(Vec<Arc<Gatehouse>>);
+pub struct TlsReload(Vec<Arc<Gatehouse>>, Arc<Logins>);
 
 impl TlsReload {
-    /// Reads and checks the TLS files of every listener, as `settings` name them now.
+    /// Reads and checks the files of every listener, of TLS as `settings` name them now.
     ///
     /// # Errors
-    /// [`BindError::Tls`] of the first listener whose files are not fine; nothing has changed.
+    /// Of the first whose files are not fine; nothing has changed.
     pub fn prepare(&self, settings: &[listener::Settings]) -> Result<PreparedTls, BindError> {
         let mut prepared = Vec::new();
         for gatehouse in &self.0 {
@@ -133,13 +141,22 @@ impl TlsReload {
             })?;
             prepared.push((Arc::clone(gatehouse), Arc::new(setup)));
         }
-        Ok(PreparedTls(prepared))
+        let logins = self.1.prepare()?;
+        Ok(PreparedTls(prepared, Arc::clone(&self.1), logins))
     }
 }
 
-/// TLS files that were read and are not in force yet.
+impl TlsReload {
+    /// Drops every yes that methods of authentication have said and that was kept: somebody is
+    /// not to be let in any more.
+    pub fn forget_logins(&self) {
+        self.1.forget();
+    }
+}
+
+/// Files that were read and are not in force yet.
 #[derive(Debug)]
-pub struct PreparedTls(Vec<(Arc<Gatehouse>, Arc<TlsSetup>)>);
+pub struct PreparedTls(Vec<(Arc<Gatehouse>, Arc<TlsSetup>)>, Arc<Logins>, login::Prepared);
 
 impl PreparedTls {
     /// The authorities that clients' certificates will have to come from, of all listeners.
@@ -156,6 +173,7 @@ impl PreparedTls {
                 tls.store(setup);
             }
         }
+        self.1.put_in_force(self.2);
     }
 }
 
@@ -172,9 +190,11 @@ impl Server {
     /// [`BindError`] of the first that cannot be opened; then none is.
     pub fn bind(
         settings: Vec<listener::Settings>,
+        methods: (&[login::Settings], &login::Limits),
         broker: &Arc<Broker>,
         unauthenticated_bytes_max: u64,
     ) -> Result<Self, BindError> {
+        let logins = Logins::open(methods.0, methods.1, broker, Now::read().instant)?;
         let workers = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let slots = Arc::new(Semaphore::new(workers.saturating_sub(1).max(1)));
         let rates = Arc::new(RateLimits::new(PRINCIPALS_MAX));
@@ -207,6 +227,7 @@ impl Server {
                 ),
                 slots: Arc::clone(&slots),
                 rates: Arc::clone(&rates),
+                chain: logins.chain(&settings.authentication),
                 anonymous: Arc::new(Identity::anonymous()),
                 unauthenticated: Arc::clone(&unauthenticated),
                 admission_records: RecordLimit::per_second(REFUSALS_RECORDED_PER_SECOND),
@@ -217,7 +238,7 @@ impl Server {
             };
             listeners.push((Arc::new(gatehouse), bound));
         }
-        Ok(Self { listeners })
+        Ok(Self { listeners, logins })
     }
 
     /// The name of each listener with the address it has in truth: a port 0 is resolved.
@@ -243,15 +264,23 @@ impl Server {
         TrustedIssuers::of_all(tls.map(|tls| Arc::clone(&tls.load().trusted_issuers)))
     }
 
-    /// What reads the TLS files again while the server runs.
+    /// What reads the files again while the server runs.
     #[must_use]
     pub fn tls_reload(&self) -> TlsReload {
-        TlsReload(self.listeners.iter().map(|(gatehouse, _)| Arc::clone(gatehouse)).collect())
+        let gatehouses = self.listeners.iter().map(|(gatehouse, _)| Arc::clone(gatehouse));
+        TlsReload(gatehouses.collect(), Arc::clone(&self.logins))
     }
 
     /// Accepts connections until `stop` says true. Connections go on in their own tasks.
     pub async fn run(self, stop: watch::Receiver<bool>) {
         let mut tasks = tokio::task::JoinSet::new();
+        let (logins, mut stopping) = (self.logins, stop.clone());
+        tasks.spawn(async move {
+            tokio::select! {
+                () = logins.keep() => {}
+                _ = stopping.wait_for(|stop| *stop) => {}
+            }
+        });
         for (gatehouse, bound) in self.listeners {
             let (mut stop, stopping) = (stop.clone(), stop.clone());
             tasks.spawn(async move {
@@ -490,7 +519,7 @@ async fn climb(
         Ok(identified) => identified,
         Err(refused) => return Err((refused, known(), None)),
     };
-    let client = known().identified(identified.identity());
+    let client = identified.described(known());
     *progress.lock() = (Gate::Connect, client.clone());
     identified.connect(gatehouse, client).await.map(Box::new)
 }

@@ -176,7 +176,7 @@ fn server_config_at(
 }
 
 /// The algorithms that are spoken, the preferred first.
-fn provider(tls_1_2: bool) -> CryptoProvider {
+pub(super) fn provider(tls_1_2: bool) -> CryptoProvider {
     const TLS_1_3: [SupportedCipherSuite; 3] = [
         cipher_suite::TLS13_AES_256_GCM_SHA384,
         cipher_suite::TLS13_AES_128_GCM_SHA256,
@@ -210,7 +210,7 @@ fn unix_seconds(time: UnixTime) -> i64 {
     i64::try_from(time.as_secs()).unwrap_or(i64::MAX)
 }
 
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+pub(super) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let pem = files::read(path)?;
     let found = CertificateDer::pem_slice_iter(&pem)
         .collect::<Result<Vec<_>, _>>()

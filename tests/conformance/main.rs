@@ -16,6 +16,7 @@
 #[path = "../harness/mod.rs"]
 mod harness;
 
+mod authentication;
 mod connect;
 mod denied;
 mod errors;

@@ -22,6 +22,7 @@
 pub mod certificates;
 pub mod raw;
 pub mod setup;
+pub mod tokens;
 pub mod websocket;
 pub mod wire;
 

@@ -116,6 +116,23 @@ identity = "anonymous"
         self
     }
 
+    /// A plaintext listener `mqtt` whose clients prove who they are by these methods, each a
+    /// table `[authentication.NAME]`.
+    pub fn methods(mut self, names: &[&str], tables: &str) -> Self {
+        let _ = write!(
+            self.listeners,
+            r#"
+[listener.mqtt]
+address = "127.0.0.1:0"
+plaintext = true
+authentication = {names:?}
+{ADMISSION}
+{tables}
+"#
+        );
+        self
+    }
+
     /// A plaintext WebSocket listener `ws` at `/mqtt`, for clients and for one origin.
     pub fn websocket(mut self) -> Self {
         self = self.plaintext_named("ws", "");
@@ -168,13 +185,15 @@ origins = ["https://allowed.example"]
         authority: &Authority,
         server: &Identity,
     ) {
+        // Said by `keys` where it is another.
+        let said = keys.lines().any(|line| line.starts_with("identity "));
+        let identity = if said { "" } else { "identity = \"certificate-cn\"\n" };
         let _ = write!(
             self.listeners,
             r#"
 [listener.{name}]
 address = "127.0.0.1:0"
-identity = "certificate-cn"
-principal = "device"
+{identity}principal = "device"
 {ADMISSION}
 {keys}
 [listener.{name}.tls]

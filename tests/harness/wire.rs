@@ -516,3 +516,9 @@ pub fn disconnect_with(reason: u8, properties: &[u8]) -> Vec<u8> {
 pub fn auth(reason: u8, properties: &[u8]) -> Vec<u8> {
     packet(0xf0, &[vec![reason], varint(properties.len()), properties.to_vec()].concat())
 }
+
+/// AUTH with this reason, method and data.
+pub fn auth_by(reason: u8, method: &str, data: &[u8]) -> Vec<u8> {
+    let method = property::authentication_method(method);
+    auth(reason, &[method, property::authentication_data(data)].concat())
+}

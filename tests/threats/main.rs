@@ -18,6 +18,7 @@ mod harness;
 mod exhaustion;
 mod files;
 mod identity;
+mod methods;
 mod policy;
 mod reload;
 mod revocation;

@@ -78,6 +78,9 @@ fn the_will_of_a_session_whose_client_has_left_goes_with_its_certificate() {
     });
 }
 
+/// Does something to the list of an authority, which somebody else may want to forge.
+type Spoil = fn(&PathBuf, &Authority, &Authority);
+
 /// Threat: config reload fails open.
 #[test]
 fn a_list_that_counts_for_nothing_changes_nothing() {
@@ -87,7 +90,6 @@ fn a_list_that_counts_for_nothing_changes_nothing() {
     authority.take_back(&list, 7, &[&gone]);
     broker.audited("the list", |record| record["certificates"] == 1);
     let forger = Authority::new(&broker.path().join("forger"), "Test CA");
-    type Spoil = fn(&PathBuf, &Authority, &Authority);
     let spoils: [(Spoil, &str); 5] = [
         (|list, _, _| std::fs::write(list, "garbage").unwrap(), "has no revocation list"),
         (|list, _, _| std::fs::write(list, "").unwrap(), "has no revocation list"),

@@ -9,10 +9,10 @@ use crate::gates::authorize::DeniedPublish;
 use crate::identity::{Binding, Source};
 use crate::server::listener::Endpoint;
 
-/// The key with names of listeners and profiles replaced.
+/// The key with names of listeners, profiles and methods replaced.
 fn normalised(key: &str) -> String {
     let mut parts: Vec<&str> = key.split('.').collect();
-    if matches!(parts[0], "listener" | "profile") && parts.len() > 2 {
+    if matches!(parts[0], "listener" | "profile" | "authentication") && parts.len() > 2 {
         parts[1] = "NAME";
     }
     parts.join(".")

@@ -10,6 +10,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 mod files;
+mod methods;
 mod refusals;
 
 use super::*;

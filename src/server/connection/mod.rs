@@ -5,6 +5,7 @@
 //! write sends both. An idle connection holds no buffer.
 
 mod deliveries;
+mod grounds;
 mod held;
 mod packets;
 mod rejudge;
@@ -21,10 +22,10 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tokio::time::Sleep;
 
+pub(super) use grounds::Grounds;
 pub(super) use held::Held;
 use replay::Replays;
 
-use super::tls_config::Trust;
 use super::transport::{CloseCode, Scratch, Transport};
 use crate::audit::{self, Event, Kind};
 use crate::broker::{Broker, Departure, Now, Term};
@@ -63,8 +64,8 @@ pub(super) struct Connected {
     pub(super) rate: Arc<PrincipalRate>,
     /// Who this is in the audit log.
     pub(super) client: Arc<audit::Subject>,
-    /// How long its certificate is good for, where it has shown one.
-    pub(super) trust: Option<Box<Trust>>,
+    /// What it has proven itself by, where it has.
+    pub(super) grounds: Option<Box<Grounds>>,
     pub(super) connect_facts: ConnectFacts,
     pub(super) expiry_s: u32,
     pub(super) will: Option<Box<Will>>,
@@ -142,20 +143,13 @@ impl Connected {
     /// pointer: a task is as large as the largest of its states, for as long as it lives.
     pub(super) async fn serve(self: Box<Self>) {
         let mut connection = self.begin();
-        // A panic while one client is served must not end more than its connection.
-        let cleared = catch_unwind(AssertUnwindSafe(|| connection.clear_subscriptions()));
-        // Once more: whoever became known as connected after a list was put in force was not told.
-        let closing = match cleared.map(|()| connection.check_trust()) {
-            Ok(Ok(())) => connection.run().await,
-            Ok(Err(closing)) => closing,
-            Err(panic) => connection.panicked(&*panic),
-        };
+        let closing = connection.run().await;
         Box::pin(connection.finish(closing)).await;
     }
 
     fn begin(mut self: Box<Self>) -> Box<Connection> {
         let now = Now::read();
-        if let Some(trust) = &mut self.trust {
+        if let Some(trust) = self.grounds.as_mut().and_then(|grounds| grounds.trust.as_mut()) {
             trust.ends_at = expiry_of(self.subject.identity(), now);
         }
         Box::new(Connection {
@@ -174,10 +168,21 @@ impl Connected {
 }
 
 impl Connection {
-    /// Serves until there is a reason to close.
+    /// Serves until there is a reason to close. A panic meanwhile ends no more than this connection.
     async fn run(&mut self) -> Closing {
+        let mut has_begun = false;
         poll_fn(|cx| {
-            let polled = catch_unwind(AssertUnwindSafe(|| self.poll(cx)));
+            let polled = catch_unwind(AssertUnwindSafe(|| {
+                if !std::mem::replace(&mut has_begun, true) {
+                    self.clear_subscriptions();
+                    // Once more: who became known as connected after a list was put in force was
+                    // not told.
+                    if let Err(closing) = self.check_trust() {
+                        return Poll::Ready(closing);
+                    }
+                }
+                self.poll(cx)
+            }));
             polled.unwrap_or_else(|panic| Poll::Ready(self.panicked(&*panic)))
         })
         .await
@@ -210,6 +215,7 @@ impl Connection {
         now: Now,
         wakes: &mut Wakes,
     ) -> Result<bool, Closing> {
+        self.check_proof()?;
         // While the client does not take what it has been sent, nothing more is done for it.
         if self.link.transport.poll_flush(cx)?.is_pending() {
             self.blocked_since.get_or_insert(now.instant);
@@ -337,7 +343,7 @@ impl Connection {
         let incomplete = self.incomplete_since.filter(|_| reads);
         let frame = incomplete.map(|since| since + FRAME_DEADLINE);
         let write = self.blocked_since.map(|since| since + WRITE_DEADLINE);
-        let expiry = self.link.trust.as_ref().and_then(|trust| trust.ends_at);
+        let (expiry, proof) = self.link.grounds.as_ref().map_or((None, None), |it| it.ends());
         let shed = Some(self.active_at + SHED_AFTER).filter(|at| *at > now.instant);
         let rejudge = self.rejudge_at.filter(|at| *at > now.instant);
         for (deadline, reason, why) in [
@@ -345,6 +351,7 @@ impl Connection {
             (frame, ReasonCode::ProtocolError, "a packet was not completed in time"),
             (write, ReasonCode::QuotaExceeded, "the client does not read"),
             (expiry, ReasonCode::NotAuthorized, "the client's certificate has expired"),
+            (proof, ReasonCode::NotAuthorized, "what the client has proven itself by has expired"),
         ] {
             if deadline.is_some_and(|deadline| deadline <= now.instant) {
                 return Some(Closing::ByBroker { reason, why: why.to_owned(), told: true });
@@ -355,7 +362,7 @@ impl Connection {
             self.link.subject.shed();
             self.link.session.shed();
         }
-        let next = [keep_alive, frame, write, expiry, self.paused_until, shed, rejudge]
+        let next = [keep_alive, frame, write, expiry, proof, self.paused_until, shed, rejudge]
             .into_iter()
             .flatten()
             .min();

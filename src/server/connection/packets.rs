@@ -130,10 +130,7 @@ impl Connection {
                 Ok(())
             }
             Received::Disconnect(disconnect) => Err(self.disconnect(&disconnect)),
-            Received::Auth(_) => Err(self.violated(Violation::protocol(
-                "MQTT-4.12.0-6",
-                "AUTH on a connection without an authentication method",
-            ))),
+            Received::Auth(auth) => self.authenticate_again(&auth, now, out),
         };
         if out.len() > answered {
             self.link.broker.metrics.packets_sent.inc();
@@ -359,7 +356,7 @@ impl Connection {
     }
 
     /// Records a violation and ends the connection because of it.
-    fn violated(&self, violation: Violation) -> Closing {
+    pub(super) fn violated(&self, violation: Violation) -> Closing {
         self.link.broker.metrics.violations.inc();
         self.link.broker.audit.record(Event::about(&self.link.client, violation.into()));
         violation.into()

@@ -7,7 +7,6 @@ use crate::audit::{Event, Kind, Verb};
 use crate::broker::Now;
 use crate::gates::Refusal;
 use crate::gates::authorize::{self, WithdrawnSubscription};
-use crate::mqtt::ReasonCode;
 use crate::session::Stamp;
 use crate::store::Change;
 
@@ -26,20 +25,6 @@ impl Connection {
             return Ok(());
         }
         self.judge_again(now)
-    }
-
-    /// Ends the connection where its certificate was revoked, or its authority is gone. Its will is
-    /// nobody's then.
-    pub(super) fn check_trust(&mut self) -> Result<(), Closing> {
-        let Some(Err(withdrawn)) = self.link.trust.as_ref().map(|trust| trust.stands()) else {
-            return Ok(());
-        };
-        let why = withdrawn.to_string();
-        if let Some(will) = self.link.will.take() {
-            let standing = self.link.peer.standing();
-            self.link.broker.discarded(&standing, &will.topic, Arc::default(), &why);
-        }
-        Err(Closing::ByBroker { reason: ReasonCode::NotAuthorized, why, told: false })
     }
 
     /// The same under the policies that it is judged by already: time has passed that they read.

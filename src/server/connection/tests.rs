@@ -96,7 +96,8 @@ impl Bench {
         let metrics = Arc::new(Metrics::new());
         let broker = Broker::new(&settings, open_policies(), metrics, audit, store);
         let broker = Arc::new(broker);
-        let server = Server::bind(config.listeners, &broker, 1 << 20).unwrap();
+        let server =
+            Server::bind(config.listeners, (&[], &config.login), &broker, 1 << 20).unwrap();
         let address = server.addresses()[0].1.clone();
         let (stop, stopped) = watch::channel(false);
         let serving = tokio::spawn(server.run(stopped));

@@ -3,18 +3,19 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZeroU32;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::{Gatehouse, Refused};
 use crate::audit::{self, Event, Gate, Kind, Target, Verb};
 use crate::broker::{NoSession, Now};
 use crate::gates::rate::PrincipalRate;
-use crate::gates::{Refusal, authorize};
+use crate::gates::{Profile, Refusal, authorize};
 use crate::identity::{Account, Identity};
 use crate::mqtt::packet::{Connack, ConnackProperties, Connect, Qos};
 use crate::mqtt::{ClientId, ReasonCode};
 use crate::policy::{ConnectFacts, IgnoredClaim, SessionFacts, Subject};
 use crate::router::{Keeper, Standing};
-use crate::session::Message;
+use crate::session::{Link, Message};
 use crate::store::Durability;
 
 /// A CONNECT and what is known of who sent it.
@@ -36,8 +37,23 @@ pub(super) struct Judged {
     pub(super) facts: ConnectFacts,
 }
 
+/// Size and features, in this order: what needs nobody to be known.
+pub(super) fn check(
+    connect: &Connect,
+    gatehouse: &Gatehouse,
+    client: &mut audit::Subject,
+) -> Result<(), Refused> {
+    let profile = &gatehouse.settings.profile;
+    let sized = profile.size.check_connect(connect);
+    sized.map_err(|error| Refused::by_refusal(&error.into()))?;
+    let offered = profile.features.check_connect(connect);
+    offered.map_err(|error| Refused::by_refusal(&error.into()))?;
+    client.client_id = ClientId::parse(&connect.client_id).map(|asked| asked.shared());
+    Ok(())
+}
+
 impl Request<'_> {
-    /// Size, features, client id, rate and policy, in this order.
+    /// Client id, rate and policy, in this order.
     pub(super) fn judge(
         &self,
         gatehouse: &Gatehouse,
@@ -46,15 +62,6 @@ impl Request<'_> {
     ) -> Result<Judged, Refused> {
         let Self { connect, identity, .. } = *self;
         let profile = &gatehouse.settings.profile;
-        let sized = profile.size.check_connect(connect);
-        sized.map_err(|error| Refused::by_refusal(&error.into()))?;
-        let offered = profile.features.check_connect(connect);
-        offered.map_err(|error| Refused::by_refusal(&error.into()))?;
-        if connect.authentication_method.is_some() {
-            let reason = ReasonCode::BadAuthenticationMethod;
-            return Err(Refused::by(Gate::Connect, reason, &"no such authentication method"));
-        }
-        client.client_id = ClientId::parse(&connect.client_id).map(|asked| asked.shared());
         let (client_id, assigned) = client_id(connect, gatehouse, identity)?;
         client.client_id = Some(client_id.shared());
         let account = Account::of(identity, self.address.map(|at| at.ip()));
@@ -170,6 +177,23 @@ impl Granted {
     }
 }
 
+impl Granted {
+    /// What the two sides have agreed on.
+    pub(super) fn link(&self, connect: &Connect, profile: &Profile) -> Link {
+        let features = &profile.features;
+        Link {
+            version: connect.version,
+            receive_maximum: connect.receive_maximum,
+            packet_bytes_max: connect.maximum_packet_bytes,
+            problem_information: connect.request_problem_information,
+            topic_alias_max: features.topic_alias_max,
+            outgoing_alias_max: connect.topic_alias_maximum.min(features.outgoing_topic_alias_max),
+            keep_alive: (self.keep_alive_s > 0)
+                .then(|| Duration::from_secs(self.keep_alive_s.into())),
+        }
+    }
+}
+
 /// The client identifier, bound to the identity; and whether it was assigned.
 fn client_id(
     connect: &Connect,
@@ -242,6 +266,8 @@ pub(super) fn connack(
             .request_response_information
             .then(|| features.response_information(client_id))
             .flatten(),
+        // It was asked for and proven [MQTT-4.12.0-5].
+        authentication_method: connect.authentication_method.clone(),
         ..ConnackProperties::default()
     };
     let mut connack = Connack { session_present: false, reason: ReasonCode::Success, properties };

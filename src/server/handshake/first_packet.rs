@@ -7,7 +7,7 @@ use std::task::{Poll, ready};
 use super::{Gatehouse, Refused};
 use crate::audit::Gate;
 use crate::mqtt::frame::{FrameError, FrameHeader};
-use crate::mqtt::packet::{Connect, Packet, Side};
+use crate::mqtt::packet::{Auth, Connect, Packet, Side};
 use crate::mqtt::{ProtocolVersion, ReasonCode, Violation};
 use crate::server::transport::{FrameRefusal, Scratch, Transport};
 
@@ -76,6 +76,70 @@ pub(super) async fn read_connect(
                 return Err((Refused::by(Gate::Admission, ReasonCode::ServerBusy, &why), None));
             }
             Err(error) => return Err((by_transport(&error), None)),
+        }
+    }
+}
+
+/// Reads the answer to a challenge; `unread` is what came behind the packet before, and what
+/// comes behind this one. Nothing else may come before CONNACK.
+pub(super) async fn read_auth(
+    transport: &mut Transport,
+    gatehouse: &Gatehouse,
+    unread: &mut Vec<u8>,
+) -> Result<Auth, Refused> {
+    const OTHER: Violation =
+        Violation::protocol("MQTT-3.1.2-30", "something else than AUTH before CONNACK");
+    let packet_bytes_max = gatehouse.settings.profile.size.packet_bytes_max;
+    let mut held = Held::new(&gatehouse.unauthenticated);
+    loop {
+        match FrameHeader::peek(unread, packet_bytes_max) {
+            Ok(Some(header)) if header.first_byte >> 4 != 15 => {
+                return Err(Refused::by_violation(&OTHER));
+            }
+            Ok(Some(header)) => {
+                let bytes = header.header_bytes + header.body_bytes;
+                if let Some(body) = unread.get(header.header_bytes..bytes) {
+                    let version = ProtocolVersion::V5;
+                    let packet = Packet::decode(header.first_byte, body, version, Side::FromClient);
+                    let packet = packet.map_err(|violation| Refused::by_violation(&violation))?;
+                    let sized = gatehouse.settings.profile.size.check(&packet);
+                    sized.map_err(|error| Refused::by_refusal(&error.into()))?;
+                    let Packet::Auth(auth) = packet else {
+                        return Err(Refused::by_violation(&OTHER));
+                    };
+                    unread.drain(..bytes);
+                    return Ok(*auth);
+                }
+            }
+            Ok(None) => {}
+            Err(FrameError::Malformed(violation)) => return Err(Refused::by_violation(&violation)),
+            Err(FrameError::TooLarge { bytes, bytes_max }) => {
+                let why = format!("an AUTH of {bytes} bytes, the most allowed is {bytes_max}");
+                return Err(Refused::by(Gate::Size, ReasonCode::PacketTooLarge, &why));
+            }
+        }
+        let read = poll_fn(|cx| {
+            // What is left of the challenge goes out meanwhile.
+            let _ = transport.poll_flush(cx);
+            let mut scratch = Scratch::take();
+            let read = ready!(transport.poll_read(cx, &mut scratch))?;
+            if !held.grow(scratch.len()) {
+                return Poll::Ready(Err(std::io::Error::from(std::io::ErrorKind::OutOfMemory)));
+            }
+            unread.extend_from_slice(&scratch);
+            Poll::Ready(std::io::Result::Ok(read))
+        });
+        match read.await {
+            Ok(0) => {
+                let why = "the connection ended before the client had proven itself";
+                return Err(Refused::by(Gate::Authenticate, ReasonCode::UnspecifiedError, &why));
+            }
+            Ok(_) => {}
+            Err(error) if error.kind() == std::io::ErrorKind::OutOfMemory => {
+                let why = "no memory left for connections that are not authenticated";
+                return Err(Refused::by(Gate::Admission, ReasonCode::ServerBusy, &why));
+            }
+            Err(error) => return Err(by_transport(&error)),
         }
     }
 }

@@ -3,20 +3,19 @@
 //! [`Admitted`] → [`Encrypted`] → [`Identified`] → [`Connected`]. Who is on a rung has passed
 //! every gate below it; the one deadline from accept to CONNACK is set by the caller.
 
+mod authenticate;
 mod connect;
 mod first_packet;
 
+use bytes::BufMut;
+use rustls::pki_types::CertificateDer;
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
-use std::time::Duration;
 
-use bytes::BufMut;
-use rustls::pki_types::CertificateDer;
-
-use super::connection::{Connected, FAREWELL, Held};
+use super::connection::{Connected, FAREWELL, Grounds, Held};
 use super::tls_config::{TlsSetup, Trust};
 use super::transport::{CloseCode, Socket, Transport};
 use super::{Gatehouse, listener, proxy_protocol, tls, websocket};
@@ -26,8 +25,8 @@ use crate::gates::{Refusal, admission};
 use crate::identity::{CertificateFacts, Identity, Source};
 use crate::mqtt::packet::{Connack, Connect, Packet};
 use crate::mqtt::{ProtocolVersion, ReasonCode, Violation};
-use crate::session::Link;
 
+use authenticate::{Asking, Authenticated, Who};
 use connect::{Judged, Request, connack, refused_session};
 pub(super) use first_packet::Unauthenticated;
 use first_packet::read_connect;
@@ -94,15 +93,15 @@ pub(super) struct Encrypted {
     announced_name: Option<String>,
 }
 
-/// Third rung: it is known who this is.
+/// Third rung: it is known who this is, as far as it shows before CONNECT.
 #[derive(Debug)]
 pub(super) struct Identified {
     transport: Transport,
     address: Option<SocketAddr>,
     slot: admission::Slot,
     tls_version: u8,
-    identity: Arc<Identity>,
-    /// Where the identity comes from a certificate.
+    who: Who,
+    /// Where a certificate was shown that counts.
     trust: Option<Trust>,
 }
 
@@ -210,33 +209,56 @@ impl Encrypted {
         let refused =
             |why: &dyn ToString| Refused::by(Gate::Identity, ReasonCode::NotAuthorized, why);
         let mut trust = None;
-        let identity = match settings.source {
+        let who = match settings.source {
             Source::CertificateCn | Source::CertificateSanDns | Source::CertificateSanUri => {
-                let (chain, setup) =
+                let shown =
                     certificates.ok_or_else(|| refused(&"the client showed no certificate"))?;
-                let facts = CertificateFacts::from_verified_chain(&chain, &setup.trusted_issuers);
-                let (facts, path) = facts.map_err(|error| refused(&error))?;
-                let tls = gatehouse.tls.as_ref();
-                trust = tls.map(|tls| Trust::new(path, tls, &gatehouse.broker.revocations));
+                let (facts, by) = certificate_facts(&shown, gatehouse)?;
+                trust = by;
                 let identity = Identity::from_certificate(settings, facts);
-                Arc::new(identity.map_err(|error| refused(&error))?)
+                Who::Known(Arc::new(identity.map_err(|error| refused(&error))?))
             }
-            Source::Anonymous => Arc::clone(&gatehouse.anonymous),
+            Source::Authentication => match certificates {
+                None => Who::ByMethod(None),
+                Some(shown) => {
+                    let (facts, by) = certificate_facts(&shown, gatehouse)?;
+                    trust = by;
+                    Who::ByMethod(Some(Arc::new(facts)))
+                }
+            },
+            Source::Anonymous => Who::Known(Arc::clone(&gatehouse.anonymous)),
             Source::Proxy => {
                 let name = announced_name
                     .ok_or_else(|| refused(&"the proxy announced no certificate name"))?;
                 let identity = Identity::from_proxy(settings, &name);
-                Arc::new(identity.map_err(|error| refused(&error))?)
+                Who::Known(Arc::new(identity.map_err(|error| refused(&error))?))
             }
         };
-        Ok(Identified { transport, address, slot, tls_version, identity, trust })
+        Ok(Identified { transport, address, slot, tls_version, who, trust })
     }
 }
 
+/// What a verified certificate says, and how long it is good for.
+fn certificate_facts(
+    (chain, setup): &(Vec<CertificateDer<'static>>, Arc<TlsSetup>),
+    gatehouse: &Gatehouse,
+) -> Result<(CertificateFacts, Option<Trust>), Refused> {
+    let facts = CertificateFacts::from_verified_chain(chain, &setup.trusted_issuers);
+    let (facts, path) =
+        facts.map_err(|error| Refused::by(Gate::Identity, ReasonCode::NotAuthorized, &error))?;
+    let tls = gatehouse.tls.as_ref();
+    Ok((facts, tls.map(|tls| Trust::new(path, tls, &gatehouse.broker.revocations))))
+}
+
 impl Identified {
-    /// Who this is, for the audit log.
-    pub(super) fn identity(&self) -> &Identity {
-        &self.identity
+    /// The same client in the audit log, with what is known of it now.
+    pub(super) fn described(&self, client: audit::Subject) -> audit::Subject {
+        match &self.who {
+            Who::Known(identity) => client.identified(identity),
+            Who::ByMethod(certificate) => {
+                audit::Subject { certificate: certificate.clone(), ..client }
+            }
+        }
     }
 
     /// Reads CONNECT, passes it through the gates, and claims the session.
@@ -268,13 +290,28 @@ impl Identified {
     async fn admit(
         self,
         mut connect: Connect,
-        unread: Vec<u8>,
+        mut unread: Vec<u8>,
         gatehouse: &Gatehouse,
         client: &mut audit::Subject,
     ) -> Result<Connected, (Refused, Transport)> {
-        let Self { mut transport, address, mut slot, tls_version, identity, trust } = self;
+        let Self { mut transport, address, mut slot, tls_version, who, trust } = self;
         let broker = &gatehouse.broker;
         let profile = &gatehouse.settings.profile;
+        if let Err(refused) = connect::check(&connect, gatehouse, client) {
+            return Err((refused, transport));
+        }
+        let asking = Asking {
+            gatehouse,
+            connect: &connect,
+            address,
+            transport: &mut transport,
+            unread: &mut unread,
+        };
+        let Authenticated { identity, proof, data } = match asking.authenticate(who).await {
+            Ok(authenticated) => authenticated,
+            Err(refused) => return Err((refused, transport)),
+        };
+        *client = client.clone().identified(&identity);
         let now = Now::read();
         let request = Request { connect: &connect, identity: &identity, address, tls_version };
         let judged = match request.judge(gatehouse, client, now) {
@@ -292,18 +329,7 @@ impl Identified {
             client_id: client_id.clone(),
             standing,
             clean_start: connect.clean_start,
-            link: Link {
-                version: connect.version,
-                receive_maximum: connect.receive_maximum,
-                packet_bytes_max: connect.maximum_packet_bytes,
-                problem_information: connect.request_problem_information,
-                topic_alias_max: profile.features.topic_alias_max,
-                outgoing_alias_max: connect
-                    .topic_alias_maximum
-                    .min(profile.features.outgoing_topic_alias_max),
-                keep_alive: (granted.keep_alive_s > 0)
-                    .then(|| Duration::from_secs(granted.keep_alive_s.into())),
-            },
+            link: granted.link(&connect, profile),
             settings: profile.session.clone(),
             mailbox: Arc::clone(&gatehouse.mailbox),
             sessions_max: profile.sessions_max,
@@ -311,7 +337,8 @@ impl Identified {
             expiry_s: granted.expiry_s,
             will: connect.will.clone(),
         };
-        let connack = connack(&connect, &granted, &client_id, assigned, gatehouse);
+        let mut connack = connack(&connect, &granted, &client_id, assigned, gatehouse);
+        connack.properties.authentication_data = data;
         let packet = Packet::Connack(Box::new(connack.clone()));
         let bytes = packet.encoded_bytes(connect.version);
         if connect.maximum_packet_bytes.is_some_and(|most| bytes > most.get() as usize) {
@@ -341,8 +368,11 @@ impl Identified {
         };
         slot.connected();
         let client = Arc::new(client.clone());
-        let accepted =
-            Kind::ConnectionAccepted { protocol: connect.version, session_present: resumed };
+        let accepted = Kind::ConnectionAccepted {
+            protocol: connect.version,
+            session_present: resumed,
+            method: proof.as_ref().map(|proof| Arc::clone(proof.method())),
+        };
         broker.audit.record(Event::about(&client, accepted));
         Ok(Connected {
             broker: Arc::clone(broker),
@@ -355,7 +385,7 @@ impl Identified {
             profile: Arc::clone(profile),
             rate,
             client,
-            trust: trust.map(Box::new),
+            grounds: Grounds::of(trust, proof),
             connect_facts: facts,
             expiry_s: granted.expiry_s,
             will: connect.will.take(),
