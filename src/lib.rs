@@ -48,6 +48,7 @@ pub mod metrics;
 pub mod mqtt;
 pub mod pki;
 pub mod policy;
+pub mod registry;
 pub mod router;
 pub mod server;
 pub mod session;

@@ -16,7 +16,7 @@ use std::path::{Component, Path, PathBuf};
 /// The layers, lowest first. A module of one layer may use those before it, and its own layer.
 const LAYERS: &[&[&str]] = &[
     &["mqtt", "pki", "metrics", "suggest", "harmless"],
-    &["identity", "session"],
+    &["identity", "session", "registry"],
     &["policy", "store"],
     &["gates", "router", "audit"],
     &["broker"],
