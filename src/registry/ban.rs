@@ -272,7 +272,10 @@ mod tests {
         };
         assert_eq!(both.parse(), Err(Misnamed::Shape));
         for (text, wrong) in [
-            (TargetText { client_id: Some(String::new()), ..Default::default() }, Misnamed::ClientId),
+            (
+                TargetText { client_id: Some(String::new()), ..Default::default() },
+                Misnamed::ClientId,
+            ),
             (
                 TargetText { certificate: Some("c0ffee".into()), ..Default::default() },
                 Misnamed::Certificate,

@@ -105,7 +105,7 @@ impl Principal {
         Self { kind: identity.kind, name: Arc::clone(&identity.name) }
     }
 
-    /// Reads `Device::pump-7`; the id may be in quotation marks, as policies have it.
+    /// Reads `Device::pump-7`: all behind the type is the id, as it is.
     ///
     /// # Errors
     /// [`Misnamed`].
@@ -119,8 +119,7 @@ impl Principal {
             "Anonymous" => PrincipalKind::Anonymous,
             _ => return Err(unknown()),
         };
-        let quoted = name.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
-        Self::new(kind, quoted.unwrap_or(name))
+        Self::new(kind, name)
     }
 
     /// Reads the name of a device, or any principal with its type.
@@ -153,7 +152,7 @@ mod tests {
     fn a_principal_is_its_type_and_its_name() {
         for (text, kind, name) in [
             ("Device::pump-7", PrincipalKind::Device, "pump-7"),
-            ("User::\"ann\"", PrincipalKind::User, "ann"),
+            ("User::\"ann\"", PrincipalKind::User, "\"ann\""),
             ("Service::a::b", PrincipalKind::Service, "a::b"),
         ] {
             let principal = Principal::parse(text).unwrap();

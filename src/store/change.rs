@@ -6,6 +6,7 @@ use super::{SessionNo, SessionRecord};
 use crate::identity::Account;
 use crate::mqtt::packet::PacketId;
 use crate::mqtt::{SubscriptionFilter, TopicName};
+use crate::registry::{Ban, BanId, Device, Principal};
 use crate::session::{Delivery, Message, Seq, SubscriptionOptions};
 
 /// What changes. In the order of a session's life.
@@ -35,6 +36,14 @@ pub enum Change {
     Retain(Arc<Message>, Arc<Account>),
     /// A topic has no retained message any more.
     Clear(TopicName),
+    /// Somebody is banned, or the ban has changed.
+    Ban(Box<Ban>),
+    /// A ban is gone.
+    Unban(BanId),
+    /// A device is known, or what is known of it has changed.
+    Device(Box<Device>),
+    /// A device is not known any more.
+    Forget(Principal),
 }
 
 impl Change {
@@ -44,12 +53,12 @@ impl Change {
             + match self {
                 Self::Enqueue(_, delivery) => delivery.message.bytes(),
                 Self::Retain(message, _) => message.bytes(),
-                Self::Session(..) => 1024,
+                Self::Session(..) | Self::Ban(_) | Self::Device(_) => 1024,
                 _ => 0,
             }
     }
 
-    /// The session it is about, unless it is about a retained message.
+    /// The session it is about, unless it is about something else.
     pub(super) fn session(&self) -> Option<SessionNo> {
         match self {
             Self::Session(number, _)
@@ -62,7 +71,12 @@ impl Change {
             | Self::Held(number, _)
             | Self::Freed(number, _)
             | Self::End(number) => Some(*number),
-            Self::Retain(..) | Self::Clear(_) => None,
+            Self::Retain(..)
+            | Self::Clear(_)
+            | Self::Ban(_)
+            | Self::Unban(_)
+            | Self::Device(_)
+            | Self::Forget(_) => None,
         }
     }
 }

@@ -8,6 +8,8 @@
 //! | `state` | `s` session `h` packet identifier | a QoS 2 publication that waits for PUBREL |
 //! | `state` | `s` session `p` | how far the queue is finished |
 //! | `state` | `s` session `r` sequence number | a delivery that waits for PUBCOMP |
+//! | `state` | `b` number | a ban |
+//! | `state` | `d` type, SHA-256 of the name | a device and its state |
 //! | `queue` | session, first sequence number | a page |
 //! | `bodies` | number | a message that several pages refer to |
 //! | `retained` | topic | a retained message |
@@ -18,8 +20,10 @@ use fjall::UserKey;
 
 use super::SessionNo;
 use super::codec::Damage;
+use crate::identity::PrincipalKind;
 use crate::mqtt::SubscriptionFilter;
 use crate::mqtt::packet::PacketId;
+use crate::registry::{BanId, Principal};
 
 /// The format of the whole store.
 pub(super) const FORMAT: &[u8] = b"mformat";
@@ -29,6 +33,10 @@ pub(super) const SESSIONS: &[u8] = b"msessions";
 pub(super) const MARK: &[u8] = b"mbatch";
 /// What the keys of all sessions begin with.
 pub(super) const SESSION_PREFIX: &[u8] = b"s";
+/// What the keys of all bans begin with.
+pub(super) const BAN_PREFIX: &[u8] = b"b";
+/// What the keys of all devices begin with.
+pub(super) const DEVICE_PREFIX: &[u8] = b"d";
 
 const NUMBER_BYTES: usize = 8;
 
@@ -98,6 +106,35 @@ pub(super) fn parse_state(key: &[u8]) -> Result<(SessionNo, Part), Damage> {
     Ok((SessionNo(u64::from_be_bytes(*number)), part))
 }
 
+pub(super) fn ban(id: BanId) -> UserKey {
+    let mut key = [b'b'; 1 + NUMBER_BYTES];
+    if let Some(place) = key.last_chunk_mut() {
+        *place = id.0.to_be_bytes();
+    }
+    UserKey::from(key.as_slice())
+}
+
+/// The number of a ban.
+pub(super) fn parse_ban(key: &[u8]) -> Result<BanId, Damage> {
+    let number = key.strip_prefix(BAN_PREFIX).and_then(|rest| rest.try_into().ok());
+    let number = number.map(u64::from_be_bytes).ok_or(Damage("the key of the ban is none"))?;
+    Ok(BanId(number))
+}
+
+pub(super) fn device(principal: &Principal) -> UserKey {
+    let name = principal.name.as_bytes();
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, name);
+    let mut key = smallvec::SmallVec::<[u8; 48]>::from_slice(DEVICE_PREFIX);
+    key.push(match principal.kind {
+        PrincipalKind::Device => b'd',
+        PrincipalKind::User => b'u',
+        PrincipalKind::Service => b's',
+        PrincipalKind::Anonymous => b'a',
+    });
+    key.extend_from_slice(digest.as_ref());
+    UserKey::from(key.as_slice())
+}
+
 pub(super) fn page(number: SessionNo, first: u64) -> [u8; 16] {
     let both = u128::from(number.0) << 64 | u128::from(first);
     both.to_be_bytes()
@@ -127,6 +164,8 @@ pub(super) fn describe(
     };
     match (keyspace, parse_state(key), parse_page(key)) {
         ("state", Ok((number, _)), _) => session(number),
+        ("state", ..) if key.starts_with(DEVICE_PREFIX) => "a device".to_owned(),
+        ("state", ..) if let Ok(id) = parse_ban(key) => format!("ban {}", id.0),
         ("queue", _, Ok((number, first))) => format!("{}, message {first}", session(number)),
         ("retained", ..) => format!("{:?}", String::from_utf8_lossy(key)),
         _ => format!("key {}", hex::encode(key)),

@@ -27,6 +27,7 @@ mod queues;
 mod reader;
 mod record;
 mod recovered;
+mod registered;
 mod repair;
 mod salvage;
 mod scan;

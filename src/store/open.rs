@@ -14,10 +14,10 @@ use super::{Recovered, Settings, Shared, StoreError, keys, repair, salvage};
 use crate::store::queues::Queues;
 
 /// The format of the whole store that this version writes, and the highest that it reads.
-pub(super) const FORMAT: u64 = 2;
+pub(super) const FORMAT: u64 = 3;
 /// The lowest that it reads: what is of an older format becomes the present one, record by record as
 /// they are written, and is nothing to an older version from then on.
-const FORMAT_MIN: u64 = 1;
+pub(super) const FORMAT_MIN: u64 = 1;
 
 /// An open store.
 pub(super) struct Found {
@@ -55,7 +55,7 @@ pub(super) fn open(
         engine = salvage::rebuild(&folder, engine, &mut marks)?;
     }
     let found = scan(&engine, &folder, &mut marks, shared, clock)?;
-    let Contents { sessions, retained, queues, counts, next_body } = found;
+    let Contents { sessions, retained, bans, devices, queues, counts, next_body } = found;
     let after_last = sessions.last_key_value().map_or(0, |(number, _)| number.0.saturating_add(1));
     let set_apart = match number(&engine, keys::SESSIONS) {
         Ok(number) => number.unwrap_or(0),
@@ -69,7 +69,7 @@ pub(super) fn open(
     let next_session = set_apart.max(after_last);
     let sessions = sessions.into_values().collect();
     folder.is_opened()?;
-    let recovered = Recovered { sessions, retained, losses: folder.take_losses() };
+    let recovered = Recovered { sessions, retained, bans, devices, losses: folder.take_losses() };
     let folder = Arc::new(folder);
     Ok(Found { engine, folder, marks, recovered, queues, counts, next_body, next_session })
 }

@@ -187,7 +187,7 @@ fn take_durability(fields: &mut Fields<'_>) -> Result<Durability, Damage> {
 
 type Out = Vec<u8>;
 
-fn put_kind(out: &mut Out, kind: PrincipalKind) {
+pub(super) fn put_kind(out: &mut Out, kind: PrincipalKind) {
     out.push(match kind {
         PrincipalKind::Device => 0,
         PrincipalKind::User => 1,
@@ -196,7 +196,7 @@ fn put_kind(out: &mut Out, kind: PrincipalKind) {
     });
 }
 
-fn take_kind(fields: &mut Fields<'_>) -> Result<PrincipalKind, Damage> {
+pub(super) fn take_kind(fields: &mut Fields<'_>) -> Result<PrincipalKind, Damage> {
     Ok(match fields.u8()? {
         0 => PrincipalKind::Device,
         1 => PrincipalKind::User,
@@ -206,11 +206,11 @@ fn take_kind(fields: &mut Fields<'_>) -> Result<PrincipalKind, Damage> {
     })
 }
 
-fn put_shared_text(out: &mut Out, text: &Arc<str>) {
+pub(super) fn put_shared_text(out: &mut Out, text: &Arc<str>) {
     put_text(out, text);
 }
 
-fn take_shared_text(fields: &mut Fields<'_>) -> Result<Arc<str>, Damage> {
+pub(super) fn take_shared_text(fields: &mut Fields<'_>) -> Result<Arc<str>, Damage> {
     fields.text().map(Into::into)
 }
 

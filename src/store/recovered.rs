@@ -7,6 +7,7 @@ use std::time::Instant;
 use super::{RetainedRecord, SessionNo, SessionRecord};
 use crate::mqtt::SubscriptionFilter;
 use crate::mqtt::packet::PacketId;
+use crate::registry::{Ban, Device};
 use crate::session::{Delivery, Seq, SubscriptionOptions};
 
 /// All that a store held when it was opened.
@@ -16,6 +17,10 @@ pub struct Recovered {
     pub sessions: Vec<RecoveredSession>,
     /// The retained messages that have not expired.
     pub retained: Vec<RetainedRecord>,
+    /// The bans, those among them that have ended as well.
+    pub bans: Vec<Ban>,
+    /// The devices that are known.
+    pub devices: Vec<Device>,
     /// What was lost of the store and was accepted: what, where, whose.
     pub losses: Vec<String>,
 }

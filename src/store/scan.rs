@@ -15,8 +15,10 @@ use super::mark::Marks;
 use super::open::words;
 use super::page::{Entries, PageRef};
 use super::queues::Queues;
+use super::registered::{unseal_ban, unseal_device};
 use super::writer::{BodyCounts, progress_record};
 use super::{RecoveredSession, RetainedRecord, SessionNo, SessionRecord, Shared, StoreError};
+use crate::registry::{Ban, Device};
 use crate::session::Seq;
 
 /// How often a long scan says how far it is.
@@ -33,6 +35,8 @@ const LOGGED_MAX: u64 = 1000;
 pub(super) struct Contents {
     pub(super) sessions: BTreeMap<SessionNo, RecoveredSession>,
     pub(super) retained: Vec<RetainedRecord>,
+    pub(super) bans: Vec<Ban>,
+    pub(super) devices: Vec<Device>,
     pub(super) queues: Queues,
     pub(super) counts: BodyCounts,
     pub(super) next_body: u64,
@@ -59,6 +63,7 @@ pub(super) fn scan(
         damages: Damages { folder, count: 0, first: None },
         progress: Progress::new(),
     };
+    scan.registered()?;
     scan.state()?;
     scan.queue()?;
     scan.retained()?;
@@ -112,6 +117,28 @@ enum Dead {
 const NO_SESSION: Damage = Damage("it belongs to no session");
 
 impl Scan<'_> {
+    fn registered(&mut self) -> Result<(), StoreError> {
+        let keyspace = &self.engine.state;
+        let bans = keyspace.prefix(keys::BAN_PREFIX);
+        for found in bans.chain(keyspace.prefix(keys::DEVICE_PREFIX)) {
+            let (key, stored) = found.into_inner().map_err(unreadable(self.folder, "state"))?;
+            let taken = if key.starts_with(keys::BAN_PREFIX) {
+                keys::parse_ban(&key)
+                    .and_then(|id| unseal_ban(id, &key, &stored))
+                    .map(|ban| self.found.bans.push(ban))
+            } else {
+                unseal_device(&key, &stored).map(|device| self.found.devices.push(device))
+            };
+            if let Err(damage) = taken {
+                let what = keys::describe("state", &key, |_| None);
+                self.damages.found("state", &key, &stored, &what, damage)?;
+                self.dead.push(Dead::Record(keyspace.clone(), key.to_vec()));
+            }
+            self.progress.count("bans and devices");
+        }
+        Ok(())
+    }
+
     fn state(&mut self) -> Result<(), StoreError> {
         let keyspace = &self.engine.state;
         for found in keyspace.prefix(keys::SESSION_PREFIX) {

@@ -14,6 +14,7 @@ use super::folder::Folder;
 use super::mark::Marks;
 use super::page::{PageRef, Writing, seal_body};
 use super::queues::Queue;
+use super::registered::{seal_ban, seal_device};
 use super::{Change, Durability, RetainedRecord, SessionNo, Shared, StoreError, keys};
 use crate::identity::Account;
 use crate::mqtt::TopicName;
@@ -316,6 +317,22 @@ impl Outcome {
             }
             (Change::Clear(topic), _) => {
                 self.retained.insert(topic, None);
+            }
+            (Change::Ban(ban), _) => {
+                let key = keys::ban(ban.id);
+                let record = seal_ban(&key, &ban);
+                self.state.insert(key, Some(record));
+            }
+            (Change::Unban(id), _) => {
+                self.state.insert(keys::ban(id), None);
+            }
+            (Change::Device(device), _) => {
+                let key = keys::device(&device.principal);
+                let record = seal_device(&key, &device);
+                self.state.insert(key, Some(record));
+            }
+            (Change::Forget(principal), _) => {
+                self.state.insert(keys::device(&principal), None);
             }
             _ => {}
         }

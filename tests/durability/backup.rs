@@ -296,7 +296,7 @@ fn what_cannot_be_done_is_said_with_the_remedy() {
     broker.wait();
     refused(&store(&folder, &with_config("restore", &["backup"])), "there is a store already");
     refused(&store(&folder, &with_config("restore", &["store"])), "it is no backup");
-    std::fs::write(folder.join("x.jsonl"), "{\"kind\":\"store\",\"format\":2}\n{}\n").unwrap();
+    std::fs::write(folder.join("x.jsonl"), "{\"kind\":\"store\",\"format\":3}\n{}\n").unwrap();
     let elsewhere = ["--config", "portcullis.toml", "--set", "store.folder=new"];
     let import = [&["import"], &elsewhere[..], &["x.jsonl"]].concat();
     refused(&store(&folder, &import), "x.jsonl:2: missing field `kind`");

@@ -85,6 +85,35 @@ fn a_client_that_asks_is_told_what_an_acknowledgement_promises() {
 const FORMAT_1: &str =
     concat!(env!("CARGO_MANIFEST_DIR"), "/tests/durability/fixtures/format-1.tar.gz");
 
+/// One of the second format, which knew of no bans and devices.
+const FORMAT_2: &str =
+    concat!(env!("CARGO_MANIFEST_DIR"), "/tests/durability/fixtures/format-2.tar.gz");
+
+#[test]
+fn a_store_of_the_second_format_is_served_and_takes_what_it_did_not_know_of() {
+    let setup = Setup::new().plaintext();
+    let unpacked = Command::new("tar").arg("-xzf").arg(FORMAT_2).current_dir(setup.path()).status();
+    assert!(unpacked.unwrap().success());
+    let mut broker = setup.start();
+    let mut reader = broker.client(&lasting("absent"));
+    assert!(reader.connack.session_present());
+    let message = reader.receive_text("first");
+    assert_eq!((message.qos, message.topic.as_str()), (1, "a/1"));
+    assert_eq!(message.subscription_ids(), [7]);
+    reader.receive_text("second");
+    reader.vanish();
+    let banned = broker.ctl(&["ban", "add", "--client-id", "fresh"]);
+    assert!(banned.status.success(), "{banned:?}");
+    broker.restart(Signal::KILL);
+    assert!(broker.client(&lasting("absent")).connack.session_present());
+    let mut other = broker.simple(Version::Mqtt5, "other");
+    other.subscribe("c/#", 1);
+    other.receive_text("kept");
+    let mut raw = broker.raw();
+    raw.send(&lasting("fresh").bytes());
+    assert_eq!(wire::Connack::parse(Version::Mqtt5, &raw.recv_packet()).code, 0x8a);
+}
+
 #[test]
 fn a_store_of_the_first_format_is_served() {
     let setup = Setup::new().plaintext();

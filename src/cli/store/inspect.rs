@@ -69,6 +69,13 @@ fn print(inspected: &Inspected) {
         Some(bytes) => format!("; {bytes} bytes on the disk"),
         None => String::new(),
     };
+    if inspected.bans > 0 || !inspected.devices.is_empty() {
+        let devices = inspected.devices.iter().map(|(state, number)| format!("{number} {state}"));
+        let devices = devices.collect::<Vec<_>>().join(", ");
+        let devices = if devices.is_empty() { "none" } else { &devices };
+        let bans = usize::try_from(inspected.bans).unwrap_or(usize::MAX);
+        say!("{}; devices: {devices}", count(bans, "ban", "bans"));
+    }
     say!(
         "{}, {waiting} waiting; {} retained, {} bytes; format {}{disk}",
         count(inspected.sessions.len(), "session", "sessions"),

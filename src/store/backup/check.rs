@@ -10,8 +10,9 @@ use crate::session::MessageId;
 use crate::store::codec::{Clock, Damage, Fields, unseal};
 use crate::store::content::{take_message, take_subscription};
 use crate::store::keys::{self, Part};
-use crate::store::open::FORMAT;
+use crate::store::open::{FORMAT, FORMAT_MIN};
 use crate::store::page::Entries;
+use crate::store::registered::{unseal_ban, unseal_device};
 use crate::store::{RetainedRecord, SessionNo, SessionRecord, StoreError};
 
 /// Findings that are kept; the rest is counted.
@@ -181,6 +182,14 @@ impl Checker {
                 fields.finish()
             }
             Space::State if key.starts_with(keys::SESSION_PREFIX) => self.session(key, value),
+            Space::State if key.starts_with(keys::BAN_PREFIX) => {
+                let id = keys::parse_ban(key)?;
+                refuse_late(id.0)?;
+                unseal_ban(id, key, value).map(drop)
+            }
+            Space::State if key.starts_with(keys::DEVICE_PREFIX) => {
+                unseal_device(key, value).map(drop)
+            }
             Space::State => self.fact(key, value),
             Space::Queue => self.page(record),
             Space::Retained => {
@@ -193,7 +202,7 @@ impl Checker {
         let mut fields = unseal(key, value)?;
         if key == keys::FORMAT {
             self.has_format = true;
-            if fields.u64()? != FORMAT {
+            if !(FORMAT_MIN..=FORMAT).contains(&fields.u64()?) {
                 return Err(Damage("it is of another format"));
             }
             return fields.finish();

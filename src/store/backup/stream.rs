@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Record, Sink, Space};
 use crate::store::codec::{Damage, Fields, put_data, put_u64};
-use crate::store::open::FORMAT;
+use crate::store::open::{FORMAT, FORMAT_MIN};
 use crate::store::{StoreError, folder::io_failed};
 
 /// The version of this format.
@@ -251,12 +251,12 @@ impl<R: Read> StreamReader<R> {
     }
 
     fn check_format(&self, backup: u64, store: u64) -> Result<(), StoreError> {
-        if (backup, store) == (BACKUP_FORMAT, FORMAT) {
+        if backup == BACKUP_FORMAT && (FORMAT_MIN..=FORMAT).contains(&store) {
             return Ok(());
         }
         let why = format!(
             "another version made it (format {backup} of a store of format {store}; this one \
-             reads {BACKUP_FORMAT} of {FORMAT}): use that version"
+             reads {BACKUP_FORMAT} of {FORMAT_MIN} to {FORMAT}): use that version"
         );
         Err(StoreError::Foreign { folder: self.name.clone(), why })
     }

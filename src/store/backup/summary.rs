@@ -6,11 +6,13 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde::Serialize;
 
 use super::{Reading, Record, Sink, Space};
+use crate::registry::State;
 use crate::session::MessageId;
 use crate::store::codec::{Clock, Damage, unseal};
 use crate::store::keys::{self, Part};
 use crate::store::open::FORMAT;
 use crate::store::page::Entries;
+use crate::store::registered::{unseal_ban, unseal_device};
 use crate::store::{RetainedRecord, SessionNo, SessionRecord, StoreError};
 
 /// What a store holds.
@@ -26,6 +28,10 @@ pub struct Inspected {
     pub retained_messages: u64,
     /// Bytes that they count for.
     pub retained_bytes: u64,
+    /// Bans that have not ended.
+    pub bans: u64,
+    /// Devices that are known, by their state.
+    pub devices: BTreeMap<State, u64>,
 }
 
 /// A session.
@@ -118,6 +124,17 @@ impl Summary {
         let Record { key, value, .. } = *record;
         match record.space {
             Space::State if key.starts_with(keys::SESSION_PREFIX) => self.state(key, value),
+            Space::State if key.starts_with(keys::BAN_PREFIX) => {
+                let ban = unseal_ban(keys::parse_ban(key)?, key, value)?;
+                let now = UNIX_EPOCH + std::time::Duration::from_millis(self.clock.unix_ms());
+                self.found.bans += u64::from(ban.is_in_force(now));
+                Ok(())
+            }
+            Space::State if key.starts_with(keys::DEVICE_PREFIX) => {
+                let device = unseal_device(key, value)?;
+                *self.found.devices.entry(device.state).or_default() += 1;
+                Ok(())
+            }
             Space::Bodies | Space::State => Ok(()),
             Space::Queue => self.page(key, value),
             Space::Retained => {

@@ -180,7 +180,7 @@ fn a_damaged_backup_is_not_restored() {
     let said = std::fs::read_to_string(&manifest).unwrap();
     std::fs::write(&manifest, said.replace("\"queue\": 2", "\"queue\": 3")).unwrap();
     refused("it does not say what is in `data`");
-    std::fs::write(&manifest, said.replace("\"store_format\": 2", "\"store_format\": 3")).unwrap();
+    std::fs::write(&manifest, said.replace("\"store_format\": 3", "\"store_format\": 4")).unwrap();
     refused("it does not say what is in `data`");
     std::fs::write(&manifest, "{").unwrap();
     refused("it is no manifest of a backup");

@@ -19,11 +19,11 @@ fn a_store_of_a_later_version_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     drop(open(folder.path()));
     let engine = engine(folder.path());
-    engine.state.insert(keys::FORMAT, writer::number_record(keys::FORMAT, 3)).unwrap();
+    engine.state.insert(keys::FORMAT, writer::number_record(keys::FORMAT, 4)).unwrap();
     drop(engine);
     let error = try_open(folder.path()).unwrap_err();
     assert!(matches!(error, StoreError::Foreign { .. }), "{error}");
-    assert!(error.to_string().contains("a later version wrote it (format 3"), "{error}");
+    assert!(error.to_string().contains("a later version wrote it (format 4"), "{error}");
 }
 
 #[test]

@@ -12,7 +12,7 @@ pub(super) fn exported(reading: Reading) -> String {
     String::from_utf8(out).unwrap()
 }
 
-fn import_text(text: &str, folder: &Path) -> Result<u64, StoreError> {
+pub(super) fn import_text(text: &str, folder: &Path) -> Result<u64, StoreError> {
     import(&mut text.as_bytes(), "x.jsonl", &settings(folder))
 }
 
@@ -90,7 +90,7 @@ proptest! {
     }
 }
 
-const STORE: &str = r#"{"kind":"store","format":2}"#;
+const STORE: &str = r#"{"kind":"store","format":3}"#;
 const END: &str = r#"{"kind":"end"}"#;
 const MESSAGE: &str =
     r#"{"kind":"message","id":4,"message":{"topic":"a","qos":1,"retain":false,"payload":"eA=="}}"#;
@@ -120,7 +120,7 @@ fn a_line_that_cannot_be_taken_is_named_with_its_key_and_the_remedy() {
     for (text, line, what) in [
         (String::new(), 1, "the first line has to be of kind `store`"),
         (format!("{session}\n"), 1, "the first line has to be of kind `store`"),
-        (STORE.replace('2', "3") + "\n", 1, "`format`: it is 3, and this version reads 2; use"),
+        (STORE.replace('3', "4") + "\n", 1, "`format`: it is 4, and this version reads 3; use"),
         (all.clone(), 7, "the line has no end; write all of it"),
         (all.replace(END, ""), 6, "a line of kind `end` has to come last"),
         (with(END), 4, "it comes behind the line of kind `end`"),

@@ -9,6 +9,7 @@ mod keeping;
 mod lines;
 mod model;
 mod records;
+mod registered;
 #[allow(clippy::cast_possible_truncation, reason = "what is tested is small")]
 mod torn;
 

@@ -3,7 +3,10 @@
 use std::io::{self, Write};
 use std::time::{Instant, UNIX_EPOCH};
 
-use super::{AccountText, DeliveryText, FilterText, Line, MessageText, SessionText, Time};
+use super::{
+    AccountText, BanText, DeliveryText, DeviceText, FilterText, Line, MessageText, SessionText,
+    Time,
+};
 use crate::session::MessageId;
 use crate::store::backup::{Reading, Record, Sink, Space};
 use crate::store::codec::{Clock, Damage, unseal};
@@ -11,6 +14,7 @@ use crate::store::content::{take_message, take_subscription};
 use crate::store::keys::{self, Part};
 use crate::store::open::FORMAT;
 use crate::store::page::{Entries, Entry};
+use crate::store::registered::{unseal_ban, unseal_device};
 use crate::store::{RetainedRecord, SessionRecord, StoreError};
 
 /// Writes a line of JSON for each thing that is there.
@@ -50,6 +54,13 @@ pub(super) fn lines(
         Space::State if key.starts_with(keys::SESSION_PREFIX) => session_line(key, value)?,
         Space::State if key == keys::SESSIONS => {
             Line::NextSession { session: unseal(key, value)?.u64()? }
+        }
+        Space::State if key.starts_with(keys::BAN_PREFIX) => {
+            let ban = unseal_ban(keys::parse_ban(key)?, key, value)?;
+            Line::Ban(Box::new(BanText::of(&ban)))
+        }
+        Space::State if key.starts_with(keys::DEVICE_PREFIX) => {
+            Line::Device(Box::new(DeviceText::of(&unseal_device(key, value)?)))
         }
         Space::State => return Ok(Ok(())),
         Space::Queue => {

@@ -15,8 +15,9 @@ use crate::store::backup::build::Build;
 use crate::store::backup::{NUMBER_MAX, Record, Space};
 use crate::store::codec::{Clock, Record as Writing};
 use crate::store::content::put_subscription;
-use crate::store::open::FORMAT;
+use crate::store::open::{FORMAT, FORMAT_MIN};
 use crate::store::page::{Content, Queued, Writing as Page, seal_body};
+use crate::store::registered::{seal_ban, seal_device};
 use crate::store::writer::{number_record, progress_record};
 use crate::store::{RetainedRecord, SessionNo, Settings, StoreError, keys};
 
@@ -140,7 +141,7 @@ impl Import {
         }
         if self.state == State::Before {
             return Ok(match line {
-                Line::Store { format: FORMAT } => {
+                Line::Store { format: FORMAT_MIN..=FORMAT } => {
                     self.state = State::Within;
                     Ok(())
                 }
@@ -229,6 +230,17 @@ impl Import {
                 let message = message.message(self.clock.instant(), at)?;
                 let record = RetainedRecord::seal(&message, &account.account(), &self.clock);
                 (Space::Retained, message.topic.as_str().as_bytes().to_vec(), record)
+            }
+            Line::Ban(text) => {
+                not_late("id", text.id)?;
+                let ban = text.ban()?;
+                let key = keys::ban(ban.id);
+                (Space::State, key.to_vec(), seal_ban(&key, &ban))
+            }
+            Line::Device(text) => {
+                let device = text.device()?;
+                let key = keys::device(&device.principal);
+                (Space::State, key.to_vec(), seal_device(&key, &device))
             }
             Line::Delivery(_) | Line::End => return wrong("`kind`: it makes no record of its own"),
         })

@@ -12,6 +12,8 @@
 //! | `released` | a QoS 2 delivery that waits for PUBCOMP: its message is never sent again |
 //! | `delivery` | a delivery in a session's queue, with its message or the `message_id` of one |
 //! | `retained` | a retained message, and for which account it counts |
+//! | `ban` | a ban: whom, since and until when, why, and who has said so |
+//! | `device` | a device that is known, and its state |
 //! | `end` | the last line: without it, not all has come |
 //!
 //! A message comes before the deliveries that name it, a session before all that is its own, and
@@ -21,6 +23,7 @@
 mod export;
 mod import;
 mod message;
+mod registered;
 mod session;
 mod value;
 
@@ -30,6 +33,7 @@ pub use import::import;
 use serde::{Deserialize, Serialize};
 
 use message::{FilterText, MessageText};
+use registered::{BanText, DeviceText};
 use session::{AccountText, SessionText};
 use value::Time;
 
@@ -72,6 +76,8 @@ enum Line {
         expires_at: Option<Time>,
         message: MessageText,
     },
+    Ban(Box<BanText>),
+    Device(Box<DeviceText>),
     End,
 }
 
