@@ -9,6 +9,7 @@ mod authority;
 pub mod event;
 mod line;
 mod recorded;
+mod subject;
 mod text;
 mod writer;
 
