@@ -24,6 +24,7 @@ use tokio::sync::{Mutex, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
+use super::registered::{BanRequest, DeviceRequest};
 use crate::audit::event::Outcome;
 use crate::audit::{AuditLog, Event, Kind};
 use crate::metrics::Metrics;
@@ -66,6 +67,20 @@ pub enum Command {
     Explain(SessionQuestion),
     /// Send all that the store holds.
     Backup,
+    /// Something about bans.
+    Ban {
+        /// What.
+        request: BanRequest,
+        /// Who asks, as the kernel says: no caller says so itself.
+        uid: Option<u32>,
+    },
+    /// Something about devices.
+    Device {
+        /// What.
+        request: DeviceRequest,
+        /// Who asks, as the kernel says.
+        uid: Option<u32>,
+    },
 }
 
 /// The words of commands, as they are sent and in the audit log.
@@ -76,6 +91,8 @@ enum Verb {
     Reload,
     Explain,
     Backup,
+    Ban,
+    Device,
 }
 
 impl Command {
@@ -87,6 +104,8 @@ impl Command {
             Self::Reload => "reload",
             Self::Explain(_) => "explain",
             Self::Backup => "backup",
+            Self::Ban { .. } => "ban",
+            Self::Device { .. } => "device",
         }
     }
 
@@ -97,6 +116,17 @@ impl Command {
             Self::Explain(SessionQuestion { client_id, action, resource, .. }) => {
                 format!("{client_id}: {action} {resource}")
             }
+            Self::Ban { request, .. } => request.about(),
+            Self::Device { request, .. } => request.about(),
+        }
+    }
+
+    /// The same, of this caller.
+    fn asked_by(self, by: Option<u32>) -> Self {
+        match self {
+            Self::Ban { request, .. } => Self::Ban { request, uid: by },
+            Self::Device { request, .. } => Self::Device { request, uid: by },
+            other => other,
         }
     }
 }
@@ -142,33 +172,43 @@ pub struct Request {
     verb: Verb,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     question: Option<SessionQuestion>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    ban: Option<BanRequest>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    device: Option<DeviceRequest>,
 }
 
 impl From<Command> for Request {
     fn from(command: Command) -> Self {
-        let (verb, question) = match command {
-            Command::Status => (Verb::Status, None),
-            Command::Reload => (Verb::Reload, None),
-            Command::Explain(question) => (Verb::Explain, Some(question)),
-            Command::Backup => (Verb::Backup, None),
-        };
-        Self { verb, question }
+        let of = |verb| Self { verb, question: None, ban: None, device: None };
+        match command {
+            Command::Status => of(Verb::Status),
+            Command::Reload => of(Verb::Reload),
+            Command::Explain(question) => Self { question: Some(question), ..of(Verb::Explain) },
+            Command::Backup => of(Verb::Backup),
+            Command::Ban { request, .. } => Self { ban: Some(request), ..of(Verb::Ban) },
+            Command::Device { request, .. } => Self { device: Some(request), ..of(Verb::Device) },
+        }
     }
 }
 
 impl TryFrom<Request> for Command {
     type Error = io::Error;
 
-    fn try_from(Request { verb, question }: Request) -> io::Result<Self> {
-        match (verb, question) {
-            (Verb::Status, None) => Ok(Self::Status),
-            (Verb::Reload, None) => Ok(Self::Reload),
-            (Verb::Backup, None) => Ok(Self::Backup),
-            (Verb::Explain, Some(question)) => Ok(Self::Explain(question)),
-            (Verb::Explain, None) => Err(invalid("there is no question to explain")),
-            (Verb::Status | Verb::Reload | Verb::Backup, Some(_)) => {
-                Err(invalid("only explain has a question"))
+    fn try_from(Request { verb, question, ban, device }: Request) -> io::Result<Self> {
+        match (verb, question, ban, device) {
+            (Verb::Status, None, None, None) => Ok(Self::Status),
+            (Verb::Reload, None, None, None) => Ok(Self::Reload),
+            (Verb::Backup, None, None, None) => Ok(Self::Backup),
+            (Verb::Explain, Some(question), None, None) => Ok(Self::Explain(question)),
+            (Verb::Explain, None, ..) => Err(invalid("there is no question to explain")),
+            (Verb::Ban, None, Some(request), None) => Ok(Self::Ban { request, uid: None }),
+            (Verb::Device, None, None, Some(request)) => Ok(Self::Device { request, uid: None }),
+            (Verb::Ban | Verb::Device, None, None, None) => {
+                Err(invalid("it does not say what to do"))
             }
+            (_, Some(_), ..) => Err(invalid("only explain has a question")),
+            _ => Err(invalid("only ban and device have a request of this name")),
         }
     }
 }
@@ -325,7 +365,10 @@ impl Shared {
         let allowed = uid.is_some_and(|uid| self.uids.contains(&uid));
         let (command, reply) = if allowed {
             match self.read_request(&mut stream).await {
-                Ok(command) => (Some(command.clone()), self.carry_out(command).await),
+                Ok(command) => {
+                    let command = command.asked_by(uid);
+                    (Some(command.clone()), self.carry_out(command).await)
+                }
                 Err(error) => (None, Response::Failed(error.to_string()).into()),
             }
         } else {
@@ -356,7 +399,7 @@ impl Shared {
     async fn carry_out(&self, command: Command) -> Reply {
         let _one_at_a_time = match command {
             Command::Reload => Some(self.reload.lock().await),
-            Command::Status | Command::Explain(_) | Command::Backup => None,
+            _ => None,
         };
         (self.handle.0)(command).await
     }

@@ -259,6 +259,66 @@ pub enum Kind {
         why: Cow<'static, str>,
     },
 
+    /// Somebody is banned, or the ban has changed.
+    #[serde(rename = "ban.added")]
+    BanAdded {
+        /// The name of the ban.
+        ban: u64,
+        /// Whom it keeps out.
+        #[serde(serialize_with = "text::name")]
+        target: Arc<str>,
+        /// When it ends, RFC 3339; none: when it is removed.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        until: Option<Arc<str>>,
+        /// `operator`, or `flapping`: the broker itself.
+        by: &'static str,
+        /// The user id of the process that has asked for it, where the kernel told.
+        uid: Option<u32>,
+        /// Why.
+        #[serde(serialize_with = "text::name")]
+        why: Arc<str>,
+    },
+    /// A ban was taken back.
+    #[serde(rename = "ban.removed")]
+    BanRemoved {
+        /// Its name.
+        ban: u64,
+        /// Whom it kept out.
+        #[serde(serialize_with = "text::name")]
+        target: Arc<str>,
+        /// The user id of the process that has asked for it, where the kernel told.
+        uid: Option<u32>,
+    },
+    /// A ban has ended.
+    #[serde(rename = "ban.expired")]
+    BanExpired {
+        /// Its name.
+        ban: u64,
+        /// Whom it kept out.
+        #[serde(serialize_with = "text::name")]
+        target: Arc<str>,
+    },
+    /// A device that nobody knew was taken down, or one that waited was approved by a rule.
+    #[serde(rename = "device.registered")]
+    DeviceRegistered {
+        /// Its state.
+        state: &'static str,
+        /// The SHA-256 of the public key of the authority of its certificate, lower-case hex.
+        #[serde(serialize_with = "text::short")]
+        issuer: Arc<str>,
+    },
+    /// Somebody has changed the state of a device, or of another principal.
+    #[serde(rename = "device.changed")]
+    DeviceChanged {
+        /// Who it is.
+        #[serde(serialize_with = "text::principal")]
+        device: (PrincipalKind, Arc<str>),
+        /// Its state now; `unknown` once it was forgotten.
+        state: &'static str,
+        /// The user id of the process that has asked for it, where the kernel told.
+        uid: Option<u32>,
+    },
+
     /// New policies are in force.
     #[serde(rename = "policy.reloaded")]
     PolicyReloaded {
@@ -443,6 +503,7 @@ impl Kind {
             | Self::SubscriptionWithdrawn { .. }
             | Self::SessionQueueFull { .. }
             | Self::WillDiscarded { .. }
+            | Self::DeviceRegistered { .. }
             | Self::TaskPanicked { .. } => true,
             Self::BrokerStarted { .. }
             | Self::BrokerStopped { .. }
@@ -456,6 +517,10 @@ impl Kind {
             | Self::RevocationLoaded { .. }
             | Self::RevocationFailed { .. }
             | Self::ControlCall { .. }
+            | Self::BanAdded { .. }
+            | Self::BanRemoved { .. }
+            | Self::BanExpired { .. }
+            | Self::DeviceChanged { .. }
             | Self::CaCreated { .. }
             | Self::CaRotated { .. }
             | Self::CertificateIssued { .. }
@@ -475,6 +540,9 @@ impl Kind {
             }
             Self::SubscriptionWithdrawn { filter: text, .. }
             | Self::WillDiscarded { topic: text, .. }
+            | Self::BanAdded { target: text, .. }
+            | Self::BanRemoved { target: text, .. }
+            | Self::BanExpired { target: text, .. }
             | Self::GroupClaimIgnored { value: text, .. } => text.len(),
             Self::ControlCall { about, why, .. } => about.len().saturating_add(why.len()),
             Self::ConnectionRefused { why, .. }

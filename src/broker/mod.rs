@@ -5,26 +5,31 @@
 //! policy set.
 
 mod leftovers;
+mod registered;
 mod restore;
 mod sessions;
 mod upkeep;
 mod wills;
 
+pub use registered::{DeviceChange, Unwelcome};
 pub use sessions::{NoSession, Owner, Term};
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwap;
 
 use crate::audit::{self, AuditLog, Event, Kind};
+use crate::gates::flapping::Flapping;
 use crate::gates::{Refusal, authorize};
 use crate::identity::revocation::{self, Revocations};
 use crate::metrics::Metrics;
 use crate::mqtt::packet::{Qos, Will};
 use crate::mqtt::{ClientId, ReasonCode};
 use crate::policy::{Bundle, PolicyEpoch, Subject};
+use crate::registry::Registry;
 use crate::router::{
     Peer, Publisher, RetainedFull, RetainedSettings, RouteCache, Routed, Router, Signal, Standing,
     Unrouted, Wakes,
@@ -77,6 +82,12 @@ pub struct Broker {
     pub store: Option<Arc<Store>>,
     /// The certificates that were taken back.
     pub revocations: revocation::Current,
+    /// Bans and devices.
+    pub registry: Registry,
+    /// Who comes and goes all the time.
+    pub flapping: Flapping,
+    /// Somebody who may be connected was banned, and was not told yet.
+    rouse: AtomicBool,
     policies: ArcSwap<Bundle>,
     sessions: Sessions,
     leftovers: Leftovers,
@@ -162,6 +173,9 @@ impl Broker {
             audit,
             store,
             revocations: revocation::none(),
+            registry: Registry::default(),
+            flapping: Flapping::new(None),
+            rouse: AtomicBool::new(false),
             policies: ArcSwap::new(policies),
             sessions: Sessions::new(settings.sessions_max),
             leftovers: Leftovers::default(),

@@ -27,6 +27,9 @@ impl Broker {
         for what in recovered.losses {
             self.audit.record(Event::broker(Kind::StoreLossAccepted { what: what.into() }));
         }
+        // Before any will is sent.
+        self.registry.bans.restore(recovered.bans);
+        self.registry.devices.restore(recovered.devices);
         for session in recovered.sessions {
             if session.record.expiry_s == 0 {
                 self.restore_leftover(store, &session);

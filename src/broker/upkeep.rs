@@ -27,6 +27,9 @@ impl Broker {
         metrics.retained_bytes.set(gauge(retained_bytes));
         metrics.queued_messages.set(gauge(self.router.budget().all_messages()));
         metrics.queued_bytes.set(gauge(self.router.budget().all_bytes()));
+        metrics.bans.set(gauge(self.registry.bans.count() as u64));
+        metrics.devices.set(gauge(self.registry.devices.count() as u64));
+        metrics.devices_pending.set(gauge(self.registry.devices.pending() as u64));
         let is_full = self.store.as_ref().is_some_and(|store| store.is_full());
         metrics.store_full.set(is_full.into());
         let (batches, syncs) = self.store.as_ref().map_or((0, 0), |store| store.batches());
@@ -65,6 +68,7 @@ impl Broker {
                     None => {}
                 }
             }
+            self.look_after_bans(now);
             self.router.expire_retained(&mut cursor, now.instant);
             let swept = |at: Instant| now.instant.saturating_duration_since(at) < SWEEP_INTERVAL;
             if !swept_at.is_some_and(swept) {

@@ -10,7 +10,6 @@ use tokio::sync::Notify;
 use super::{Broker, Now};
 use crate::audit::{self, Event, Kind};
 use crate::gates::Refusal;
-use crate::identity::Identity;
 use crate::mqtt::packet::Will;
 use crate::mqtt::{ClientId, TopicName};
 use crate::policy::Subject;
@@ -88,7 +87,7 @@ impl Broker {
     pub(super) fn send_will(&self, pending: PendingWill, now: Now) {
         let PendingWill { will, standing, .. } = pending;
         let topic = will.topic.clone();
-        if let Err(why) = self.stands(&standing.identity, now) {
+        if let Err(why) = self.stands(&standing, now) {
             return self.discarded(&standing, &topic, Arc::default(), &why);
         }
         let mut subject =
@@ -103,9 +102,10 @@ impl Broker {
         self.discarded(&standing, &topic, policies, &refusal.to_string());
     }
 
-    /// Looks whether a client that is gone could still show its certificate.
-    fn stands(&self, identity: &Identity, now: Now) -> Result<(), String> {
-        let Some(certificate) = &identity.certificate else { return Ok(()) };
+    /// Looks whether a client that is gone could come back as who it was.
+    fn stands(&self, standing: &Standing, now: Now) -> Result<(), String> {
+        self.is_welcome(standing, now).map_err(|unwelcome| unwelcome.to_string())?;
+        let Some(certificate) = &standing.identity.certificate else { return Ok(()) };
         let now_s = now.wall.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
         if certificate.not_after_unix_s < i64::try_from(now_s).unwrap_or(i64::MAX) {
             return Err("the client's certificate has expired".to_owned());

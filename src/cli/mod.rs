@@ -12,6 +12,7 @@ mod authority;
 pub mod ca;
 pub mod cert;
 mod check;
+mod commands;
 mod confine;
 pub mod ctl;
 mod password;

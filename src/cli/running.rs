@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use serde_json::json;
@@ -14,22 +14,21 @@ use tokio::task::JoinSet;
 use tracing::{error, info, warn};
 
 use super::revocation::Lists;
-use super::store::Backups;
 use super::watch::{FolderWatch, keep_watch};
-use super::{Failure, confine};
-use crate::admin::control::{
-    self, Command, Control, ControlHandle, Reply, Response, SessionAnswer, SessionQuestion,
-};
+use super::{Failure, commands, confine};
+use crate::admin::control::{self, Control};
 use crate::admin::http::Http;
 use crate::audit::{self, AuditLog, Event, Kind, Version};
 use crate::broker::{self, Broker, Now};
 use crate::config::{Config, Origin, WatchPolicies};
+use crate::gates::flapping::Flapping;
 use crate::identity::Binding;
 use crate::metrics::Metrics;
-use crate::mqtt::{ClientId, ReasonCode};
+use crate::mqtt::ReasonCode;
 use crate::pki::sha256_hex;
-use crate::policy::{Bundle, PolicyEpoch, Question, UNJUDGED, Words};
-use crate::router::{RetainedSettings, Standing};
+use crate::policy::{Bundle, PolicyEpoch, UNJUDGED};
+use crate::registry::Registry;
+use crate::router::RetainedSettings;
 use crate::server::{Server, TlsReload, listener};
 use crate::store::{self, Recovered, Store, StoreError};
 
@@ -83,7 +82,10 @@ impl Running {
             },
         };
         let (store, recovered) = open_store(config.store.clone()).await?;
-        let broker = Broker::new(&settings, policies, Arc::clone(&metrics), audit.clone(), store);
+        let mut broker =
+            Broker::new(&settings, policies, Arc::clone(&metrics), audit.clone(), store);
+        broker.registry = Registry::new(config.devices);
+        broker.flapping = Flapping::new(config.flapping);
         let broker = Arc::new(broker);
         if let Some(recovered) = recovered {
             broker.restore(recovered, Now::read());
@@ -93,6 +95,7 @@ impl Running {
             (&config.methods, &config.login),
             &broker,
             config.broker.unauthenticated_bytes_max,
+            config.quarantine.as_ref(),
         )?;
         let addresses = server.addresses();
         let lists = Arc::new(Lists::new(Arc::clone(&broker)));
@@ -126,7 +129,7 @@ impl Running {
         }
         if let Some(socket) = config.control {
             let settings = control::Settings { path: socket.socket, uids: socket.uids };
-            let handle = control_handle(&reloader);
+            let handle = commands::handle(&reloader);
             let path = settings.path.clone();
             let control = Control::bind(settings, handle, audit.clone())
                 .map_err(|error| about_control(&path, &error))?;
@@ -216,8 +219,8 @@ pub(super) struct Source {
 pub(super) struct Reloader {
     /// Where the policies are.
     pub(super) policies: watch::Sender<PathBuf>,
-    broker: Arc<Broker>,
-    tls: TlsReload,
+    pub(super) broker: Arc<Broker>,
+    pub(super) tls: TlsReload,
     lists: Arc<Lists>,
     /// The configuration that the broker was started with, value by value.
     origins: Vec<Origin>,
@@ -263,7 +266,7 @@ impl Reloader {
     }
 
     /// As [`Self::reload`]; says in the log when it failed.
-    async fn reload_and_say(&self) -> Result<serde_json::Value, Failure> {
+    pub(super) async fn reload_and_say(&self) -> Result<serde_json::Value, Failure> {
         let reloaded = self.reload().await;
         if let Err(Failure(why)) = &reloaded {
             warn!("reload refused, everything stays as it was: {why}");
@@ -363,7 +366,7 @@ impl Reloader {
         keys.filter(|key| before.get(*key) != now.get(*key)).cloned().collect()
     }
 
-    fn status(&self) -> serde_json::Value {
+    pub(super) fn status(&self) -> serde_json::Value {
         let (sessions, connected) = self.broker.session_count();
         let (retained, retained_bytes) = self.broker.router.retained_size();
         let policies = self.broker.policies();
@@ -385,60 +388,6 @@ impl Reloader {
             "store_syncs": syncs,
         })
     }
-}
-
-fn control_handle(reloader: &Arc<Reloader>) -> ControlHandle {
-    let reloader = Arc::clone(reloader);
-    let backups = Backups::new();
-    ControlHandle::new(move |command| {
-        let (reloader, backups) = (Arc::clone(&reloader), backups.clone());
-        async move {
-            Reply::Answer(match command {
-                Command::Backup => return backups.begin(reloader.broker.store.clone()).await,
-                Command::Status => Response::Done(reloader.status()),
-                Command::Reload => match reloader.reload_and_say().await {
-                    Ok(told) => Response::Done(told),
-                    Err(Failure(why)) => Response::Failed(why),
-                },
-                Command::Explain(question) => match explain(&reloader.broker, question).await {
-                    Ok(answer) => Response::Done(json!(answer)),
-                    Err(Failure(why)) => Response::Failed(why),
-                },
-            })
-        }
-    })
-}
-
-/// What the policies in force say to a question of a session: with the facts of its connection,
-/// or of its last one.
-async fn explain(broker: &Broker, asked: SessionQuestion) -> Result<SessionAnswer, Failure> {
-    let SessionQuestion { client_id, action, resource, facts } = asked;
-    let standing = ClientId::parse(&client_id).and_then(|client_id| broker.standing(&client_id));
-    let Some((Standing { identity, facts: session, .. }, connected)) = standing else {
-        return Err(Failure(format!(
-            "there is no session of client {client_id:?}; `portcullis policy explain` answers for \
-             a client that is not there"
-        )));
-    };
-    let words = Words {
-        action: &action,
-        resource: &resource,
-        facts: facts.iter().map(|(name, value)| (&**name, &**value)).collect(),
-        ..Words::default()
-    };
-    let question = Question::of_session(identity, Arc::clone(&session), &words, SystemTime::now())
-        .map_err(|error| Failure(format!("{error}; {}", error.remedy)))?;
-    let policies = broker.policies();
-    let explained = tokio::task::spawn_blocking(move || question.explain(&policies)).await?;
-    Ok(SessionAnswer {
-        client_id,
-        connected,
-        listener: session.listener.to_string(),
-        source_ip: session.source_ip.to_canonical(),
-        protocol_version: session.protocol.level(),
-        tls_version: session.tls_version,
-        explanation: explained?,
-    })
 }
 
 /// Opens the store, where there is to be one, and reads what it holds.
@@ -473,8 +422,8 @@ pub(super) struct Listeners {
     pub(super) names: Vec<Arc<str>>,
     /// One where clients choose their client ids freely.
     unbound: Option<Arc<str>>,
-    /// The groups that methods of authentication may confer, each with its method.
-    conferred: Vec<(Arc<str>, Arc<str>)>,
+    /// The groups that the configuration confers, each with the key that does.
+    conferred: Vec<(String, Arc<str>)>,
 }
 
 impl Listeners {
@@ -482,12 +431,16 @@ impl Listeners {
         let names = config.listeners.iter().map(|listener| Arc::clone(&listener.name));
         let conferred = config.methods.iter().flat_map(|method| {
             let groups = method.how.conferred().into_iter().flat_map(|it| &it.groups);
-            groups.map(|group| (Arc::clone(&method.name), Arc::clone(group)))
+            let key = format!("authentication.{}.groups", method.name);
+            groups.map(move |group| (key.clone(), Arc::clone(group)))
         });
+        let quarantine = config.devices.quarantine.iter();
+        let quarantine =
+            quarantine.map(|group| ("devices.pending_group".to_owned(), Arc::clone(group)));
         Self {
             names: names.collect(),
             unbound: unbound_listener(config),
-            conferred: conferred.collect(),
+            conferred: conferred.chain(quarantine).collect(),
         }
     }
 
@@ -498,12 +451,12 @@ impl Listeners {
         self.refuse_groups(policies)
     }
 
-    /// Whoever a method puts into a group that does not exist would be denied everything.
+    /// Whoever is put into a group that does not exist would be denied everything.
     pub(super) fn refuse_groups(&self, policies: &Bundle) -> Result<(), Failure> {
         let undeclared = self.conferred.iter().find(|(_, group)| !policies.declares_group(group));
-        let Some((method, group)) = undeclared else { return Ok(()) };
+        let Some((key, group)) = undeclared else { return Ok(()) };
         Err(Failure(format!(
-            "authentication.{method}.groups names {group:?}, which principals.toml does not \
+            "{key} names {group:?}, which principals.toml does not \
              declare; add [group.{group}] there, or remove it"
         )))
     }

@@ -15,9 +15,10 @@ use super::file::{FILE_BYTES_MAX, File};
 use super::kind::{Flag, Location, Word, address, list, list_not_empty};
 use super::quantity::{bytes, count, show_bytes, span};
 use super::section::{Origin, Report, Section};
-use super::{authentication, listener, profile};
-use crate::gates::Profile;
+use super::{authentication, listener, profile, registered};
+use crate::gates::{Profile, flapping};
 use crate::identity::revocation::{self, Doubt};
+use crate::registry;
 use crate::server::listener::{Endpoint, Settings as Listener};
 use crate::server::login;
 use crate::store::{self, Durability};
@@ -37,6 +38,12 @@ pub struct Config {
     pub watch_policies: WatchPolicies,
     /// The lists of certificates that were taken back; `None`: nobody looks.
     pub revocation: Option<revocation::Settings>,
+    /// How devices become known.
+    pub devices: registry::Settings,
+    /// The profile of those that wait to be approved; `None`: they are refused.
+    pub quarantine: Option<Arc<Profile>>,
+    /// How often somebody may come and go; `None`: as often as it likes.
+    pub flapping: Option<flapping::Settings>,
     /// The audit log.
     pub audit: AuditSettings,
     /// The durable state; `None`: everything is in memory, and gone with the process.
@@ -236,7 +243,8 @@ impl Config {
 fn read(root: &mut Section<'_>, folder: &Path) -> Config {
     let path = Location { folder: folder.into() };
     let profiles = read_profiles(root);
-    let listeners = read_listeners(root, folder, &profiles);
+    let (devices, quarantine) = registered::read_devices(&mut root.section("devices"), &profiles);
+    let listeners = read_listeners(root, folder, &profiles, quarantine.as_ref());
     let methods = authentication::read_methods(root, folder);
     for method in &methods {
         if !listeners.iter().any(|listener| listener.authentication.contains(&method.name)) {
@@ -252,6 +260,9 @@ fn read(root: &mut Section<'_>, folder: &Path) -> Config {
         login: authentication::read_limits(&mut root.section("login")),
         watch_policies: root.take("watch_policies", &WATCH_POLICIES, WatchPolicies::Tell),
         revocation: read_revocation(&mut root.section("revocation"), &path),
+        devices,
+        quarantine,
+        flapping: registered::read_flapping(&mut root.section("flapping")),
         audit: read_audit(&mut root.section("audit"), &path),
         store: read_store(&mut root.section("store"), &path),
         metrics: read_metrics(&mut root.section("metrics")),
@@ -262,6 +273,9 @@ fn read(root: &mut Section<'_>, folder: &Path) -> Config {
         warnings: Vec::new(),
         listeners,
     };
+    if config.store.is_none() && config.devices != registry::Settings::default() {
+        root.warn("devices", "is kept in memory: states and bans are gone with the process");
+    }
     check_sums(root, &config.broker, &profiles);
     warn_of_shares(root, &config.broker, &profiles);
     check_endpoints(root, &config);
@@ -292,6 +306,7 @@ fn read_listeners(
     root: &mut Section<'_>,
     folder: &Path,
     profiles: &BTreeMap<String, Arc<Profile>>,
+    quarantine: Option<&Arc<Profile>>,
 ) -> Vec<Listener> {
     let mut sections = root.named_sections("listener");
     if sections.is_empty() {
@@ -302,7 +317,8 @@ fn read_listeners(
         |(name, section): &mut (&str, Section<'_>)| listener::read(name, section, folder, profiles);
     let listeners: Vec<Listener> = sections.iter_mut().filter_map(read).collect();
     for name in profiles.keys().filter(|name| *name != profile::DEFAULT) {
-        if !listeners.iter().any(|listener| *listener.profile.name == **name) {
+        let mut used = listeners.iter().map(|listener| &listener.profile).chain(quarantine);
+        if !used.any(|profile| *profile.name == **name) {
             root.warn(&format!("profile.{name}"), "is used by no listener");
         }
     }
@@ -342,7 +358,7 @@ fn read_store(section: &mut Section<'_>, path: &Location) -> Option<store::Setti
             .warn("durability", "is \"os\": what was acknowledged just before a power cut is lost"),
         None => section.warn(
             "durability",
-            "is \"memory\": sessions, queues and retained messages are gone with the process",
+            "is \"memory\": sessions, queues, retained messages, bans and the states of devices are gone with the process",
         ),
     }
     let free_bytes_min = section.find("free_bytes_min", &bytes(1024 * 1024, 1 << 60));

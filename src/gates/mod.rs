@@ -8,6 +8,7 @@ pub mod admission;
 pub mod authorize;
 mod clock;
 pub mod features;
+pub mod flapping;
 pub mod grinding;
 pub mod rate;
 pub mod records;

@@ -55,6 +55,15 @@ pub struct Metrics {
     /// Sessions taken over by a new connection of their owner.
     pub takeovers: Counter,
 
+    /// Bans in force.
+    pub bans: Gauge,
+    /// Bans that were made since somebody came and went too often.
+    pub flapping_bans: Counter,
+    /// Devices that are known.
+    pub devices: Gauge,
+    /// Those of them that wait to be approved.
+    pub devices_pending: Gauge,
+
     /// Subscriptions, of live and offline sessions.
     pub subscriptions: Gauge,
     /// Sessions with a connection.
@@ -137,6 +146,10 @@ impl Metrics {
             denials: ByVerb::register(r, "denials", "Refusals by policy, by verb"),
             violations: register(r, "violations", "Breaches of the specification by clients"),
             takeovers: register(r, "takeovers", "Sessions taken over by their owner"),
+            bans: register(r, "bans", "Bans in force"),
+            flapping_bans: register(r, "flapping_bans", "Bans of whoever came and went too often"),
+            devices: register(r, "devices", "Devices that are known"),
+            devices_pending: register(r, "devices_pending", "Devices that wait for approval"),
             subscriptions: register(r, "subscriptions", "Subscriptions"),
             sessions_connected: register(r, "sessions_connected", "Sessions with a connection"),
             sessions_offline: register(r, "sessions_offline", "Sessions without a connection"),

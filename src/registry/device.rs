@@ -69,6 +69,9 @@ pub enum Barred {
     /// Nobody has approved it yet.
     #[error("the device is pending; `ctl device approve` lets it in")]
     Pending,
+    /// Nobody knows it, and nobody has approved it.
+    #[error("the device is not known any more; its next connection makes it so")]
+    Unknown,
     /// It is suspended.
     #[error("the device is suspended; `ctl device activate` lets it in")]
     Suspended,

@@ -135,18 +135,27 @@ impl Devices {
         self.count.load(Ordering::Acquire)
     }
 
+    /// Those of them that wait.
+    #[must_use]
+    pub fn pending(&self) -> usize {
+        self.table.read().pending
+    }
+
     /// Whether a client that is connected, or was, may stay. Takes nothing down.
     ///
     /// # Errors
     /// [`Barred`].
     pub fn check(&self, identity: &Identity) -> Result<Admitted, Barred> {
-        if self.count() == 0 {
+        let must_be_known =
+            self.settings.registration == Registration::Pending && identity.certificate.is_some();
+        if self.count() == 0 && !must_be_known {
             return Ok(Admitted::FREELY);
         }
         let table = self.table.read();
         match table.known.get(&Principal::of(identity)) {
             Some(device) => self.judge(device, identity.certificate.as_deref()),
-            // Forgotten while it was connected: its next connection begins anew.
+            // Forgotten while it was connected.
+            None if must_be_known => Err(Barred::Unknown),
             None => Ok(Admitted::FREELY),
         }
     }

@@ -12,12 +12,15 @@ mod rules;
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 pub use ban::{Ban, BanId, Banned, By, Client, Target, TargetText};
 pub use bans::{Bans, BansFull};
 pub use device::{Barred, Device, State};
 pub use devices::{Admitted, Devices, Registration, Settings, Unchanged};
 pub use rules::Rule;
+
+use parking_lot::Mutex;
 
 use crate::identity::{Identity, PrincipalKind};
 
@@ -33,6 +36,16 @@ pub struct Registry {
     pub bans: Bans,
     /// What is known of devices.
     pub devices: Devices,
+    /// Held from a change until it was handed to the store, so that they are kept in their order.
+    pub order: Mutex<()>,
+}
+
+impl Registry {
+    /// Nobody is known yet.
+    #[must_use]
+    pub fn new(settings: Settings) -> Self {
+        Self { devices: Devices::new(settings), ..Self::default() }
+    }
 }
 
 /// Whom a ban or a state is about: the type and id of a principal.
@@ -91,6 +104,17 @@ pub enum Misnamed {
     /// It says too much.
     #[error("why it is has at most {WHY_BYTES_MAX} bytes; shorten it")]
     Why,
+}
+
+/// A moment as text; of one that no calendar has, the seconds.
+#[must_use]
+pub fn time_text(time: SystemTime) -> String {
+    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+    // The last second of the year 9999.
+    if since > 253_402_300_799 {
+        return format!("@{since}");
+    }
+    humantime::format_rfc3339_seconds(time).to_string()
 }
 
 /// A text for a message, cut where it is long.

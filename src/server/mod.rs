@@ -15,7 +15,7 @@ pub mod transport;
 pub mod websocket;
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -35,10 +35,11 @@ use self::tls_config::{TlsProblem, TlsSetup};
 use self::transport::Socket;
 use crate::audit::{self, Event, Gate, Kind};
 use crate::broker::{Broker, Now};
+use crate::gates::Profile;
 use crate::gates::admission::Admission;
 use crate::gates::rate::RateLimits;
 use crate::gates::records::RecordLimit;
-use crate::identity::{Identity, TrustedIssuers};
+use crate::identity::{Identity, PrincipalKind, TrustedIssuers};
 use crate::mqtt::ReasonCode;
 use crate::router::{RetainedSettings, mailbox};
 
@@ -59,8 +60,9 @@ const ACCEPT_PAUSE_MAX: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 struct Gatehouse {
     settings: listener::Settings,
-    mailbox: Arc<mailbox::Settings>,
-    retained: Arc<RetainedSettings>,
+    terms: Terms,
+    /// For clients whose device waits to be approved, where such are let in.
+    quarantine: Option<Terms>,
     tls: Option<Arc<ArcSwap<TlsSetup>>>,
     admission: Admission,
     /// CPU for handshakes: held while one computes, never while it waits for its peer, so that
@@ -77,6 +79,33 @@ struct Gatehouse {
     /// Refusals by the gates between admission and identity.
     stranger_records: RecordLimit,
     broker: Arc<Broker>,
+}
+
+impl Gatehouse {
+    /// Refuses an address that is banned.
+    fn check_address(&self, address: IpAddr) -> Result<(), Refused> {
+        let bans = &self.broker.registry.bans;
+        let checked = bans.check_address(address, Now::read().wall);
+        checked.map_err(|banned| Refused::by(Gate::Admission, ReasonCode::Banned, &banned))
+    }
+}
+
+/// What the clients of a profile get.
+#[derive(Debug)]
+struct Terms {
+    profile: Arc<Profile>,
+    mailbox: Arc<mailbox::Settings>,
+    retained: Arc<RetainedSettings>,
+}
+
+impl Terms {
+    fn of(profile: &Arc<Profile>) -> Self {
+        Self {
+            profile: Arc::clone(profile),
+            mailbox: Arc::new(profile.mailbox.clone()),
+            retained: Arc::new(profile.retained.clone()),
+        }
+    }
 }
 
 /// Why a listener cannot be opened.
@@ -193,6 +222,7 @@ impl Server {
         methods: (&[login::Settings], &login::Limits),
         broker: &Arc<Broker>,
         unauthenticated_bytes_max: u64,
+        quarantine: Option<&Arc<Profile>>,
     ) -> Result<Self, BindError> {
         let logins = Logins::open(methods.0, methods.1, broker, Now::read().instant)?;
         let workers = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
@@ -218,8 +248,8 @@ impl Server {
                 error,
             })?;
             let gatehouse = Gatehouse {
-                mailbox: Arc::new(settings.profile.mailbox.clone()),
-                retained: Arc::new(settings.profile.retained.clone()),
+                terms: Terms::of(&settings.profile),
+                quarantine: quarantine.map(Terms::of),
                 admission: Admission::new(
                     settings.admission.clone(),
                     broker.metrics.listener(&settings.name),
@@ -429,6 +459,11 @@ fn admit(
         let refused = Refused::by(Gate::Proxy, reason, &"not a trusted PROXY protocol sender");
         return refuse(gatehouse, &refused, client);
     }
+    if let (Some(peer), None) = (peer, &settings.proxy_protocol)
+        && let Err(refused) = gatehouse.check_address(peer.ip())
+    {
+        return refuse(gatehouse, &refused, client);
+    }
     let slot = match (peer, &settings.proxy_protocol) {
         // The sender's own address is no client's: only counts in total apply to it.
         (Some(_), Some(_)) | (None, _) => gatehouse.admission.admit_unaddressed(),
@@ -530,6 +565,17 @@ fn refuse(gatehouse: &Gatehouse, refused: &Refused, client: audit::Subject) {
     gatehouse.broker.metrics.connections_refused.of(*gate).inc();
     if statement.is_some() {
         gatehouse.broker.metrics.violations.inc();
+    }
+    // Whoever did not get so far as to be somebody. What the broker itself has ended is nobody's
+    // fault.
+    let is_nobody =
+        client.principal.as_ref().is_none_or(|(kind, _)| *kind == PrincipalKind::Anonymous);
+    if is_nobody
+        && let Some(address) = client.address
+        && !matches!(gate, Gate::Admission | Gate::Proxy)
+        && *reason != ReasonCode::ServerShuttingDown
+    {
+        gatehouse.broker.count_failed(address, Now::read());
     }
     // Who has an identity is limited by its rate; who has none may come from anywhere.
     let limit = match gate {

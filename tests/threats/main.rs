@@ -15,6 +15,8 @@
 #[path = "../harness/mod.rs"]
 mod harness;
 
+mod bans;
+mod devices;
 mod exhaustion;
 mod files;
 mod identity;

@@ -9,6 +9,7 @@ use crate::audit::{Event, Kind};
 use crate::broker::Now;
 use crate::mqtt::packet::{Auth, Packet};
 use crate::mqtt::{ReasonCode, Violation};
+use crate::server::handshake;
 use crate::server::login::{Ends, Proof};
 use crate::server::tls_config::Trust;
 
@@ -19,12 +20,19 @@ pub(in crate::server) struct Grounds {
     pub(in crate::server) trust: Option<Trust>,
     /// What it has proven by the listener's methods.
     pub(in crate::server) proof: Option<Proof>,
+    /// Its device waits to be approved.
+    pub(in crate::server) is_quarantined: bool,
 }
 
 impl Grounds {
-    /// The two together; `None`, where there is neither.
-    pub(in crate::server) fn of(trust: Option<Trust>, proof: Option<Proof>) -> Option<Box<Self>> {
-        (trust.is_some() || proof.is_some()).then(|| Box::new(Self { trust, proof }))
+    /// All of them together; `None`, where there is none.
+    pub(in crate::server) fn of(
+        trust: Option<Trust>,
+        proof: Option<Proof>,
+        is_quarantined: bool,
+    ) -> Option<Box<Self>> {
+        let is_any = trust.is_some() || proof.is_some() || is_quarantined;
+        is_any.then(|| Box::new(Self { trust, proof, is_quarantined }))
     }
 
     /// When the certificate ends, and when the proof does.
@@ -77,8 +85,33 @@ impl Connection {
     pub(super) fn check_trust(&mut self) -> Result<(), Closing> {
         let trust = self.link.grounds.as_ref().and_then(|grounds| grounds.trust.as_ref());
         match trust.map(Trust::stands) {
-            Some(Err(withdrawn)) => Err(self.withdrawn(&withdrawn.to_string())),
-            _ => Ok(()),
+            Some(Err(withdrawn)) => {
+                Err(self.withdrawn(ReasonCode::NotAuthorized, &withdrawn.to_string()))
+            }
+            _ => self.check_registered(),
+        }
+    }
+
+    /// Ends the connection of whoever is banned, or whose device is not active any more; and of one
+    /// that was approved, to come back without quarantine.
+    fn check_registered(&mut self) -> Result<(), Closing> {
+        let link = &self.link;
+        let client_id = link.peer.client_id.shared();
+        let (identity, address) = (link.subject.identity(), link.client.address);
+        let now = Now::read().wall;
+        match link.broker.check_registered(identity, &client_id, address, now) {
+            Err(unwelcome) => {
+                Err(self.withdrawn(handshake::reason(&unwelcome), &unwelcome.to_string()))
+            }
+            Ok(admitted) => {
+                let was = link.grounds.as_ref().is_some_and(|grounds| grounds.is_quarantined);
+                if was == admitted.quarantine.is_some() {
+                    return Ok(());
+                }
+                let why = "the state of the device has changed: connect again".to_owned();
+                let reason = ReasonCode::AdministrativeAction;
+                Err(Closing::ByBroker { reason, why, told: true })
+            }
         }
     }
 
@@ -86,18 +119,18 @@ impl Connection {
     pub(super) fn check_proof(&mut self) -> Result<(), Closing> {
         let proof = self.link.grounds.as_mut().and_then(|grounds| grounds.proof.as_mut());
         match proof.and_then(Proof::withdrawn) {
-            Some(why) => Err(self.withdrawn(why)),
+            Some(why) => Err(self.withdrawn(ReasonCode::NotAuthorized, why)),
             None => Ok(()),
         }
     }
 
     /// Whoever is not known any more has no last word.
-    fn withdrawn(&mut self, why: &str) -> Closing {
+    fn withdrawn(&mut self, reason: ReasonCode, why: &str) -> Closing {
         if let Some(will) = self.link.will.take() {
             let standing = self.link.peer.standing();
             self.link.broker.discarded(&standing, &will.topic, Arc::default(), why);
         }
-        refused(why)
+        Closing::ByBroker { reason, why: why.to_owned(), told: false }
     }
 }
 

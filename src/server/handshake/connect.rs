@@ -15,6 +15,7 @@ use crate::mqtt::packet::{Connack, ConnackProperties, Connect, Qos};
 use crate::mqtt::{ClientId, ReasonCode};
 use crate::policy::{ConnectFacts, IgnoredClaim, SessionFacts, Subject};
 use crate::router::{Keeper, Standing};
+use crate::server::Terms;
 use crate::session::{Link, Message};
 use crate::store::Durability;
 
@@ -24,6 +25,7 @@ pub(super) struct Request<'a> {
     pub(super) identity: &'a Arc<Identity>,
     pub(super) address: Option<SocketAddr>,
     pub(super) tls_version: u8,
+    pub(super) terms: &'a Terms,
 }
 
 /// A CONNECT that passed every gate.
@@ -38,18 +40,11 @@ pub(super) struct Judged {
 }
 
 /// Size and features, in this order: what needs nobody to be known.
-pub(super) fn check(
-    connect: &Connect,
-    gatehouse: &Gatehouse,
-    client: &mut audit::Subject,
-) -> Result<(), Refused> {
-    let profile = &gatehouse.settings.profile;
+pub(super) fn check(connect: &Connect, profile: &Profile) -> Result<(), Refused> {
     let sized = profile.size.check_connect(connect);
     sized.map_err(|error| Refused::by_refusal(&error.into()))?;
     let offered = profile.features.check_connect(connect);
-    offered.map_err(|error| Refused::by_refusal(&error.into()))?;
-    client.client_id = ClientId::parse(&connect.client_id).map(|asked| asked.shared());
-    Ok(())
+    offered.map_err(|error| Refused::by_refusal(&error.into()))
 }
 
 impl Request<'_> {
@@ -60,14 +55,14 @@ impl Request<'_> {
         client: &mut audit::Subject,
         now: Now,
     ) -> Result<Judged, Refused> {
-        let Self { connect, identity, .. } = *self;
-        let profile = &gatehouse.settings.profile;
+        let Self { connect, identity, terms, .. } = *self;
+        let profile = &terms.profile;
         let (client_id, assigned) = client_id(connect, gatehouse, identity)?;
         client.client_id = Some(client_id.shared());
         let account = Account::of(identity, self.address.map(|at| at.ip()));
         let rate = gatehouse.rates.of(account, &profile.rate, now.instant);
         let rate = rate.map_err(|full| Refused::by(Gate::Rate, ReasonCode::ServerBusy, &full))?;
-        let granted = Granted::of(connect, gatehouse);
+        let granted = Granted::of(connect, profile);
         let facts = ConnectFacts {
             clean_start: connect.clean_start,
             session_expiry_s: granted.expiry_s,
@@ -122,7 +117,7 @@ impl Request<'_> {
             facts: Arc::new(facts),
             keeper: Keeper {
                 account: Arc::clone(account),
-                bounds: Arc::clone(&gatehouse.retained),
+                bounds: Arc::clone(&self.terms.retained),
             },
         }
     }
@@ -168,8 +163,8 @@ pub(super) struct Granted {
 }
 
 impl Granted {
-    fn of(connect: &Connect, gatehouse: &Gatehouse) -> Self {
-        let features = &gatehouse.settings.profile.features;
+    fn of(connect: &Connect, profile: &Profile) -> Self {
+        let features = &profile.features;
         Self {
             expiry_s: features.session_expiry_s(connect.session_expiry_s),
             keep_alive_s: features.keep_alive_s(connect.version, connect.keep_alive_s),
@@ -242,9 +237,8 @@ pub(super) fn connack(
     granted: &Granted,
     client_id: &ClientId,
     assigned: bool,
-    gatehouse: &Gatehouse,
+    profile: &Profile,
 ) -> Connack {
-    let profile = &gatehouse.settings.profile;
     let features = &profile.features;
     let differs = |is: bool| (!is).then_some(false);
     let properties = ConnackProperties {

@@ -6,6 +6,7 @@
 mod authenticate;
 mod connect;
 mod first_packet;
+mod registered;
 
 use bytes::BufMut;
 use rustls::pki_types::CertificateDer;
@@ -24,12 +25,13 @@ use crate::broker::{Now, Opened, Opening};
 use crate::gates::{Refusal, admission};
 use crate::identity::{CertificateFacts, Identity, Source};
 use crate::mqtt::packet::{Connack, Connect, Packet};
-use crate::mqtt::{ProtocolVersion, ReasonCode, Violation};
+use crate::mqtt::{ClientId, ProtocolVersion, ReasonCode, Violation};
 
 use authenticate::{Asking, Authenticated, Who};
 use connect::{Judged, Request, connack, refused_session};
 pub(super) use first_packet::Unauthenticated;
 use first_packet::read_connect;
+pub(super) use registered::reason;
 
 /// Why a connection got no session.
 #[derive(Debug)]
@@ -125,6 +127,7 @@ impl Admitted {
             // Without a source the connection is the proxy's own (LOCAL).
             if let Some(source) = announced.source {
                 address = Some(source);
+                gatehouse.check_address(source.ip())?;
                 slot = slot
                     .reannounce(source.ip(), Now::read().instant)
                     .map_err(|refused| Refused::by_admission(&refused))?;
@@ -296,8 +299,12 @@ impl Identified {
     ) -> Result<Connected, (Refused, Transport)> {
         let Self { mut transport, address, mut slot, tls_version, who, trust } = self;
         let broker = &gatehouse.broker;
-        let profile = &gatehouse.settings.profile;
-        if let Err(refused) = connect::check(&connect, gatehouse, client) {
+        if let Err(refused) = connect::check(&connect, &gatehouse.terms.profile) {
+            return Err((refused, transport));
+        }
+        client.client_id = ClientId::parse(&connect.client_id).map(|asked| asked.shared());
+        if let Err(refused) = registered::check_early(&who, &connect.client_id, address, gatehouse)
+        {
             return Err((refused, transport));
         }
         let asking = Asking {
@@ -313,7 +320,18 @@ impl Identified {
         };
         *client = client.clone().identified(&identity);
         let now = Now::read();
-        let request = Request { connect: &connect, identity: &identity, address, tls_version };
+        let admitted = registered::admit(identity, &connect.client_id, gatehouse, client, now);
+        let (identity, is_quarantined) = match admitted {
+            Ok(admitted) => admitted,
+            Err(refused) => return Err((refused, transport)),
+        };
+        let terms = match registered::terms(is_quarantined, &connect, gatehouse) {
+            Ok(terms) => terms,
+            Err(refused) => return Err((refused, transport)),
+        };
+        let profile = &terms.profile;
+        let request =
+            Request { connect: &connect, identity: &identity, address, tls_version, terms };
         let judged = match request.judge(gatehouse, client, now) {
             Ok(judged) => judged,
             Err(refused) => return Err((refused, transport)),
@@ -331,13 +349,13 @@ impl Identified {
             clean_start: connect.clean_start,
             link: granted.link(&connect, profile),
             settings: profile.session.clone(),
-            mailbox: Arc::clone(&gatehouse.mailbox),
+            mailbox: Arc::clone(&terms.mailbox),
             sessions_max: profile.sessions_max,
             address: address.map(|address| address.ip().to_canonical()),
             expiry_s: granted.expiry_s,
             will: connect.will.clone(),
         };
-        let mut connack = connack(&connect, &granted, &client_id, assigned, gatehouse);
+        let mut connack = connack(&connect, &granted, &client_id, assigned, profile);
         connack.properties.authentication_data = data;
         let packet = Packet::Connack(Box::new(connack.clone()));
         let bytes = packet.encoded_bytes(connect.version);
@@ -385,7 +403,7 @@ impl Identified {
             profile: Arc::clone(profile),
             rate,
             client,
-            grounds: Grounds::of(trust, proof),
+            grounds: Grounds::of(trust, proof, is_quarantined),
             connect_facts: facts,
             expiry_s: granted.expiry_s,
             will: connect.will.take(),

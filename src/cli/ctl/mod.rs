@@ -1,5 +1,7 @@
 //! `portcullis ctl`: a word with the running broker.
 
+mod registered;
+
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -41,6 +43,12 @@ pub enum Verb {
     Reload,
     /// What the policies in force answer to a question of a client's session, and why
     Explain(ExplainArgs),
+    /// Who is banned, and who is not any more
+    #[command(subcommand)]
+    Ban(registered::BanVerb),
+    /// Which devices are known, and what they may do
+    #[command(subcommand)]
+    Device(registered::DeviceVerb),
 }
 
 /// A question of a session; who asks, and the facts of the connection, are the session's.
@@ -58,20 +66,10 @@ pub struct ExplainArgs {
     pub facts: Vec<(String, String)>,
 }
 
-impl From<&Verb> for Command {
-    fn from(verb: &Verb) -> Self {
-        match verb {
-            Verb::Status => Self::Status,
-            Verb::Reload => Self::Reload,
-            Verb::Explain(ExplainArgs { client_id, action, resource, facts }) => {
-                Self::Explain(SessionQuestion {
-                    client_id: client_id.clone(),
-                    action: action.clone(),
-                    resource: resource.clone(),
-                    facts: facts.clone(),
-                })
-            }
-        }
+impl From<&ExplainArgs> for Command {
+    fn from(args: &ExplainArgs) -> Self {
+        let ExplainArgs { client_id, action, resource, facts } = args.clone();
+        Self::Explain(SessionQuestion { client_id, action, resource, facts })
     }
 }
 
@@ -87,7 +85,14 @@ pub fn run(args: &Args, out: &mut impl Write, err: &mut impl Write) -> io::Resul
         writeln!(err, "error: {}; {}", harmless(&error.message), harmless(&error.remedy))?;
         return Ok(2);
     }
-    match call(&args.socket, (&args.verb).into()) {
+    let command = match &args.verb {
+        Verb::Status => Command::Status,
+        Verb::Reload => Command::Reload,
+        Verb::Explain(question) => question.into(),
+        Verb::Ban(verb) => return registered::ban(args, verb, out, err),
+        Verb::Device(verb) => return registered::device(args, verb, out, err),
+    };
+    match call(&args.socket, command) {
         Ok(Response::Done(result)) => {
             if args.json {
                 writeln!(out, "{result}")?;
@@ -192,13 +197,16 @@ mod tests {
         args: Args,
     }
 
-    fn args(line: &[&str]) -> Result<Args, clap::Error> {
+    pub(super) fn args(line: &[&str]) -> Result<Args, clap::Error> {
         Line::try_parse_from([&["ctl"], line].concat()).map(|line| line.args)
     }
 
     /// Runs against a broker that sends these bytes; returns the exit code, what was printed,
     /// and what the broker was sent.
-    fn run_against(answer: &'static [u8], flags: &[&str]) -> (u8, String, String, String) {
+    pub(super) fn run_against(
+        answer: &'static [u8],
+        flags: &[&str],
+    ) -> (u8, String, String, String) {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("control.sock");
         let listener = UnixListener::bind(&path).unwrap();
@@ -317,7 +325,7 @@ mod tests {
                 Command::Status => Response::Done(serde_json::json!({ "ready": true })),
                 Command::Reload => Response::Failed("no".to_owned()),
                 Command::Explain(question) => Response::Failed(question.client_id),
-                Command::Backup => Response::Failed("there is no store".to_owned()),
+                _ => Response::Failed("there is no store".to_owned()),
             }
         });
         let settings = Settings { path: path.clone(), uids: Vec::new() };

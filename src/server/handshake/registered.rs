@@ -1,0 +1,85 @@
+//! Bans and the states of devices, at CONNECT.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use super::{Gatehouse, Refused, Who};
+use crate::audit::{self, Gate};
+use crate::broker::{Now, Unwelcome};
+use crate::identity::Identity;
+use crate::mqtt::packet::Connect;
+use crate::mqtt::{ClientId, ReasonCode};
+use crate::registry::{Barred, Client};
+use crate::server::Terms;
+
+/// Refuses who is banned by what shows before any method was asked: nothing is hashed for it.
+pub(super) fn check_early(
+    who: &Who,
+    client_id: &str,
+    address: Option<SocketAddr>,
+    gatehouse: &Gatehouse,
+) -> Result<(), Refused> {
+    let (identity, certificate) = match who {
+        Who::Known(identity) => (Some(&**identity), identity.certificate.as_ref()),
+        Who::ByMethod(certificate) => (None, certificate.as_ref()),
+    };
+    let client_id = ClientId::parse(client_id).map(|client_id| client_id.shared());
+    let client = Client {
+        identity,
+        certificate: certificate.map(|facts| &facts.fingerprint),
+        client_id: client_id.as_ref(),
+        address: address.map(|address| address.ip()),
+    };
+    let bans = &gatehouse.broker.registry.bans;
+    bans.check(&client, Now::read().wall).map_err(|banned| refused(&banned.into()))
+}
+
+/// Refuses who is banned or whose device is not active, now that all is known. Who is in
+/// quarantine comes in with one group more.
+pub(super) fn admit(
+    identity: Arc<Identity>,
+    client_id: &str,
+    gatehouse: &Gatehouse,
+    client: &audit::Subject,
+    now: Now,
+) -> Result<(Arc<Identity>, bool), Refused> {
+    // One that is assigned later is banned by nobody.
+    let client_id = ClientId::parse(client_id).map(|client_id| client_id.shared());
+    let broker = &gatehouse.broker;
+    let admitted = broker.admit_registered(&identity, &client_id.unwrap_or_default(), client, now);
+    match admitted.map_err(|unwelcome| refused(&unwelcome))?.quarantine {
+        None => Ok((identity, false)),
+        Some(group) => {
+            let mut marked = Identity::clone(&identity);
+            marked.groups.push(group);
+            Ok((Arc::new(marked), true))
+        }
+    }
+}
+
+/// What a client gets: less, as long as its device waits, and then it must not have asked for
+/// more.
+pub(super) fn terms<'a>(
+    is_quarantined: bool,
+    connect: &Connect,
+    gatehouse: &'a Gatehouse,
+) -> Result<&'a Terms, Refused> {
+    if !is_quarantined {
+        return Ok(&gatehouse.terms);
+    }
+    let terms = gatehouse.quarantine.as_ref().ok_or_else(|| refused(&Barred::Pending.into()))?;
+    super::connect::check(connect, &terms.profile)?;
+    Ok(terms)
+}
+
+fn refused(unwelcome: &Unwelcome) -> Refused {
+    Refused::by(Gate::Identity, reason(unwelcome), unwelcome)
+}
+
+/// What the client is told.
+pub(in crate::server) const fn reason(unwelcome: &Unwelcome) -> ReasonCode {
+    match unwelcome {
+        Unwelcome::Banned(_) => ReasonCode::Banned,
+        Unwelcome::Barred(_) => ReasonCode::NotAuthorized,
+    }
+}
