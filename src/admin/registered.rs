@@ -159,8 +159,8 @@ impl DeviceAnswer {
         Self {
             device: device.principal.to_string(),
             state: device.state,
-            issuers: device.issuers.iter().map(|issuer| issuer.to_string()).collect(),
-            certificate: device.certificate.as_ref().map(|sha256| sha256.to_string()),
+            issuers: device.issuers.iter().map(ToString::to_string).collect(),
+            certificate: device.certificate.as_ref().map(ToString::to_string),
             registered_at: time_text(device.registered_at),
             changed_at: time_text(device.changed_at),
         }

@@ -229,9 +229,12 @@ impl Broker {
     /// When it never will be.
     pub async fn committed(&self, commit: Option<Commit>) -> Result<(), StoreError> {
         let (Some(store), Some(commit)) = (&self.store, commit) else { return Ok(()) };
-        let committed = poll_fn(|context| match store.poll_committed(commit, context.waker()) {
-            true => Poll::Ready(()),
-            false => Poll::Pending,
+        let committed = poll_fn(|context| {
+            if store.poll_committed(commit, context.waker()) {
+                Poll::Ready(())
+            } else {
+                Poll::Pending
+            }
         });
         tokio::select! {
             biased;

@@ -55,7 +55,8 @@ impl From<Result<serde_json::Value, Failure>> for Response {
     }
 }
 
-fn failure(error: impl ToString) -> Failure {
+#[expect(clippy::needless_pass_by_value, reason = "it is what map_err takes")]
+fn failure<E: ToString>(error: E) -> Failure {
     Failure(error.to_string())
 }
 

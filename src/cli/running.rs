@@ -21,13 +21,13 @@ use crate::admin::http::Http;
 use crate::audit::{self, AuditLog, Event, Kind, Version};
 use crate::broker::{self, Broker, Now};
 use crate::config::{Config, Origin, WatchPolicies};
-use crate::gates::flapping::Flapping;
+use crate::gates::flapping::{self, Flapping};
 use crate::identity::Binding;
 use crate::metrics::Metrics;
 use crate::mqtt::ReasonCode;
 use crate::pki::sha256_hex;
 use crate::policy::{Bundle, PolicyEpoch, UNJUDGED};
-use crate::registry::Registry;
+use crate::registry::{self, Registry};
 use crate::router::RetainedSettings;
 use crate::server::{Server, TlsReload, listener};
 use crate::store::{self, Recovered, Store, StoreError};
@@ -81,15 +81,10 @@ impl Running {
                 bytes_max: config.broker.retained_bytes_max,
             },
         };
-        let (store, recovered) = open_store(config.store.clone()).await?;
-        let mut broker =
-            Broker::new(&settings, policies, Arc::clone(&metrics), audit.clone(), store);
-        broker.registry = Registry::new(config.devices);
-        broker.flapping = Flapping::new(config.flapping);
-        let broker = Arc::new(broker);
-        if let Some(recovered) = recovered {
-            broker.restore(recovered, Now::read());
-        }
+        let opened = open_store(config.store.clone()).await?;
+        let registered = (config.devices, config.flapping);
+        let shared = (Arc::clone(&metrics), audit.clone());
+        let broker = put_together(&settings, policies, shared, opened, registered);
         let server = Server::bind(
             config.listeners,
             (&config.methods, &config.login),
@@ -402,6 +397,23 @@ async fn open_store(
     let (store, recovered) =
         opened.await?.map_err(|error| Failure(format!("store.folder: {error}")))?;
     Ok((Some(store), Some(recovered)))
+}
+
+/// A broker with all that the store held.
+fn put_together(
+    settings: &broker::Settings,
+    policies: Arc<Bundle>,
+    (metrics, audit): (Arc<Metrics>, AuditLog),
+    (store, recovered): (Option<Arc<Store>>, Option<Recovered>),
+    (devices, flapping): (registry::Settings, Option<flapping::Settings>),
+) -> Arc<Broker> {
+    let mut broker = Broker::new(settings, policies, metrics, audit, store);
+    broker.registry = Registry::new(devices);
+    broker.flapping = Flapping::new(flapping);
+    if let Some(recovered) = recovered {
+        broker.restore(recovered, Now::read());
+    }
+    Arc::new(broker)
 }
 
 /// A program that judges no message is for measuring on one machine.

@@ -94,7 +94,7 @@ pub(super) fn read_flapping(section: &mut Section<'_>) -> Option<flapping::Setti
     let settings = flapping::Settings {
         connects_max: section.take("connects_max", &several, 60),
         address_connects_max: section.take("address_connects_max", &several, 600),
-        window: section.take("window", &span(second, day), Duration::from_secs(60)),
+        window: section.take("window", &span(second, day), Duration::from_mins(1)),
         ban: section.take("ban", &span(second, 30 * day), Duration::from_mins(5)),
         exempt: section.take("exempt", &list(network()), loopback().collect()),
     };

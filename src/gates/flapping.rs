@@ -164,7 +164,7 @@ mod tests {
         Settings {
             connects_max: 3,
             address_connects_max: 2,
-            window: Duration::from_secs(60),
+            window: Duration::from_mins(1),
             ban: Duration::from_mins(5),
             exempt: vec!["127.0.0.0/8".parse().unwrap()],
         }
@@ -232,7 +232,7 @@ mod tests {
     #[test]
     fn what_is_counted_is_bounded_and_what_is_forgotten_makes_room() {
         let mut counts = Counts::default();
-        let (now, window) = (Instant::now(), Duration::from_secs(60));
+        let (now, window) = (Instant::now(), Duration::from_mins(1));
         for key in 0..COUNTED_MAX {
             assert!(counts.count(key, 1, window, now));
         }

@@ -418,7 +418,7 @@ impl Table {
         if self.pending >= pending_max {
             return Err(Barred::PendingFull { pending_max });
         }
-        let minute = Duration::from_secs(60);
+        let minute = Duration::from_mins(1);
         let each = minute / settings.pending_per_minute.max(1);
         // A clock that was set back must not keep everybody out until it has caught up.
         let full_at = now + minute;

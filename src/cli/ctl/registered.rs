@@ -15,7 +15,7 @@ use crate::registry::{BanId, By, Misnamed, Principal, State, TargetText, WHY_BYT
 /// Whom a ban is about: a principal, a client id, both, an address or a certificate.
 #[derive(Clone, Debug, Default, PartialEq, Eq, clap::Args)]
 pub struct TargetArgs {
-    /// A principal, such as Device::pump-7
+    /// A principal, by type and name: device pump-7 is `Device::pump-7`
     #[arg(long, value_name = "TYPE::NAME")]
     pub principal: Option<String>,
     /// A client id; with --principal, that principal under this client id alone
@@ -62,7 +62,7 @@ pub enum BanVerb {
     },
 }
 
-/// What can be done about devices. Other principals are named by type and name: User::ann.
+/// What can be done about devices. Other principals are named by type and name: `User::ann`.
 #[derive(Clone, Debug, PartialEq, Eq, clap::Subcommand)]
 pub enum DeviceVerb {
     /// Which devices are known
@@ -131,9 +131,12 @@ pub(super) fn ban(
             let all = all::<BanAnswer, BanId>("bans", |after| {
                 super::call(&args.socket, Command::Ban { request: ask(after), uid: None })
             });
-            return answer(args, all, err, |bans| match args.json {
-                true => writeln!(out, "{}", json!({ "bans": bans })),
-                false => print_bans(bans, out),
+            return answer(args, all, err, |bans| {
+                if args.json {
+                    writeln!(out, "{}", json!({ "bans": bans }))
+                } else {
+                    print_bans(bans, out)
+                }
             });
         }
         BanVerb::Add { target, length, why } => {
@@ -158,9 +161,12 @@ pub(super) fn ban(
         }
     };
     let done = one(super::call(&args.socket, Command::Ban { request, uid: None }));
-    answer(args, done, err, |value: &Value| match args.json {
-        true => writeln!(out, "{value}"),
-        false => print_bans(&[serde_json::from_value(value.clone())?], out),
+    answer(args, done, err, |value: &Value| {
+        if args.json {
+            writeln!(out, "{value}")
+        } else {
+            print_bans(&[serde_json::from_value(value.clone())?], out)
+        }
     })
 }
 
@@ -177,9 +183,12 @@ pub(super) fn device(
             let all = all::<DeviceAnswer, String>("devices", |after| {
                 super::call(&args.socket, Command::Device { request: ask(after), uid: None })
             });
-            return answer(args, all, err, |devices| match args.json {
-                true => writeln!(out, "{}", json!({ "devices": devices })),
-                false => print_devices(devices, out),
+            return answer(args, all, err, |devices| {
+                if args.json {
+                    writeln!(out, "{}", json!({ "devices": devices }))
+                } else {
+                    print_devices(devices, out)
+                }
             });
         }
         DeviceVerb::Approve { device, issuer } => {
@@ -199,9 +208,12 @@ pub(super) fn device(
         return misuse(err, &error);
     }
     let done = one(super::call(&args.socket, Command::Device { request, uid: None }));
-    answer(args, done, err, |value: &Value| match args.json {
-        true => writeln!(out, "{value}"),
-        false => print_devices(&[serde_json::from_value(value.clone())?], out),
+    answer(args, done, err, |value: &Value| {
+        if args.json {
+            writeln!(out, "{value}")
+        } else {
+            print_devices(&[serde_json::from_value(value.clone())?], out)
+        }
     })
 }
 

@@ -31,6 +31,7 @@ use authenticate::{Asking, Authenticated, Who};
 use connect::{Judged, Request, connack, refused_session};
 pub(super) use first_packet::Unauthenticated;
 use first_packet::read_connect;
+use registered::Welcome;
 pub(super) use registered::reason;
 
 /// Why a connection got no session.
@@ -303,10 +304,6 @@ impl Identified {
             return Err((refused, transport));
         }
         client.client_id = ClientId::parse(&connect.client_id).map(|asked| asked.shared());
-        if let Err(refused) = registered::check_early(&who, &connect.client_id, address, gatehouse)
-        {
-            return Err((refused, transport));
-        }
         let asking = Asking {
             gatehouse,
             connect: &connect,
@@ -314,21 +311,12 @@ impl Identified {
             transport: &mut transport,
             unread: &mut unread,
         };
-        let Authenticated { identity, proof, data } = match asking.authenticate(who).await {
-            Ok(authenticated) => authenticated,
+        let welcome = match registered::welcome(asking, gatehouse, who, client).await {
+            Ok(welcome) => welcome,
             Err(refused) => return Err((refused, transport)),
         };
-        *client = client.clone().identified(&identity);
-        let now = Now::read();
-        let admitted = registered::admit(identity, &connect.client_id, gatehouse, client, now);
-        let (identity, is_quarantined) = match admitted {
-            Ok(admitted) => admitted,
-            Err(refused) => return Err((refused, transport)),
-        };
-        let terms = match registered::terms(is_quarantined, &connect, gatehouse) {
-            Ok(terms) => terms,
-            Err(refused) => return Err((refused, transport)),
-        };
+        let Welcome { authenticated, terms, is_quarantined, now } = welcome;
+        let Authenticated { identity, proof, data } = authenticated;
         let profile = &terms.profile;
         let request =
             Request { connect: &connect, identity: &identity, address, tls_version, terms };

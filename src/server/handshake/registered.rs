@@ -3,7 +3,8 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use super::{Gatehouse, Refused, Who};
+use super::authenticate::{Asking, Authenticated, Who};
+use super::{Gatehouse, Refused};
 use crate::audit::{self, Gate};
 use crate::broker::{Now, Unwelcome};
 use crate::identity::Identity;
@@ -12,8 +13,39 @@ use crate::mqtt::{ClientId, ReasonCode};
 use crate::registry::{Barred, Client};
 use crate::server::Terms;
 
+/// A client that has proven who it is, and may come in.
+pub(super) struct Welcome<'a> {
+    pub(super) authenticated: Authenticated,
+    /// What it gets.
+    pub(super) terms: &'a Terms,
+    /// Its device waits to be approved.
+    pub(super) is_quarantined: bool,
+    /// When all that was found.
+    pub(super) now: Now,
+}
+
+/// Has the methods of the listener say who it is, unless it is banned by what is known before, and
+/// judges whoever that is.
+pub(super) async fn welcome<'a>(
+    asking: Asking<'_>,
+    gatehouse: &'a Gatehouse,
+    who: Who,
+    client: &mut audit::Subject,
+) -> Result<Welcome<'a>, Refused> {
+    let Asking { connect, address, .. } = asking;
+    check_early(&who, &connect.client_id, address, gatehouse)?;
+    let mut authenticated = asking.authenticate(who).await?;
+    *client = client.clone().identified(&authenticated.identity);
+    let now = Now::read();
+    let (identity, is_quarantined) =
+        admit(authenticated.identity, &connect.client_id, gatehouse, client, now)?;
+    authenticated.identity = identity;
+    let terms = terms(is_quarantined, connect, gatehouse)?;
+    Ok(Welcome { authenticated, terms, is_quarantined, now })
+}
+
 /// Refuses who is banned by what shows before any method was asked: nothing is hashed for it.
-pub(super) fn check_early(
+fn check_early(
     who: &Who,
     client_id: &str,
     address: Option<SocketAddr>,
@@ -36,7 +68,7 @@ pub(super) fn check_early(
 
 /// Refuses who is banned or whose device is not active, now that all is known. Who is in
 /// quarantine comes in with one group more.
-pub(super) fn admit(
+fn admit(
     identity: Arc<Identity>,
     client_id: &str,
     gatehouse: &Gatehouse,
@@ -59,7 +91,7 @@ pub(super) fn admit(
 
 /// What a client gets: less, as long as its device waits, and then it must not have asked for
 /// more.
-pub(super) fn terms<'a>(
+fn terms<'a>(
     is_quarantined: bool,
     connect: &Connect,
     gatehouse: &'a Gatehouse,
