@@ -146,6 +146,7 @@ impl Broker {
     pub fn unban(&self, id: BanId, uid: Option<u32>) -> Option<(Ban, Option<Commit>)> {
         let _order = self.registry.order.lock();
         let ban = self.registry.bans.remove(id)?;
+        self.flapping.forgive(&ban.target);
         let target = ban.target.to_string().into();
         self.audit.record(Event::broker(Kind::BanRemoved { ban: id.0, target, uid }));
         let commit = self.keep(Change::Unban(id));
@@ -157,6 +158,7 @@ impl Broker {
     pub(super) fn look_after_bans(&self, now: Now) {
         let order = self.registry.order.lock();
         for ban in self.registry.bans.take_ended(now.wall, ENDED_AT_ONCE) {
+            self.flapping.forgive(&ban.target);
             let target = ban.target.to_string().into();
             self.audit.record(Event::broker(Kind::BanExpired { ban: ban.id.0, target }));
             self.keep(Change::Unban(ban.id));

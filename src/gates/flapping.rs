@@ -70,6 +70,25 @@ impl Flapping {
         Some((*ban, format!("came and went more than {most} times in {window}")))
     }
 
+    /// Forgets how often somebody has come whose ban is over: it begins anew.
+    pub fn forgive(&self, target: &Target) {
+        match target {
+            Target::Network(network) => {
+                self.addresses.lock().empty_at.remove(network);
+            }
+            Target::Client(principal, client_id) => {
+                let key = self.key(principal, client_id);
+                self.clients.lock().empty_at.remove(&key);
+            }
+            Target::Principal(_) | Target::ClientId(_) | Target::Certificate(_) => {}
+        }
+    }
+
+    fn key(&self, principal: &Principal, client_id: &Arc<str>) -> (u64, u64) {
+        let key = (principal, client_id);
+        (self.seeds.0.hash_one(key), self.seeds.1.hash_one(key))
+    }
+
     /// Counts a client that has proven who it is. `Some`: it has come too often.
     pub fn count(
         &self,
@@ -84,8 +103,7 @@ impl Flapping {
             return self.count_address(address?, now);
         }
         let principal = Principal::of(identity);
-        let key = (&principal, client_id);
-        let key = (self.seeds.0.hash_one(key), self.seeds.1.hash_one(key));
+        let key = self.key(&principal, client_id);
         let is_fine = self.clients.lock().count(key, settings.connects_max, settings.window, now);
         if is_fine {
             return None;
@@ -190,6 +208,10 @@ mod tests {
         let (ban, why) = flapping.sentence(&target).unwrap();
         assert_eq!(ban, Duration::from_mins(5));
         assert_eq!(why, "came and went more than 3 times in 1m");
+        flapping.forgive(&target);
+        for _ in 0..3 {
+            assert_eq!(come(&one, &client_id, 0), None);
+        }
         // Neither who shares its name, nor who uses its client id.
         assert_eq!(come(&one, &"c2".into(), 0), None);
         assert_eq!(come(&device("b"), &client_id, 0), None);

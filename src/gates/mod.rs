@@ -1,7 +1,7 @@
 //! The gates, each in a file, and what they have in common: profiles and refusals.
 //!
 //! THE LIST, in the order in which `server::connection` passes them:
-//! [`admission`] → (TLS, identity) → [`grinding`] → [`rate`] → [`size`] → [`features`] → session →
+//! [`admission`] → (TLS, identity) → [`grinding`] → [`flapping`] → [`rate`] → [`size`] → [`features`] → session →
 //! [`authorize`].
 
 pub mod admission;
