@@ -7,7 +7,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::harness::certificates::Identity;
-use crate::harness::wire::{Connect, Version, Will, property};
+use crate::harness::wire::{Connect, Publish, Version, Will, property};
 use crate::harness::{Broker, Setup};
 use crate::{is, refusal};
 
@@ -91,6 +91,32 @@ fn a_ban_ends_the_session_it_is_about_and_keeps_its_client_out() {
     let added = broker.audited("a ban", |record| record["event"] == "ban.added");
     assert_eq!((&added["by"], &added["why"]), (&"operator".into(), &"a test".into()));
     assert!(added["uid"].is_u64(), "{added}");
+}
+
+/// Threat: somebody who is not wanted any more goes on.
+#[test]
+fn a_client_that_does_not_read_is_put_out_all_the_same() {
+    let broker = Setup::new().plaintext().start();
+    let mut deaf = broker.simple(V, "deaf");
+    deaf.subscribe("flood", 0);
+    let mut writer = broker.simple(V, "writer");
+    let payload = "x".repeat(500_000);
+    let dropped = |page: &str| {
+        let mut lines = page.lines().filter(|line| line.contains("dropped_publishes_total{"));
+        lines.any(|line| !line.ends_with(" 0"))
+    };
+    // Until so much waits that the broker cannot write any more.
+    for _ in 0..200 {
+        writer.publish_surely(&Publish::new("flood", &payload).qos(1, 1));
+        if dropped(&broker.metrics()) {
+            break;
+        }
+    }
+    assert!(dropped(&broker.metrics()));
+    ban(&broker, &["--client-id", "deaf"]);
+    let closed = broker.audited("the end", |record| is(record, "connection.closed", "deaf"));
+    assert_eq!(closed["reason"]["code"], BANNED);
+    writer.ping();
 }
 
 #[test]

@@ -383,7 +383,9 @@ impl Connection {
         let mut none: Vec<Delivery> = Vec::new();
         match self.link.peer.mailbox.take(Most::NONE, cx.waker(), &mut none) {
             Some(Signal::Close(reason)) => Err(closing_by_signal(reason)),
-            Some(Signal::Rejudge) | None => Ok(()),
+            // Whoever does not read is put out all the same; policies are looked at each round.
+            Some(Signal::Rejudge) => self.check_trust(),
+            None => Ok(()),
         }
     }
 
