@@ -98,8 +98,9 @@ impl Flapping {
         now: Instant,
     ) -> Option<Target> {
         let settings = self.settings.as_ref()?;
-        // Nobody is banned by a name that anybody may use.
-        if identity.kind == PrincipalKind::Anonymous {
+        // Nobody is banned by a name that anybody may use. And many that share a principal and leave
+        // the choice of a client id to the broker are not one that comes again and again.
+        if identity.kind == PrincipalKind::Anonymous || client_id.is_empty() {
             return self.count_address(address?, now);
         }
         let principal = Principal::of(identity);
@@ -236,6 +237,8 @@ mod tests {
             let target = flapping.count(&anonymous, &"c2".into(), address(one), now);
             assert_eq!(target, Some(Target::Network(network.parse().unwrap())));
         }
+        let target = flapping.count(&device("a"), &"".into(), address("192.0.2.7"), now);
+        assert_eq!(target, Some(Target::Network("192.0.2.7/32".parse().unwrap())));
         for _ in 0..9 {
             assert_eq!(flapping.count_address(address("127.0.0.1").unwrap(), now), None);
             assert_eq!(flapping.count(&anonymous, &"c1".into(), None, now), None);

@@ -12,6 +12,7 @@ use proptest::prelude::*;
 mod files;
 mod methods;
 mod refusals;
+mod registered;
 
 use super::*;
 use crate::identity::{Binding, PrincipalKind, Source};
