@@ -232,3 +232,36 @@ fn the_command_line_makes_files_that_only_their_owner_may_read_and_mixes_no_kind
     fs::set_permissions(folder.path().join("p"), fs::Permissions::from_mode(0o640)).unwrap();
     assert!(run(&["list", "--file", "p"], "").1.contains("chmod 600"));
 }
+
+/// Threat: somebody who is not wanted any more goes on.
+#[test]
+fn a_right_password_does_not_let_in_who_is_banned_or_suspended() {
+    let broker = staff().methods(&["staff"], STAFF).start();
+    let ann = login(Version::Mqtt5, "ann", b"correct horse");
+    let bob = login(Version::Mqtt5, "bob", b"battery staple");
+    for (keep_out, let_in, code) in [
+        (
+            ["ban", "add", "--principal", "User::ann"],
+            ["ban", "remove", "--principal", "User::ann"],
+            0x8a,
+        ),
+        (["ban", "add", "--client-id", "ann"], ["ban", "remove", "--client-id", "ann"], 0x8a),
+        (
+            ["--json", "device", "suspend", "User::ann"],
+            ["--json", "device", "activate", "User::ann"],
+            0x87,
+        ),
+    ] {
+        let mut client = broker.client(&ann);
+        assert!(broker.ctl(&keep_out).status.success());
+        client.raw.expect_disconnect(&[code]);
+        let before = hashes(&broker);
+        assert_eq!(refusal(broker.raw(), &ann), code);
+        // What is banned by what shows before costs no hash.
+        let costs = u64::from(keep_out[2] != "--client-id");
+        assert_eq!(hashes(&broker) - before, costs, "{keep_out:?}");
+        broker.client(&bob).ping();
+        assert!(broker.ctl(&let_in).status.success());
+        broker.client(&ann).ping();
+    }
+}
