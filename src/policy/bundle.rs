@@ -177,6 +177,11 @@ impl Bundle {
         self.principals.as_ref()
     }
 
+    /// The policies as Cedar has them.
+    pub(super) fn policies_as_loaded(&self) -> impl Iterator<Item = &cedar_policy::Policy> {
+        self.rules.iter().map(|rule| &rule.policy)
+    }
+
     /// The policies as written, by id, in order of their ids.
     pub(super) fn texts(&self) -> impl Iterator<Item = (&Arc<str>, &str)> {
         self.rules.iter().map(|rule| (&rule.id, rule.place.text()))
