@@ -66,6 +66,11 @@ pub enum Command {
     Explain(SessionQuestion),
     /// Send all that the store holds.
     Backup,
+    /// Look at the lists of revoked certificates at once: the authority has issued or revoked.
+    Revocations {
+        /// What happened, for the audit log.
+        about: String,
+    },
 }
 
 /// The words of commands, as they are sent and in the audit log.
@@ -76,6 +81,7 @@ enum Verb {
     Reload,
     Explain,
     Backup,
+    Revocations,
 }
 
 impl Command {
@@ -87,6 +93,7 @@ impl Command {
             Self::Reload => "reload",
             Self::Explain(_) => "explain",
             Self::Backup => "backup",
+            Self::Revocations { .. } => "revocations",
         }
     }
 
@@ -94,6 +101,7 @@ impl Command {
     fn about(&self) -> String {
         match self {
             Self::Status | Self::Reload | Self::Backup => String::new(),
+            Self::Revocations { about } => about.clone(),
             Self::Explain(SessionQuestion { client_id, action, resource, .. }) => {
                 format!("{client_id}: {action} {resource}")
             }
@@ -142,33 +150,43 @@ pub struct Request {
     verb: Verb,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     question: Option<SessionQuestion>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    about: Option<String>,
 }
 
 impl From<Command> for Request {
     fn from(command: Command) -> Self {
-        let (verb, question) = match command {
-            Command::Status => (Verb::Status, None),
-            Command::Reload => (Verb::Reload, None),
-            Command::Explain(question) => (Verb::Explain, Some(question)),
-            Command::Backup => (Verb::Backup, None),
-        };
-        Self { verb, question }
+        let plain = |verb| Self { verb, question: None, about: None };
+        match command {
+            Command::Status => plain(Verb::Status),
+            Command::Reload => plain(Verb::Reload),
+            Command::Backup => plain(Verb::Backup),
+            Command::Explain(question) => Self { question: Some(question), ..plain(Verb::Explain) },
+            Command::Revocations { about } => {
+                Self { about: Some(about), ..plain(Verb::Revocations) }
+            }
+        }
     }
 }
 
 impl TryFrom<Request> for Command {
     type Error = io::Error;
 
-    fn try_from(Request { verb, question }: Request) -> io::Result<Self> {
-        match (verb, question) {
-            (Verb::Status, None) => Ok(Self::Status),
-            (Verb::Reload, None) => Ok(Self::Reload),
-            (Verb::Backup, None) => Ok(Self::Backup),
-            (Verb::Explain, Some(question)) => Ok(Self::Explain(question)),
-            (Verb::Explain, None) => Err(invalid("there is no question to explain")),
-            (Verb::Status | Verb::Reload | Verb::Backup, Some(_)) => {
-                Err(invalid("only explain has a question"))
+    fn try_from(Request { verb, question, about }: Request) -> io::Result<Self> {
+        match (verb, question, about) {
+            (Verb::Status, None, None) => Ok(Self::Status),
+            (Verb::Reload, None, None) => Ok(Self::Reload),
+            (Verb::Backup, None, None) => Ok(Self::Backup),
+            (Verb::Revocations, None, about) => {
+                Ok(Self::Revocations { about: about.unwrap_or_default() })
             }
+            (Verb::Explain, Some(question), None) => Ok(Self::Explain(question)),
+            (Verb::Explain, None, _) => Err(invalid("there is no question to explain")),
+            (Verb::Explain, Some(_), Some(_)) => {
+                Err(invalid("only revocations has what it is about"))
+            }
+            (_, Some(_), _) => Err(invalid("only explain has a question")),
+            (_, None, Some(_)) => Err(invalid("only revocations has what it is about")),
         }
     }
 }
@@ -356,7 +374,10 @@ impl Shared {
     async fn carry_out(&self, command: Command) -> Reply {
         let _one_at_a_time = match command {
             Command::Reload => Some(self.reload.lock().await),
-            Command::Status | Command::Explain(_) | Command::Backup => None,
+            Command::Status
+            | Command::Explain(_)
+            | Command::Backup
+            | Command::Revocations { .. } => None,
         };
         (self.handle.0)(command).await
     }

@@ -317,6 +317,7 @@ mod tests {
                 Command::Status => Response::Done(serde_json::json!({ "ready": true })),
                 Command::Reload => Response::Failed("no".to_owned()),
                 Command::Explain(question) => Response::Failed(question.client_id),
+                Command::Revocations { about } => Response::Done(about.into()),
                 Command::Backup => Response::Failed("there is no store".to_owned()),
             }
         });

@@ -99,17 +99,23 @@ impl Lists {
         self.broker.audit.record(Event::broker(loaded));
     }
 
-    /// Loads the lists again; where one cannot be taken, those in force stay.
-    async fn load_again(&self) {
+    /// Loads the lists again; where one cannot be taken, those in force stay. How many certificates
+    /// are revoked.
+    pub(super) async fn load_again(&self) -> Result<usize, String> {
         let _one_at_a_time = self.loading.lock().await;
-        let Some(settings) = self.settings.lock().clone() else { return };
+        let Some(settings) = self.settings.lock().clone() else { return Ok(0) };
         let trusted = Arc::clone(&self.trusted.lock());
         match self.load(settings, trusted).await {
-            Ok(revocations) => self.replace(revocations, true),
+            Ok(revocations) => {
+                let certificates = revocations.len();
+                self.replace(revocations, true);
+                Ok(certificates)
+            }
             Err(Failure(why)) => {
                 warn!("the revocation lists in force stay: {why}");
-                let failed = Kind::RevocationFailed { why: why.into() };
+                let failed = Kind::RevocationFailed { why: why.clone().into() };
                 self.broker.audit.record(Event::broker(failed));
+                Err(why)
             }
         }
     }
@@ -129,7 +135,8 @@ impl Lists {
             // What changed between the first load and the first look is loaded once more.
             if seen.as_ref() != Some(&now) {
                 seen = Some(now);
-                self.load_again().await;
+                // What is wrong is in the logs by then.
+                let _ = self.load_again().await;
             }
         }
     }
@@ -137,10 +144,10 @@ impl Lists {
 
 /// What tells one state of the files from another.
 #[derive(PartialEq, Eq)]
-struct State(BTreeMap<PathBuf, Option<(SystemTime, u64, u64)>>);
+pub(super) struct State(BTreeMap<PathBuf, Option<(SystemTime, u64, u64)>>);
 
 impl State {
-    fn of(paths: &[PathBuf]) -> Self {
+    pub(super) fn of(paths: &[PathBuf]) -> Self {
         let mut state = BTreeMap::new();
         for path in paths {
             state.insert(path.clone(), mark(path));

@@ -396,6 +396,10 @@ fn control_handle(reloader: &Arc<Reloader>) -> ControlHandle {
             Reply::Answer(match command {
                 Command::Backup => return backups.begin(reloader.broker.store.clone()).await,
                 Command::Status => Response::Done(reloader.status()),
+                Command::Revocations { .. } => match reloader.lists.load_again().await {
+                    Ok(certificates) => Response::Done(json!({ "certificates": certificates })),
+                    Err(why) => Response::Failed(why),
+                },
                 Command::Reload => match reloader.reload_and_say().await {
                     Ok(told) => Response::Done(told),
                     Err(Failure(why)) => Response::Failed(why),
