@@ -15,6 +15,7 @@ mod check;
 mod confine;
 pub mod ctl;
 mod password;
+mod pki;
 mod policy;
 mod quickstart;
 mod revocation;
@@ -48,6 +49,8 @@ enum Command {
     Ca(ca::CaArgs),
     /// Issues, renews, revokes and lists certificates
     Cert(cert::CertArgs),
+    /// Runs the authority as a service of its own, apart from the broker
+    Pki(pki::PkiArgs),
     /// Sets, removes and lists passwords
     Password(password::PasswordArgs),
     /// Checks, tests, explains and compares policies
@@ -86,6 +89,7 @@ impl Cli {
             Command::Check(args) => args.run(),
             Command::Ca(args) => args.run(),
             Command::Cert(args) => args.run(),
+            Command::Pki(args) => args.run(),
             Command::Password(args) => args.run(),
             Command::Policy(args) => args.run(),
             Command::Store(args) => args.run(),

@@ -274,7 +274,7 @@ const CONNECTION_RATE_MAX: NonZeroU32 = NonZeroU32::new(1_000_000_000).unwrap();
 const CONNECTIONS_PER_SECOND: NonZeroU32 = NonZeroU32::new(16).unwrap();
 const CONNECTIONS_BURST: NonZeroU32 = NonZeroU32::new(64).unwrap();
 
-fn read_admission(section: &mut Section<'_>) -> admission::Settings {
+pub(super) fn read_admission(section: &mut Section<'_>) -> admission::Settings {
     let everywhere: Vec<IpNet> = vec![
         Ipv4Net::new_assert(Ipv4Addr::UNSPECIFIED, 0).into(),
         Ipv6Net::new_assert(Ipv6Addr::UNSPECIFIED, 0).into(),

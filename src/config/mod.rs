@@ -11,6 +11,7 @@
 mod authentication;
 mod checked;
 mod error;
+mod est;
 mod file;
 mod kind;
 mod listener;
@@ -24,6 +25,7 @@ pub use checked::{
     AuditSettings, BrokerSettings, Config, ControlSettings, LogLevel, LogSettings, WatchPolicies,
 };
 pub use error::{ConfigError, Problem};
+pub use est::EstConfig;
 pub use section::{Origin, SetBy};
 
 /// Parses and checks `text` as a configuration file, and draws its errors: never panics.
