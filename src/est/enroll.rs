@@ -16,6 +16,7 @@ use super::server::{Shared, StartError};
 use super::{Factory, LISTENER, message};
 use crate::audit::event::Subject;
 use crate::audit::{Event, Kind};
+use crate::gates::grinding::Throttled;
 use crate::identity::certificate::CertificateFacts;
 use crate::identity::{Identity, PrincipalKind};
 use crate::pki::inventory::{Entry, Reason, State};
@@ -188,7 +189,7 @@ impl Shared {
                 Credentials::Token { name, token } => self.by_token(peer, asked, name, token),
                 Credentials::Unreadable => {
                     let attempt = self.grinding.take(Some(peer.address.ip()), None, Instant::now());
-                    let _counted = attempt.map_err(|throttled| too_many(&throttled))?;
+                    let _counted = attempt.map_err(too_many)?;
                     Err(Refusal::unauthorized("the Authorization header is no name and token"))
                 }
                 Credentials::None => self.by_factory(peer, asked),
@@ -208,7 +209,7 @@ impl Shared {
         let attempt = self
             .grinding
             .take(Some(peer.address.ip()), Some(name), Instant::now())
-            .map_err(|throttled| too_many(&throttled).of(unknown, name))?;
+            .map_err(|throttled| too_many(throttled).of(unknown, name))?;
         let looked = self.tokens.look(name, token, OffsetDateTime::now_utc());
         if !matches!(looked, Ok(Err(_))) {
             // Nothing was wrong with the token, or nobody could say.
@@ -469,7 +470,7 @@ fn same_names(request: &Request, old: &Entry) -> Result<(), Refusal> {
     Ok(())
 }
 
-fn too_many(throttled: &crate::gates::grinding::Throttled) -> Refusal {
+fn too_many(throttled: Throttled) -> Refusal {
     Refusal::new(StatusCode::TOO_MANY_REQUESTS, "too much has failed; try again later")
         .because(throttled.to_string())
         .with_header(RETRY_AFTER, RETRY_AFTER_S)

@@ -47,16 +47,10 @@ impl Bundle {
         let policies = policies.map_err(Denial::failed)?;
         let (principal, entities) = self.who_enrolls(enrolment)?;
         let profile = uid(&self.vocabulary.profile, enrolment.profile);
-        let entities = self
-            .vocabulary
-            .actions
-            .clone()
-            .add_entities(entities, None)
-            .and_then(|entities| {
-                let resource = Entity::new_no_attrs(profile.clone(), HashSet::new());
-                entities.add_entities([resource], None)
-            })
-            .map_err(Denial::failed)?;
+        let resource = Entity::new_no_attrs(profile.clone(), HashSet::new());
+        let entities = entities.into_iter().chain([resource]);
+        let entities = self.vocabulary.actions.clone().add_entities(entities, None);
+        let entities = entities.map_err(Denial::failed)?;
         let context = context(enrolment).map_err(Denial::failed)?;
         let action = uid(&self.vocabulary.action, "enroll");
         let request = Request::new(principal, action, profile, context, None);
