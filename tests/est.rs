@@ -210,10 +210,14 @@ impl Service<'_> {
         self.take(&self.enroll(name, name, &token), name);
     }
 
+    fn signal(&self, signal: rustix::process::Signal) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, signal).unwrap();
+    }
+
     /// Ends it, so that all is in the audit file.
     fn end(mut self) {
-        let pid = rustix::process::Pid::from_child(&self.child);
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        self.signal(rustix::process::Signal::TERM);
         let status = self.child.wait().unwrap();
         assert!(status.success(), "{status}");
     }
@@ -234,8 +238,10 @@ fn text(output: &Output) -> String {
     )
 }
 
+/// The lines of a file that may be written to: the last one counts when it is whole.
 fn json_lines(text: &str) -> Vec<Value> {
-    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    let whole = text.rfind('\n').map_or("", |end| &text[..end]);
+    whole.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
 #[test]
@@ -568,6 +574,96 @@ fn another_authority_is_taken_up_after_a_rotation() {
     service.take(&service.renew("dev1-new", "dev1"), "dev1-new");
     let issuers: Vec<Value> = place.listed().iter().map(|one| one["issuer"].clone()).collect();
     assert_ne!(issuers[1], issuers[2], "{issuers:?}");
+}
+
+/// Waits until something is so; the time is a bound, not a guess.
+fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    while !is_so() {
+        assert!(std::time::Instant::now() < deadline, "{what}");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn policies_are_read_again_and_those_with_a_fault_are_not() {
+    let place = Place::new();
+    let service = place.serve();
+    service.enrolled("dev1", "");
+    place.write("policies/all.cedar", "permit (");
+    service.signal(rustix::process::Signal::HUP);
+    until("a reload fails", || place.audited("policy.reload-failed").len() == 1);
+    service.enrolled("dev2", "");
+    let forbid = "@id(\"stop\") forbid (principal, action, resource);";
+    place.write("policies/all.cedar", &format!("{PERMIT_ALL}{forbid}"));
+    service.signal(rustix::process::Signal::HUP);
+    until("a reload", || place.audited("policy.reloaded").len() == 1);
+    place.request("dev3", "-subj /CN=dev3");
+    let token = place.token("dev3");
+    assert_eq!(service.enroll("dev3", "dev3", &token).status, 403);
+}
+
+#[test]
+fn the_broker_is_told_of_what_is_issued_and_revoked() {
+    let place = Place::new();
+    place.run("ca crl --dir ca");
+    fs::create_dir(place.path("permissive")).unwrap();
+    let permit = "@id(\"all\") permit (principal, action, resource);";
+    place.write("permissive/all.cedar", permit);
+    place.write(
+        "broker.toml",
+        r#"
+policies = "permissive"
+[listener.devices]
+address = "127.0.0.1:0"
+[listener.devices.tls]
+certificate = "localhost.pem"
+key = "localhost.key"
+client_ca = "ca/trust.pem"
+[revocation]
+lists = ["ca/crls.pem"]
+[store]
+folder = "store"
+[audit]
+path = "broker.jsonl"
+[control]
+socket = "run/control.sock"
+"#,
+    );
+    let mut broker = place
+        .command(env!("CARGO_BIN_EXE_portcullis"), "serve --config broker.toml --ready-json")
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut ready = String::new();
+    BufReader::new(broker.stdout.take().unwrap()).read_line(&mut ready).unwrap();
+    let socket = CONFIG.replace("[est.tls]", "broker_socket = \"run/control.sock\"\n[est.tls]");
+    place.write("pki.toml", &socket);
+    let told = |what: &str| {
+        let mut calls = json_lines(&place.read("broker.jsonl"));
+        calls.retain(|line| {
+            line["verb"] == "revocations" && line["about"].as_str().unwrap().starts_with(what)
+        });
+        calls
+    };
+    let service = place.serve();
+    service.enrolled("dev1", "");
+    until("the broker is told of the certificate", || !told("issued: ").is_empty());
+    place.run("cert revoke --ca ca --name dev1");
+    until("the broker is told of the revocation", || !told("revoked: 1").is_empty());
+    assert_eq!(told("revoked: 1")[0]["outcome"], "done");
+    service.end();
+    broker.kill().unwrap();
+    broker.wait().unwrap();
+    let told = place.audited("enroll.broker-told");
+    assert_eq!(told.len(), 2, "{told:?}");
+    assert!(told.iter().all(|line| line["outcome"] == "done"), "{told:?}");
+
+    // Nothing depends on it: without a broker it goes on.
+    let service = place.serve();
+    service.enrolled("dev2", "");
+    until("it is on record", || place.audited("enroll.broker-told").len() == 3);
+    assert_eq!(place.audited("enroll.broker-told")[2]["outcome"], "failed");
 }
 
 #[test]

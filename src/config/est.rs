@@ -7,13 +7,15 @@ use std::time::Duration;
 use super::checked::{Typed, checked, read_audit, read_log, read_revocation};
 use super::error::ConfigError;
 use super::file::Value;
-use super::kind::{Flag, Kind, Location, Word, Wrong, address, list_not_empty, quoted};
-use super::listener::{check_socket_path, read_admission};
+use super::kind::{
+    Flag, Kind, Location, Word, Wrong, address, list, list_not_empty, network, quoted,
+};
+use super::listener::{check_socket_path, everywhere};
 use super::quantity::{count, span};
 use super::section::{Origin, Section};
 use super::{AuditSettings, LogSettings};
 use crate::est::{Factory, NamePattern, Offered, Settings};
-use crate::gates::grinding;
+use crate::gates::{admission, grinding};
 use crate::identity::revocation;
 use crate::pki::ProfileName;
 use crate::server::listener::Tls;
@@ -131,6 +133,46 @@ fn read_est(section: &mut Section<'_>, folder: &Path) -> Option<Settings> {
         failures,
         broker_socket,
     })
+}
+
+const CONNECTIONS_PER_SECOND: NonZeroU32 = NonZeroU32::new(4).unwrap();
+const CONNECTIONS_BURST: NonZeroU32 = NonZeroU32::new(32).unwrap();
+
+/// Who may connect. Each connection is one request, so these bound requests as well.
+fn read_admission(section: &mut Section<'_>) -> admission::Settings {
+    let allow = list_not_empty(network(), "name networks, or leave the key out to allow every one");
+    let (number, connections) = (count(NonZeroU32::MIN, MOST), count(1, 100_000));
+    let deadline = span(Duration::from_millis(100), Duration::from_mins(5));
+    let request_deadline = section.take("request_deadline", &deadline, Duration::from_secs(10));
+    let first_byte = Duration::from_secs(2).min(request_deadline);
+    let first_byte_deadline = section.take("first_byte_deadline", &deadline, first_byte);
+    if first_byte_deadline > request_deadline {
+        section.refuse(
+            "first_byte_deadline",
+            "is longer than request_deadline, which ends the wait for a first byte as well",
+            "make it the shorter one",
+        );
+    }
+    let connections_max = section.take("connections_max", &connections, 256);
+    admission::Settings {
+        allow: section.take("allow", &allow, everywhere()),
+        deny: section.take("deny", &list(network()), Vec::new()),
+        connections_per_address_max: section.take("connections_per_address_max", &connections, 16),
+        connections_per_second_per_address: section.take(
+            "connections_per_second_per_address",
+            &number,
+            CONNECTIONS_PER_SECOND,
+        ),
+        connections_burst_per_address: section.take(
+            "connections_burst_per_address",
+            &number,
+            CONNECTIONS_BURST,
+        ),
+        connections_max,
+        handshakes_max: connections_max,
+        first_byte_deadline,
+        connect_deadline: request_deadline,
+    }
 }
 
 fn read_tls(tls: &mut Section<'_>, path: &Location) -> Option<Tls> {

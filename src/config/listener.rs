@@ -274,11 +274,15 @@ const CONNECTION_RATE_MAX: NonZeroU32 = NonZeroU32::new(1_000_000_000).unwrap();
 const CONNECTIONS_PER_SECOND: NonZeroU32 = NonZeroU32::new(16).unwrap();
 const CONNECTIONS_BURST: NonZeroU32 = NonZeroU32::new(64).unwrap();
 
-pub(super) fn read_admission(section: &mut Section<'_>) -> admission::Settings {
-    let everywhere: Vec<IpNet> = vec![
+/// Every address.
+pub(super) fn everywhere() -> Vec<IpNet> {
+    vec![
         Ipv4Net::new_assert(Ipv4Addr::UNSPECIFIED, 0).into(),
         Ipv6Net::new_assert(Ipv6Addr::UNSPECIFIED, 0).into(),
-    ];
+    ]
+}
+
+fn read_admission(section: &mut Section<'_>) -> admission::Settings {
     let allow = list_not_empty(network(), "name networks, or leave the key out to allow every one");
     let connections = count(1, 10_000_000);
     let deadline = span(Duration::from_millis(100), Duration::from_mins(5));
@@ -296,7 +300,7 @@ pub(super) fn read_admission(section: &mut Section<'_>) -> admission::Settings {
         );
     }
     let settings = admission::Settings {
-        allow: section.take("allow", &allow, everywhere),
+        allow: section.take("allow", &allow, everywhere()),
         deny: section.take("deny", &list(network()), Vec::new()),
         connections_per_address_max: section.take("connections_per_address_max", &connections, 64),
         connections_per_second_per_address: section.take(
