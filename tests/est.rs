@@ -667,6 +667,55 @@ socket = "run/control.sock"
 }
 
 #[test]
+fn who_says_nothing_or_comes_too_often_is_cut_off() {
+    let place = Place::new();
+    let limits = "first_byte_deadline = \"200ms\"\nrequest_deadline = \"1s\"\nrequests_burst = 1\n\
+                  requests_per_second = 1\nconnections_per_address_max = 3\n[est.tls]";
+    place.write("pki.toml", &CONFIG.replace("[est.tls]", limits));
+    let service = place.serve();
+    // Nothing at all, and no more than the beginning of a handshake.
+    for beginning in [&b""[..], b"\x16\x03\x01"] {
+        let mut stream = std::net::TcpStream::connect(&service.address).unwrap();
+        std::io::Write::write_all(&mut stream, beginning).unwrap();
+        let bound = std::time::Duration::from_secs(20);
+        stream.set_read_timeout(Some(bound)).unwrap();
+        let mut rest = Vec::new();
+        let ended = stream.read_to_end(&mut rest);
+        assert!(!matches!(&ended, Err(error) if error.kind() == std::io::ErrorKind::WouldBlock));
+    }
+    let held: Vec<_> = (0..3)
+        .map(|_| {
+            let mut stream = std::net::TcpStream::connect(&service.address).unwrap();
+            std::io::Write::write_all(&mut stream, b"\x16").unwrap();
+            stream
+        })
+        .collect();
+    let answer = service.curl("cacerts", "");
+    assert_eq!(answer.status, 0, "one more than its share: {answer:?}");
+    drop(held);
+    until("there is room again", || service.curl("cacerts", "").status == 200);
+    // One request for a certificate at once, and one a second.
+    place.request("dev1", "-subj /CN=dev1");
+    let statuses: Vec<u16> =
+        (0..6).map(|_| service.post("simpleenroll", "dev1.b64", "").status).collect();
+    assert!(statuses.contains(&429) && statuses[0] == 401, "{statuses:?}");
+    // A body that does not come.
+    let half = "--header Content-Length:1000 --header Expect: --max-time 20";
+    until("it is cut off", || {
+        let status = service.post("simpleenroll", "dev1.b64", half).status;
+        assert!(matches!(status, 0 | 408 | 429), "{status}");
+        matches!(status, 0 | 408)
+    });
+    service.end();
+    assert_eq!(place.names(), ["localhost"]);
+    let refused = place.audited("enroll.refused");
+    for why in ["nothing was sent", "the handshake took too long", "has 3 connections already"] {
+        let is_so = |line: &Value| line["why"].as_str().unwrap().contains(why);
+        assert!(refused.iter().any(is_so), "{why}: {refused:?}");
+    }
+}
+
+#[test]
 fn a_configuration_with_a_fault_is_refused_with_line_and_remedy() {
     let place = Place::new();
     for (from, to, told) in [

@@ -169,7 +169,7 @@ impl Shared {
             fingerprint: None,
             why: refusal.why.as_ref().unwrap_or(&refusal.told).clone().into(),
         };
-        self.audit.record(Event::about(&self.subject(peer), refused));
+        self.record(Event::about(&self.subject(peer), refused));
     }
 
     fn subject(&self, peer: &Peer) -> Arc<Subject> {
@@ -348,7 +348,7 @@ impl Shared {
         }
         self.judge(peer, method, profile, &name)?;
         let issued = self.issue(method, profile, &request, &name)?;
-        self.record(peer, method, &issued)?;
+        self.record_issue(peer, method, &issued)?;
         let about = format!("issued: {} to {name}", issued.certificate.serial);
         Ok(Given { der: issued.der, about })
     }
@@ -413,7 +413,12 @@ impl Shared {
     }
 
     /// What was issued is in the audit log, on the disk, before anybody gets it.
-    fn record(&self, peer: &Peer, method: Method<'_>, issued: &Issued) -> Result<(), Refusal> {
+    fn record_issue(
+        &self,
+        peer: &Peer,
+        method: Method<'_>,
+        issued: &Issued,
+    ) -> Result<(), Refusal> {
         let certificate = &issued.certificate;
         let by = match method {
             Method::Token { id, .. } => id,

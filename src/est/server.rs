@@ -18,6 +18,7 @@ use super::{LISTENER, Settings, http};
 use crate::audit::{AuditLog, Event, Kind, event::Subject};
 use crate::gates::admission::{Admission, Slot};
 use crate::gates::grinding::Grinding;
+use crate::gates::records::RecordLimit;
 use crate::identity::CertificateError;
 use crate::metrics::{ListenerGauges, Metrics};
 use crate::pki::{PkiError, Profile, ProfileError, Tokens};
@@ -28,6 +29,8 @@ use crate::server::tls_config::{self, TlsError, TlsProblem};
 const DECISIONS_MAX: usize = 4;
 /// From the end of a request to the end of its answer: the inventory may be in use for a while.
 const ANSWER_DEADLINE: Duration = Duration::from_mins(1);
+/// Beyond that they are counted.
+const REFUSALS_RECORDED_PER_SECOND: u32 = 200;
 /// The pause after an accept that failed for want of something, such as file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -95,6 +98,7 @@ pub(super) struct Shared {
     pub(super) grinding: Grinding,
     pub(super) rate: DefaultDirectRateLimiter,
     pub(super) decisions: Arc<Semaphore>,
+    records: RecordLimit,
     metrics: Arc<Metrics>,
 }
 
@@ -124,6 +128,7 @@ impl Est {
             grinding: Grinding::new(settings.failures, Instant::now()),
             rate: RateLimiter::direct(quota),
             decisions: Arc::new(Semaphore::new(DECISIONS_MAX)),
+            records: RecordLimit::per_second(REFUSALS_RECORDED_PER_SECOND),
             policies: ArcSwap::new(policies),
             settings,
             authority,
@@ -194,13 +199,23 @@ impl Shared {
         let subject = Arc::new(Subject::connection(&LISTENER.into(), Some(peer)));
         let (name, method, status) = (None, None, None);
         let refused = Kind::EnrollRefused { name, method, status, fingerprint, why: why.into() };
-        self.audit.record(Event::about(&subject, refused));
+        self.record(Event::about(&subject, refused));
+    }
+
+    /// Records a refusal; so many in a second that a flood does not fill the disk.
+    pub(super) fn record(&self, refusal: Event) {
+        if self.records.may_record(Instant::now()) {
+            self.audit.record(refusal);
+        } else {
+            self.audit.leave_out();
+        }
     }
 
     async fn connection(self: Arc<Self>, stream: TcpStream, address: SocketAddr, mut slot: Slot) {
         let deadline = tokio::time::Instant::now() + self.settings.admission.connect_deadline;
         let first = self.settings.admission.first_byte_deadline;
-        if !matches!(tokio::time::timeout(first, stream.readable()).await, Ok(Ok(()))) {
+        let peeked = tokio::time::timeout(first, stream.peek(&mut [0])).await;
+        if !matches!(peeked, Ok(Ok(1..))) {
             return self.refused(address, None, format!("nothing was sent within {first:?}"));
         }
         let current = self.authority.current();

@@ -18,7 +18,7 @@ use super::polarity::Reads;
 use super::policy_filter::PolicyFilter;
 use super::principals::{IgnoredClaim, Principals, Resolved};
 use super::problem::{LoadError, Problem, Problems};
-use super::schema::{Action, SCHEMA, Vocabulary, uid};
+use super::schema::{Action, Actions, SCHEMA, Vocabulary, uid};
 use super::source::{PolicyFolder, Source};
 use crate::identity::{Identity, PrincipalKind};
 use crate::suggest::nearest;
@@ -157,6 +157,12 @@ impl Bundle {
     /// The ids of the policies, in order.
     pub fn policy_ids(&self) -> impl Iterator<Item = &Arc<str>> {
         self.rules.iter().map(|rule| &rule.id)
+    }
+
+    /// The ids of those that can decide a case: it cannot ask about enrolment.
+    pub fn policy_ids_that_cases_ask(&self) -> impl Iterator<Item = &Arc<str>> {
+        let is_about_clients = |rule: &&Rule| rule.actions != Actions::default();
+        self.rules.iter().filter(is_about_clients).map(|rule| &rule.id)
     }
 
     /// True when a policy has this id.

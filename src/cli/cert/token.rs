@@ -117,7 +117,7 @@ impl CreateArgs {
             "One certificate for {:?}, profile `{}`, until {}. This is shown once:",
             token.name,
             token.profile.as_str(),
-            rfc3339(token.ends)
+            rfc3339(token.ends.truncate_to_second())
         );
         if self.json {
             let ends = rfc3339(token.ends);
