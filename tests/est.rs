@@ -249,6 +249,10 @@ fn a_device_learns_whom_to_trust_enrolls_by_a_token_and_renews() {
     let place = Place::new();
     let service = place.serve();
 
+    let limits = fs::read_to_string(format!("/proc/{}/limits", service.child.id())).unwrap();
+    let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
+    assert_eq!(core.split_whitespace().nth(4), Some("0"), "no image of the key: {core}");
+
     let answer = service.curl("cacerts", "");
     assert_eq!(answer.status, 200, "{answer:?}");
     place.write("answer.b64", &answer.body);
@@ -530,6 +534,43 @@ fn a_factory_vouches_for_the_name_that_its_certificate_says() {
     let issued = place.audited("enroll.issued");
     assert_eq!((&issued[0]["method"], &issued[0]["by"]), (&"factory".into(), &"acme".into()));
     assert_eq!(place.names(), ["localhost", "sn-7", "sn-7"]);
+}
+
+#[test]
+fn a_factory_of_openssl_with_a_pattern_gives_each_name_once() {
+    let place = Place::new();
+    let factory = "tls_1_2 = true\n[est.factory.acme]\nca = \"acme.pem\"\n\
+                   names = [\"pump-*\"]\n[audit]";
+    place.write("pki.toml", &CONFIG.replace("[audit]", factory));
+    place.openssl(
+        "req -x509 -newkey rsa:2048 -nodes -keyout acme.key -out acme.pem -days 10 -subj /CN=Acme \
+         -addext basicConstraints=critical,CA:TRUE -addext keyUsage=critical,keyCertSign",
+    );
+    for serial in ["1", "2"] {
+        place.openssl(&format!(
+            "req -new -newkey rsa:2048 -nodes -keyout f{serial}.key -out f{serial}.csr \
+             -subj /O=Acme/serialNumber={serial}/CN=sn-{serial}"
+        ));
+        // As factories make them: no extended key usage, and a far end.
+        place
+            .write("extensions", "basicConstraints=critical,CA:FALSE\nkeyUsage=digitalSignature\n");
+        place.openssl(&format!(
+            "x509 -req -in f{serial}.csr -CA acme.pem -CAkey acme.key -set_serial {serial} \
+             -days 20000 -extfile extensions -out f{serial}.pem"
+        ));
+    }
+    let service = place.serve();
+    let shown = |serial| format!("--tls-max 1.2 --cert f{serial}.pem --key f{serial}.key");
+    for name in ["pump-1", "other"] {
+        place.request(name, &format!("-subj /CN={name}"));
+    }
+    let enroll = |name, serial| service.post("simpleenroll", name, &shown(serial));
+    assert_eq!(enroll("other.b64", "1").status, 403);
+    service.take(&enroll("pump-1.b64", "1"), "pump-1");
+    let answer = enroll("pump-1.b64", "2");
+    assert_eq!(answer.status, 403, "{answer:?}");
+    assert!(answer.body.contains("has a certificate already"), "{answer:?}");
+    assert_eq!(place.names(), ["localhost", "pump-1"]);
 }
 
 #[test]

@@ -129,7 +129,6 @@ async fn serve(config: EstConfig, opening: Opening, ready_json: bool) -> Result<
     let address = est.address()?;
     let put_in_force = est.put_in_force();
     let mut background = JoinSet::new();
-    background.spawn(est.telling());
     background.spawn(est.serve());
     if let Some(revocation) = config.revocation {
         background.spawn(lists.keep_watch(revocation));

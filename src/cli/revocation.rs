@@ -26,6 +26,8 @@ pub(super) struct Lists {
     /// The authorities that lists have to come from.
     trusted: Mutex<Arc<TrustedIssuers>>,
     loading: tokio::sync::Mutex<()>,
+    /// The files as they were when they were loaded last.
+    seen: tokio::sync::Mutex<Option<State>>,
 }
 
 /// Lists that were loaded, and are not in force yet.
@@ -42,6 +44,7 @@ impl Lists {
             broker,
             trusted: Mutex::default(),
             loading: tokio::sync::Mutex::default(),
+            seen: tokio::sync::Mutex::default(),
         }
     }
 
@@ -101,7 +104,7 @@ impl Lists {
 
     /// Loads the lists again; where one cannot be taken, those in force stay. How many certificates
     /// are revoked.
-    pub(super) async fn load_again(&self) -> Result<usize, String> {
+    async fn load_again(&self) -> Result<usize, String> {
         let _one_at_a_time = self.loading.lock().await;
         let Some(settings) = self.settings.lock().clone() else { return Ok(0) };
         let trusted = Arc::clone(&self.trusted.lock());
@@ -120,24 +123,32 @@ impl Lists {
         }
     }
 
+    /// Loads the lists if a file of them has changed since. How many certificates are revoked.
+    ///
+    /// # Errors
+    /// Why the lists in force stay.
+    pub(super) async fn look(&self) -> Result<usize, String> {
+        let mut seen = self.seen.lock().await;
+        let paths = self.settings.lock().as_ref().map(|settings| settings.lists.clone());
+        let Some(paths) = paths else { return Ok(0) };
+        let now = tokio::task::spawn_blocking(move || State::of(&paths)).await;
+        let now = now.map_err(|error| error.to_string())?;
+        // What changed between the first load and the first look is loaded once more.
+        if seen.as_ref() == Some(&now) {
+            return Ok(self.broker.revocations.load().len());
+        }
+        *seen = Some(now);
+        self.load_again().await
+    }
+
     /// Loads the lists whenever a file of them changes.
     pub(super) async fn keep_watch(self: Arc<Self>) {
-        let mut seen = None;
         let mut ticks = tokio::time::interval(LOOK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
-            let paths = self.settings.lock().as_ref().map(|settings| settings.lists.clone());
-            let Some(paths) = paths else { continue };
-            let Ok(now) = tokio::task::spawn_blocking(move || State::of(&paths)).await else {
-                continue;
-            };
-            // What changed between the first load and the first look is loaded once more.
-            if seen.as_ref() != Some(&now) {
-                seen = Some(now);
-                // What is wrong is in the logs by then.
-                let _ = self.load_again().await;
-            }
+            // What is wrong is in the logs by then.
+            let _ = self.look().await;
         }
     }
 }

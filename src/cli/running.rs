@@ -396,7 +396,7 @@ fn control_handle(reloader: &Arc<Reloader>) -> ControlHandle {
             Reply::Answer(match command {
                 Command::Backup => return backups.begin(reloader.broker.store.clone()).await,
                 Command::Status => Response::Done(reloader.status()),
-                Command::Revocations { .. } => match reloader.lists.load_again().await {
+                Command::Revocations { .. } => match reloader.lists.look().await {
                     Ok(certificates) => Response::Done(json!({ "certificates": certificates })),
                     Err(why) => Response::Failed(why),
                 },

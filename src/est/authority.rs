@@ -74,9 +74,17 @@ impl Authority {
     /// # Errors
     /// Which file is unfit; what was read before stays.
     pub fn open_again(&self) -> Result<(), StartError> {
+        self.replace(&self.current())
+    }
+
+    /// Opens the authority anew, unless somebody else has put another in place of `known` meanwhile:
+    /// deriving a key from its passphrase takes a while.
+    fn replace(&self, known: &Arc<Opened>) -> Result<(), StartError> {
         let _one_at_a_time = self.opening.lock();
-        let opened = Opened::new((self.open)()?, &self.settings, &self.revocations)?;
-        self.current.store(Arc::new(opened));
+        if Arc::ptr_eq(known, &self.current()) {
+            let opened = Opened::new((self.open)()?, &self.settings, &self.revocations)?;
+            self.current.store(Arc::new(opened));
+        }
         Ok(())
     }
 
@@ -85,10 +93,11 @@ impl Authority {
         &self,
         work: impl Fn(&Ca) -> Result<T, PkiError>,
     ) -> Result<T, StartError> {
-        match work(&self.current().ca) {
+        let current = self.current();
+        match work(&current.ca) {
             Err(PkiError::Rotated { name }) => {
                 tracing::info!(%name, "another authority is in place; it is opened");
-                self.open_again()?;
+                self.replace(&current)?;
                 Ok(work(&self.current().ca)?)
             }
             done => Ok(done?),

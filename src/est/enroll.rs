@@ -242,6 +242,7 @@ impl Shared {
         let facts = facts(&opened, peer)?;
         let common_name = facts.map(|facts| facts.cn.to_string()).unwrap_or_default();
         let named = |request: &Request| self.name_by_factory(factory, &common_name, request);
+        let _alone = self.factory_turn.lock();
         self.give(peer, asked, method, factory.profile, named)
             .map_err(|refusal| refusal.of(method, &common_name))
     }

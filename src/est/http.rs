@@ -192,7 +192,8 @@ async fn decide(shared: &Arc<Shared>, peer: &Arc<Peer>, asked: Asked) -> Result<
         decided
     });
     let issued = decided.await.map_err(|error| Refusal::of_ours(&error))??;
-    super::notice::tell_in_passing(shared, issued.about);
+    // Nothing depends on it: where too many wait, it is not told.
+    let _ = shared.notices.try_send(issued.about);
     Ok(issued.der)
 }
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::UnixStream;
+use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 
 use super::server::Shared;
@@ -21,38 +22,60 @@ const LOOK: Duration = Duration::from_millis(500);
 const DEADLINE: Duration = Duration::from_secs(30);
 const ANSWER_BYTES_MAX: u64 = 64 * 1024;
 
-/// Tells the broker of something, while the caller goes on.
-pub(super) fn tell_in_passing(shared: &Arc<Shared>, about: String) {
-    if shared.settings.broker_socket.is_some() {
-        let shared = Arc::clone(shared);
-        tokio::spawn(async move { shared.tell(about).await });
-    }
+/// Certificates that wait to be told of; what is beyond is not.
+const WAITING_MAX: usize = 256;
+
+/// What waits to be told.
+pub(super) type Notices = mpsc::Sender<String>;
+
+/// A queue of what is to be told.
+pub(super) fn queue() -> (Notices, mpsc::Receiver<String>) {
+    mpsc::channel(WAITING_MAX)
 }
 
-/// Tells the broker whenever something was revoked.
-pub(super) async fn keep_telling(shared: Arc<Shared>) {
+/// Tells the broker whenever something was issued or revoked, one call at a time.
+pub(super) async fn keep_telling(shared: Arc<Shared>, mut issued: mpsc::Receiver<String>) {
     if shared.settings.broker_socket.is_none() {
         return;
     }
     let mut known = None;
     let mut ticks = tokio::time::interval(LOOK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut all = Vec::new();
     loop {
-        ticks.tick().await;
-        let ours = Arc::clone(&shared);
-        let counted = tokio::task::spawn_blocking(move || {
-            ours.authority.current().ca.contents(|contents| contents.revocations().count())
-        });
-        match counted.await {
-            Ok(Ok(count)) => {
+        tokio::select! {
+            _ = ticks.tick() => {
+                let Some(count) = revoked(&shared).await else { continue };
                 let before = known.replace(count).unwrap_or(count);
                 if count > before {
                     shared.tell(format!("revoked: {}", count - before)).await;
                 }
             }
-            Ok(Err(error)) => tracing::warn!(%error, "the inventory cannot be looked at"),
-            Err(error) => tracing::warn!(%error, "the inventory cannot be looked at"),
+            received = issued.recv_many(&mut all, WAITING_MAX) => {
+                let about = match (received, all.pop()) {
+                    (1, Some(one)) => one,
+                    (several, _) => format!("issued: {several} certificates"),
+                };
+                all.clear();
+                shared.tell(about).await;
+            }
         }
+    }
+}
+
+/// How many certificates were revoked, ever.
+async fn revoked(shared: &Arc<Shared>) -> Option<usize> {
+    let ours = Arc::clone(shared);
+    let counted = tokio::task::spawn_blocking(move || {
+        ours.authority.current().ca.contents(|contents| contents.revocations().count())
+    });
+    match counted.await {
+        Ok(Ok(count)) => Some(count),
+        Ok(Err(error)) => {
+            tracing::warn!(%error, "the inventory cannot be looked at");
+            None
+        }
+        Err(_) => None,
     }
 }
 

@@ -7,13 +7,15 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
+use parking_lot::Mutex;
 use rustls::pki_types::CertificateDer;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 
 use super::authority::Authority;
 use super::enroll::Peer;
+use super::notice::{self, Notices};
 use super::{LISTENER, Settings, http};
 use crate::audit::{AuditLog, Event, Kind, event::Subject};
 use crate::gates::admission::{Admission, Slot};
@@ -86,6 +88,7 @@ pub struct Parts {
 pub struct Est {
     listener: TcpListener,
     shared: Arc<Shared>,
+    issued: mpsc::Receiver<String>,
 }
 
 pub(super) struct Shared {
@@ -98,6 +101,10 @@ pub(super) struct Shared {
     pub(super) grinding: Grinding,
     pub(super) rate: DefaultDirectRateLimiter,
     pub(super) decisions: Arc<Semaphore>,
+    pub(super) notices: Notices,
+    /// Held by who enrolls by a factory's certificate: that nobody has the name yet holds until it
+    /// is given.
+    pub(super) factory_turn: Mutex<()>,
     records: RecordLimit,
     metrics: Arc<Metrics>,
 }
@@ -123,7 +130,10 @@ impl Est {
             .collect::<Result<_, _>>()?;
         let quota =
             Quota::per_second(settings.requests_per_second).allow_burst(settings.requests_burst);
+        let (notices, issued) = notice::queue();
         let shared = Shared {
+            notices,
+            factory_turn: Mutex::new(()),
             tokens: Tokens::of(&settings.authority)?,
             grinding: Grinding::new(settings.failures, Instant::now()),
             rate: RateLimiter::direct(quota),
@@ -138,7 +148,7 @@ impl Est {
         };
         let listener = TcpListener::bind(address).await;
         let listener = listener.map_err(|source| StartError::Bind { address, source })?;
-        Ok(Self { listener, shared: Arc::new(shared) })
+        Ok(Self { listener, shared: Arc::new(shared), issued })
     }
 
     /// Where it listens.
@@ -155,17 +165,14 @@ impl Est {
         move |policies| shared.policies.store(policies)
     }
 
-    /// Tells the broker of what is revoked; returns at once where there is no broker to tell.
-    pub fn telling(&self) -> impl Future<Output = ()> + Send + 'static {
-        super::notice::keep_telling(Arc::clone(&self.shared))
-    }
-
-    /// Serves until the future is dropped; connections end with it.
+    /// Serves until the future is dropped, and tells the broker, where there is one to tell;
+    /// connections end with it.
     pub async fn serve(self) {
-        let Self { listener, shared } = self;
+        let Self { listener, shared, issued } = self;
         let admission = shared.settings.admission.clone();
         let admission = Admission::new(admission, ListenerGauges::default(), Instant::now());
         let mut connections = JoinSet::new();
+        connections.spawn(notice::keep_telling(Arc::clone(&shared), issued));
         loop {
             tokio::select! {
                 accepted = listener.accept() => match accepted {

@@ -115,8 +115,8 @@ fn the_units_keep_broker_and_authority_apart() {
     assert!(authority.contains("InaccessiblePaths=-/etc/portcullis "));
     // What confines the broker confines the authority.
     let hardening = |unit: &str| -> BTreeSet<String> {
-        let from = unit.find("# Nothing beyond its own folders").unwrap();
-        unit[from..].lines().map(ToOwned::to_owned).collect()
+        let (_, rest) = unit.split_once("# Nothing beyond its own folders").unwrap();
+        rest.lines().map(ToOwned::to_owned).collect()
     };
     assert_eq!(hardening(&broker), hardening(&authority));
 }
