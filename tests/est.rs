@@ -605,11 +605,25 @@ fn a_process_that_is_killed_gives_no_second_certificate_for_a_token() {
 }
 
 #[test]
-fn another_authority_is_taken_up_after_a_rotation() {
+fn another_authority_is_taken_up_after_a_rotation_with_the_same_passphrase() {
     let place = Place::new();
+    place.write("passphrase", "correct horse battery staple\n");
+    let mode = fs::Permissions::from_mode(0o600);
+    fs::set_permissions(place.path("passphrase"), mode).unwrap();
+    fs::remove_dir_all(place.path("ca")).unwrap();
+    place.run("ca init --dir ca --name Plant --passphrase-file passphrase");
+    fs::remove_file(place.path("localhost.key")).unwrap();
+    fs::remove_file(place.path("localhost.pem")).unwrap();
+    let issue = "cert issue --ca ca --profile server --name localhost --ip 127.0.0.1";
+    place.run(&format!("{issue} --passphrase-file passphrase"));
+    let output = place.portcullis("pki serve --config pki.toml");
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output).contains("passphrase"), "{}", text(&output));
+    let given = "passphrase_file = \"passphrase\"\n[est.tls]";
+    place.write("pki.toml", &CONFIG.replace("[est.tls]", given));
     let service = place.serve();
     service.enrolled("dev1", "");
-    place.run("ca rotate --dir ca --no-passphrase");
+    place.run("ca rotate --dir ca --passphrase-file passphrase");
     // Issued by the one before, renewed by the one now.
     place.request("dev1-new", "-subj /CN=dev1");
     service.take(&service.renew("dev1-new", "dev1"), "dev1-new");

@@ -292,7 +292,7 @@ fn read(root: &mut Section<'_>, folder: &Path) -> Config {
         login: authentication::read_limits(&mut root.section("login")),
         watch_policies: root.take("watch_policies", &WATCH_POLICIES, WatchPolicies::Tell),
         revocation: read_revocation(&mut root.section("revocation"), &path),
-        audit: read_audit(&mut root.section("audit"), &path),
+        audit: read_audit(&mut root.section("audit"), &path, "audit/audit.jsonl"),
         store: read_store(&mut root.section("store"), &path),
         metrics: read_metrics(&mut root.section("metrics")),
         control: read_control(&mut root.section("control"), &path),
@@ -369,9 +369,13 @@ pub(super) fn read_revocation(
     Some(revocation::Settings { lists: lists?, expired, missing })
 }
 
-pub(super) fn read_audit(section: &mut Section<'_>, path: &Location) -> AuditSettings {
+pub(super) fn read_audit(
+    section: &mut Section<'_>,
+    path: &Location,
+    default: &str,
+) -> AuditSettings {
     AuditSettings {
-        path: section.take("path", path, path.folder.join("audit/audit.jsonl")),
+        path: section.take("path", path, path.folder.join(default)),
         queue_max: section.take("queue_max", &count(16, 1_000_000), 8192),
     }
 }

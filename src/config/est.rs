@@ -70,7 +70,8 @@ impl EstConfig {
 fn read(root: &mut Section<'_>, folder: &Path) -> Option<EstConfig> {
     let path = Location { folder: folder.into() };
     let revocation = read_revocation(&mut root.section("revocation"), &path);
-    let audit = read_audit(&mut root.section("audit"), &path);
+    // Not the broker's, where both have one folder.
+    let audit = read_audit(&mut root.section("audit"), &path, "audit/pki.jsonl");
     let log = read_log(&mut root.section("log"));
     let est = read_est(&mut root.section("est"), folder)?;
     Some(EstConfig { est, revocation, audit, log, origins: Vec::new(), warnings: Vec::new() })
