@@ -257,22 +257,19 @@ impl Shared {
         let Some(name) = request.name().filter(|name| !name.is_empty()) else {
             return Err(Refusal::new(StatusCode::BAD_REQUEST, "the request names nobody"));
         };
-        let meant: Vec<_> =
-            factory.names.iter().filter(|pattern| pattern.is_for(name, common_name)).collect();
-        if meant.is_empty() {
+        if !factory.names.iter().any(|pattern| pattern.is_for(name, common_name)) {
             let why = format!("the factory's certificate of {common_name:?} is not for {name:?}");
             return Err(Refusal::forbidden(why));
         }
-        let bound = meant.iter().any(|it| it.is_exact() && it.names_common_name());
-        let now = OffsetDateTime::now_utc();
+        let (now, key) = (OffsetDateTime::now_utc(), request.key_hash());
         let in_the_way = self.authority.work(|ca| {
             ca.contents(|contents| {
-                let mut of_name = contents.by_name(name);
-                of_name.find_map(|entry| match entry.revoked {
+                contents.by_name(name).find_map(|entry| match entry.revoked {
                     Some((_, Reason::Superseded)) => None,
                     Some(_) => Some("a certificate of this name is revoked; a token is needed"),
-                    // Somebody else of the same factory could have it.
-                    None if !bound && entry.state(now) == State::Valid => {
+                    // Somebody else could have it, of another factory too; who has its key asks
+                    // once more, since an answer was lost.
+                    None if entry.state(now) == State::Valid && entry.certificate.key != key => {
                         Some("the name has a certificate already; renew that, or show a token")
                     }
                     None => None,

@@ -119,12 +119,6 @@ impl NamePattern {
         self.text.contains(Self::COMMON_NAME)
     }
 
-    /// True when it stands for one name, given the common name.
-    #[must_use]
-    pub fn is_exact(&self) -> bool {
-        !self.text.contains('*')
-    }
-
     /// As it was written.
     #[must_use]
     pub fn as_str(&self) -> &str {
