@@ -581,6 +581,34 @@ fn a_factory_of_openssl_with_a_pattern_gives_each_name_once() {
 }
 
 #[test]
+fn a_certificate_that_its_factory_takes_back_is_refused_in_the_handshake() {
+    let place = Place::new();
+    let more = "[est.factory.acme]\nca = \"acme/trust.pem\"\n\
+                [revocation]\nlists = [\"ca/crls.pem\", \"acme/crls.pem\"]\n[audit]";
+    place.write("pki.toml", &CONFIG.replace("[audit]", more));
+    place.run("ca init --dir acme --name Acme --no-passphrase");
+    for name in ["sn-7", "sn-8"] {
+        place.run(&format!("cert issue --ca acme --profile device --name {name} --out factory"));
+        place.request(name, &format!("-subj /CN={name}"));
+    }
+    place.run("ca crl --dir ca");
+    place.run("ca crl --dir acme");
+    let service = place.serve();
+    let enroll = |name| {
+        let shown = format!("--cert factory/{name}.pem --key factory/{name}.key");
+        service.post("simpleenroll", &format!("{name}.b64"), &shown)
+    };
+    service.take(&enroll("sn-7"), "sn-7");
+    place.run("cert revoke --ca acme --name sn-7");
+    until("the list is seen", || enroll("sn-7").status == 0);
+    service.take(&enroll("sn-8"), "sn-8");
+    service.end();
+    let refused = place.audited("enroll.refused");
+    let why = refused.last().unwrap()["why"].as_str().unwrap();
+    assert_eq!(why, "TLS: the client's certificate is revoked");
+}
+
+#[test]
 fn a_process_that_is_killed_gives_no_second_certificate_for_a_token() {
     let place = Place::new();
     for round in 0..6_u64 {
