@@ -134,6 +134,7 @@ impl Running {
         if let Some((watch, mode)) = watching {
             background.spawn(keep_watch(Arc::clone(&reloader), watch, mode));
         }
+        background.spawn(Arc::clone(&lists).keep_fetching());
         background.spawn(lists.keep_watch());
         let agenda = Arc::clone(&broker);
         background.spawn(async move { agenda.keep_agenda().await });

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 
 pub use crl::CrlError;
-pub use load::{FILES_MAX, LoadError, Loaded, Settings, load};
+pub use load::{FILES_MAX, Fetch, LoadError, Loaded, Settings, check, load};
 
 use crl::Crl;
 pub(super) use crl::Header;
