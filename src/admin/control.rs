@@ -66,6 +66,8 @@ pub enum Command {
     Explain(SessionQuestion),
     /// Send all that the store holds.
     Backup,
+    /// Say what is odd about those who are connected.
+    Survey,
 }
 
 /// The words of commands, as they are sent and in the audit log.
@@ -76,6 +78,7 @@ enum Verb {
     Reload,
     Explain,
     Backup,
+    Survey,
 }
 
 impl Command {
@@ -87,13 +90,14 @@ impl Command {
             Self::Reload => "reload",
             Self::Explain(_) => "explain",
             Self::Backup => "backup",
+            Self::Survey => "survey",
         }
     }
 
     /// What it is about, for the audit log.
     fn about(&self) -> String {
         match self {
-            Self::Status | Self::Reload | Self::Backup => String::new(),
+            Self::Status | Self::Reload | Self::Backup | Self::Survey => String::new(),
             Self::Explain(SessionQuestion { client_id, action, resource, .. }) => {
                 format!("{client_id}: {action} {resource}")
             }
@@ -151,6 +155,7 @@ impl From<Command> for Request {
             Command::Reload => (Verb::Reload, None),
             Command::Explain(question) => (Verb::Explain, Some(question)),
             Command::Backup => (Verb::Backup, None),
+            Command::Survey => (Verb::Survey, None),
         };
         Self { verb, question }
     }
@@ -164,9 +169,10 @@ impl TryFrom<Request> for Command {
             (Verb::Status, None) => Ok(Self::Status),
             (Verb::Reload, None) => Ok(Self::Reload),
             (Verb::Backup, None) => Ok(Self::Backup),
+            (Verb::Survey, None) => Ok(Self::Survey),
             (Verb::Explain, Some(question)) => Ok(Self::Explain(question)),
             (Verb::Explain, None) => Err(invalid("there is no question to explain")),
-            (Verb::Status | Verb::Reload | Verb::Backup, Some(_)) => {
+            (Verb::Status | Verb::Reload | Verb::Backup | Verb::Survey, Some(_)) => {
                 Err(invalid("only explain has a question"))
             }
         }
@@ -356,7 +362,7 @@ impl Shared {
     async fn carry_out(&self, command: Command) -> Reply {
         let _one_at_a_time = match command {
             Command::Reload => Some(self.reload.lock().await),
-            Command::Status | Command::Explain(_) | Command::Backup => None,
+            Command::Status | Command::Explain(_) | Command::Backup | Command::Survey => None,
         };
         (self.handle.0)(command).await
     }

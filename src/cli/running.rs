@@ -396,6 +396,7 @@ fn control_handle(reloader: &Arc<Reloader>) -> ControlHandle {
             Reply::Answer(match command {
                 Command::Backup => return backups.begin(reloader.broker.store.clone()).await,
                 Command::Status => Response::Done(reloader.status()),
+                Command::Survey => Response::Done(json!(reloader.broker.survey(Now::read()))),
                 Command::Reload => match reloader.reload_and_say().await {
                     Ok(told) => Response::Done(told),
                     Err(Failure(why)) => Response::Failed(why),

@@ -327,7 +327,7 @@ fn read_revocation(section: &mut Section<'_>, path: &Location) -> Option<revocat
     let fetched = section.take("fetched", &each, path.folder.join("crls"));
     let often = span(Duration::from_secs(10), Duration::from_hours(24 * 7));
     let every = section.take("fetch_every", &often, Duration::from_hours(1));
-    let fetch = (!urls.is_empty()).then(|| revocation::Fetch { urls, folder: fetched, every });
+    let fetch = (!urls.is_empty()).then_some(revocation::Fetch { urls, folder: fetched, every });
     let expired = section.take("expired", &DOUBT, Doubt::Refuse);
     let missing = section.take("missing", &DOUBT, Doubt::Refuse);
     for key in ["expired", "missing"] {
