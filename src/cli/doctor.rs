@@ -155,6 +155,13 @@ fn certificates(listener: &Listener, tls: &Tls, findings: &mut Findings) {
                     format!("ends in {}", count(usize::try_from(days).unwrap_or(0), "day", "days"));
                 findings.add(Level::Warning, &*place, what, remedy);
             }
+            if path == &tls.certificate && parsed.is_ca() {
+                let what =
+                    "is the certificate of an authority: the broker holds its key".to_owned();
+                let remedy =
+                    "give the broker one of its own: `portcullis cert issue --profile server`";
+                findings.add(Level::Error, &*place, what, remedy);
+            }
             if let Some(weakness) = weakness(&parsed) {
                 findings.add(Level::Error, &*place, weakness, "replace it by one with a P-256 key");
             }
