@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
-pub use crl::CrlError;
+pub use crl::{CrlError, fuzz_list};
 pub use load::{FILES_MAX, Fetch, LoadError, Loaded, Settings, check, load};
 
 use crl::Crl;
