@@ -71,6 +71,8 @@ pub enum Command {
         /// What happened, for the audit log.
         about: String,
     },
+    /// Say what is odd about those who are connected.
+    Survey,
 }
 
 /// The words of commands, as they are sent and in the audit log.
@@ -82,6 +84,7 @@ enum Verb {
     Explain,
     Backup,
     Revocations,
+    Survey,
 }
 
 impl Command {
@@ -94,13 +97,14 @@ impl Command {
             Self::Explain(_) => "explain",
             Self::Backup => "backup",
             Self::Revocations { .. } => "revocations",
+            Self::Survey => "survey",
         }
     }
 
     /// What it is about, for the audit log.
     fn about(&self) -> String {
         match self {
-            Self::Status | Self::Reload | Self::Backup => String::new(),
+            Self::Status | Self::Reload | Self::Backup | Self::Survey => String::new(),
             Self::Revocations { about } => about.clone(),
             Self::Explain(SessionQuestion { client_id, action, resource, .. }) => {
                 format!("{client_id}: {action} {resource}")
@@ -161,6 +165,7 @@ impl From<Command> for Request {
             Command::Status => plain(Verb::Status),
             Command::Reload => plain(Verb::Reload),
             Command::Backup => plain(Verb::Backup),
+            Command::Survey => plain(Verb::Survey),
             Command::Explain(question) => Self { question: Some(question), ..plain(Verb::Explain) },
             Command::Revocations { about } => {
                 Self { about: Some(about), ..plain(Verb::Revocations) }
@@ -177,6 +182,7 @@ impl TryFrom<Request> for Command {
             (Verb::Status, None, None) => Ok(Self::Status),
             (Verb::Reload, None, None) => Ok(Self::Reload),
             (Verb::Backup, None, None) => Ok(Self::Backup),
+            (Verb::Survey, None, None) => Ok(Self::Survey),
             (Verb::Revocations, None, about) => {
                 Ok(Self::Revocations { about: about.unwrap_or_default() })
             }
@@ -377,6 +383,7 @@ impl Shared {
             Command::Status
             | Command::Explain(_)
             | Command::Backup
+            | Command::Survey
             | Command::Revocations { .. } => None,
         };
         (self.handle.0)(command).await

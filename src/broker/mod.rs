@@ -7,10 +7,12 @@
 mod leftovers;
 mod restore;
 mod sessions;
+mod survey;
 mod upkeep;
 mod wills;
 
 pub use sessions::{NoSession, Owner, Term};
+pub use survey::{SharedCertificate, Survey};
 
 use std::net::IpAddr;
 use std::sync::Arc;

@@ -104,7 +104,7 @@ impl Broker {
     }
 
     /// Looks whether a client that is gone could still show its certificate.
-    fn stands(&self, identity: &Identity, now: Now) -> Result<(), String> {
+    pub(super) fn stands(&self, identity: &Identity, now: Now) -> Result<(), String> {
         let Some(certificate) = &identity.certificate else { return Ok(()) };
         let now_s = now.wall.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
         if certificate.not_after_unix_s < i64::try_from(now_s).unwrap_or(i64::MAX) {

@@ -125,7 +125,8 @@ impl ExplainArgs {
     }
 }
 
-fn call(socket: &Path, command: Command) -> io::Result<Response> {
+/// Has a running broker carry out a command.
+pub(super) fn call(socket: &Path, command: Command) -> io::Result<Response> {
     let mut stream = UnixStream::connect(socket)?;
     stream.set_write_timeout(Some(SEND_DEADLINE))?;
     stream.set_read_timeout(Some(ANSWER_DEADLINE))?;
@@ -319,6 +320,7 @@ mod tests {
                 Command::Explain(question) => Response::Failed(question.client_id),
                 Command::Revocations { about } => Response::Done(about.into()),
                 Command::Backup => Response::Failed("there is no store".to_owned()),
+                Command::Survey => Response::Failed("nobody is here".to_owned()),
             }
         });
         let settings = Settings { path: path.clone(), uids: Vec::new() };

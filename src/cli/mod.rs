@@ -14,6 +14,7 @@ pub mod cert;
 mod check;
 mod confine;
 pub mod ctl;
+mod doctor;
 mod password;
 mod pki;
 mod policy;
@@ -45,6 +46,8 @@ enum Command {
     Serve(serve::ServeArgs),
     /// Checks configuration, certificates and policies; nothing is bound
     Check(check::CheckArgs),
+    /// Looks for what is wrong, or soon will be
+    Doctor(doctor::DoctorArgs),
     /// Makes and looks after a certificate authority
     Ca(ca::CaArgs),
     /// Issues, renews, revokes and lists certificates
@@ -87,6 +90,7 @@ impl Cli {
             Command::Quickstart(args) => args.run(),
             Command::Serve(args) => args.run(),
             Command::Check(args) => args.run(),
+            Command::Doctor(args) => args.run(),
             Command::Ca(args) => args.run(),
             Command::Cert(args) => args.run(),
             Command::Pki(args) => args.run(),

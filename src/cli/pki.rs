@@ -234,8 +234,8 @@ impl Lists {
         let mut ticks = tokio::time::interval(LOOK);
         loop {
             ticks.tick().await;
-            let paths = settings.lists.clone();
-            let Ok(now) = tokio::task::spawn_blocking(move || State::of(&paths)).await else {
+            let looked_at = settings.clone();
+            let Ok(now) = tokio::task::spawn_blocking(move || State::of(&looked_at)).await else {
                 continue;
             };
             if seen.as_ref() != Some(&now) {

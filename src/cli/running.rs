@@ -24,7 +24,6 @@ use crate::admin::http::Http;
 use crate::audit::{self, AuditLog, Event, Kind, Version};
 use crate::broker::{self, Broker, Now};
 use crate::config::{Config, Origin, WatchPolicies};
-use crate::identity::Binding;
 use crate::metrics::Metrics;
 use crate::mqtt::{ClientId, ReasonCode};
 use crate::pki::sha256_hex;
@@ -135,6 +134,7 @@ impl Running {
         if let Some((watch, mode)) = watching {
             background.spawn(keep_watch(Arc::clone(&reloader), watch, mode));
         }
+        background.spawn(Arc::clone(&lists).keep_fetching());
         background.spawn(lists.keep_watch());
         let agenda = Arc::clone(&broker);
         background.spawn(async move { agenda.keep_agenda().await });
@@ -400,6 +400,7 @@ fn control_handle(reloader: &Arc<Reloader>) -> ControlHandle {
                     Ok(certificates) => Response::Done(json!({ "certificates": certificates })),
                     Err(why) => Response::Failed(why),
                 },
+                Command::Survey => Response::Done(json!(reloader.broker.survey(Now::read()))),
                 Command::Reload => match reloader.reload_and_say().await {
                     Ok(told) => Response::Done(told),
                     Err(Failure(why)) => Response::Failed(why),
@@ -477,8 +478,9 @@ pub(super) struct Listeners {
     pub(super) names: Vec<Arc<str>>,
     /// One where clients choose their client ids freely.
     unbound: Option<Arc<str>>,
-    /// The groups that methods of authentication may confer, each with its method.
-    conferred: Vec<(Arc<str>, Arc<str>)>,
+    /// The groups that methods of authentication and rules may confer, each with the table that
+    /// names it.
+    conferred: Vec<(String, Arc<str>)>,
 }
 
 impl Listeners {
@@ -486,12 +488,18 @@ impl Listeners {
         let names = config.listeners.iter().map(|listener| Arc::clone(&listener.name));
         let conferred = config.methods.iter().flat_map(|method| {
             let groups = method.how.conferred().into_iter().flat_map(|it| &it.groups);
-            groups.map(|group| (Arc::clone(&method.name), Arc::clone(group)))
+            groups.map(|group| (format!("authentication.{}", method.name), Arc::clone(group)))
+        });
+        let by_rules = config.listeners.iter().flat_map(|listener| {
+            listener.identity.rules.iter().flat_map(|rule| {
+                let key = format!("listener.{}.rule.{}", listener.name, rule.name);
+                rule.groups.iter().map(move |group| (key.clone(), Arc::clone(group)))
+            })
         });
         Self {
             names: names.collect(),
             unbound: unbound_listener(config),
-            conferred: conferred.collect(),
+            conferred: conferred.chain(by_rules).collect(),
         }
     }
 
@@ -505,9 +513,9 @@ impl Listeners {
     /// Whoever a method puts into a group that does not exist would be denied everything.
     pub(super) fn refuse_groups(&self, policies: &Bundle) -> Result<(), Failure> {
         let undeclared = self.conferred.iter().find(|(_, group)| !policies.declares_group(group));
-        let Some((method, group)) = undeclared else { return Ok(()) };
+        let Some((table, group)) = undeclared else { return Ok(()) };
         Err(Failure(format!(
-            "authentication.{method}.groups names {group:?}, which principals.toml does not \
+            "{table}.groups names {group:?}, which principals.toml does not \
              declare; add [group.{group}] there, or remove it"
         )))
     }
@@ -527,14 +535,15 @@ impl Listeners {
 
 /// A listener where clients choose their client ids freely.
 fn unbound_listener(config: &Config) -> Option<Arc<str>> {
-    let unbound = config.listeners.iter().find(|one| one.identity.binding == Binding::Unbound)?;
+    let unbound = config.listeners.iter().find(|one| one.identity.is_unbound())?;
     Some(Arc::clone(&unbound.name))
 }
 
 /// Clients of a listener that binds nothing can occupy the names of those whose are bound.
 pub(super) fn mixed_bindings(config: &Config) -> Option<String> {
     let unbound = unbound_listener(config)?;
-    let bound = config.listeners.iter().find(|one| one.identity.binding != Binding::Unbound)?;
+    let bound =
+        config.listeners.iter().find(|one| one.identity.is_bound() && one.name != unbound)?;
     Some(format!(
         "clients of listener `{unbound}` choose their client ids freely and may take those of \
          listener `{}`, whose own clients are refused then",

@@ -4,7 +4,7 @@ use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::checked::{Typed, checked, read_audit, read_log, read_revocation};
+use super::checked::{Typed, checked, read_audit, read_lists, read_log};
 use super::error::ConfigError;
 use super::file::Value;
 use super::kind::{
@@ -69,7 +69,7 @@ impl EstConfig {
 
 fn read(root: &mut Section<'_>, folder: &Path) -> Option<EstConfig> {
     let path = Location { folder: folder.into() };
-    let revocation = read_revocation(&mut root.section("revocation"), &path);
+    let revocation = read_lists(&mut root.section("revocation"), &path, None);
     // Not the broker's, where both have one folder.
     let audit = read_audit(&mut root.section("audit"), &path, "audit/pki.jsonl");
     let log = read_log(&mut root.section("log"));

@@ -17,6 +17,7 @@ mod kind;
 mod listener;
 mod profile;
 mod quantity;
+mod rule;
 mod section;
 #[cfg(test)]
 mod tests;

@@ -64,6 +64,7 @@ fn obedient() -> ControlHandle {
             Command::Explain(question) => Response::Done(json!(question.facts)),
             Command::Revocations { .. } => Response::Done(json!({ "certificates": 1 })),
             Command::Backup => Response::Failed("there is no store".to_owned()),
+            Command::Survey => Response::Failed("nobody is here".to_owned()),
         }
     })
 }

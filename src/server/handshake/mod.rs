@@ -22,7 +22,9 @@ use super::{Gatehouse, listener, proxy_protocol, tls, websocket};
 use crate::audit::{self, Event, Gate, Kind};
 use crate::broker::{Now, Opened, Opening};
 use crate::gates::{Refusal, admission};
-use crate::identity::{CertificateFacts, Identity, Source};
+use crate::identity::certificate::Shown;
+use crate::identity::rule::identity_by;
+use crate::identity::{CertificateFacts, Identity, Rule, Source};
 use crate::mqtt::packet::{Connack, Connect, Packet};
 use crate::mqtt::{ProtocolVersion, ReasonCode, Violation};
 
@@ -103,6 +105,8 @@ pub(super) struct Identified {
     who: Who,
     /// Where a certificate was shown that counts.
     trust: Option<Trust>,
+    /// The rule that said who it is.
+    rule: Option<Arc<Rule>>,
 }
 
 impl Admitted {
@@ -209,6 +213,7 @@ impl Encrypted {
         let refused =
             |why: &dyn ToString| Refused::by(Gate::Identity, ReasonCode::NotAuthorized, why);
         let mut trust = None;
+        let mut rule = None;
         let who = match settings.source {
             Source::CertificateCn | Source::CertificateSanDns | Source::CertificateSanUri => {
                 let shown =
@@ -217,6 +222,18 @@ impl Encrypted {
                 trust = by;
                 let identity = Identity::from_certificate(settings, facts);
                 Who::Known(Arc::new(identity.map_err(|error| refused(&error))?))
+            }
+            Source::Rules => {
+                let (chain, setup) =
+                    certificates.ok_or_else(|| refused(&"the client showed no certificate"))?;
+                let shown = Shown::read(&chain, &setup.trusted_issuers);
+                let shown = shown.map_err(|error| refused(&error))?;
+                let (identity, by) =
+                    identity_by(&settings.rules, &shown).map_err(|error| refused(&error))?;
+                let tls = gatehouse.tls.as_ref();
+                trust = tls.map(|tls| Trust::new(shown.path, tls, &gatehouse.broker.revocations));
+                rule = Some(by);
+                Who::Known(Arc::new(identity))
             }
             Source::Authentication => match certificates {
                 None => Who::ByMethod(None),
@@ -234,7 +251,7 @@ impl Encrypted {
                 Who::Known(Arc::new(identity.map_err(|error| refused(&error))?))
             }
         };
-        Ok(Identified { transport, address, slot, tls_version, who, trust })
+        Ok(Identified { transport, address, slot, tls_version, who, trust, rule })
     }
 }
 
@@ -294,7 +311,7 @@ impl Identified {
         gatehouse: &Gatehouse,
         client: &mut audit::Subject,
     ) -> Result<Connected, (Refused, Transport)> {
-        let Self { mut transport, address, mut slot, tls_version, who, trust } = self;
+        let Self { mut transport, address, mut slot, tls_version, who, trust, rule } = self;
         let broker = &gatehouse.broker;
         let profile = &gatehouse.settings.profile;
         if let Err(refused) = connect::check(&connect, gatehouse, client) {
@@ -313,7 +330,9 @@ impl Identified {
         };
         *client = client.clone().identified(&identity);
         let now = Now::read();
-        let request = Request { connect: &connect, identity: &identity, address, tls_version };
+        let binding = rule.as_ref().map_or(&gatehouse.settings.identity.binding, |it| &it.binding);
+        let request =
+            Request { connect: &connect, identity: &identity, binding, address, tls_version };
         let judged = match request.judge(gatehouse, client, now) {
             Ok(judged) => judged,
             Err(refused) => return Err((refused, transport)),
