@@ -255,6 +255,7 @@ fn loaded(folder: &Path) -> Revocations {
         lists: vec![folder.join("ca.crl")],
         expired: Doubt::Refuse,
         missing: Doubt::Refuse,
+        fetch: None,
     };
     let ca = CertificateDer::from_pem_file(folder.join("ca.pem")).unwrap();
     let trusted = TrustedIssuers::new(&[ca]).unwrap();

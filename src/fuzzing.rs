@@ -140,3 +140,8 @@ pub fn certificate(data: &[u8]) {
 pub fn request(data: &[u8]) {
     pki::request::fuzz_request(data);
 }
+
+/// The bytes are a revocation list in DER: it is refused, or read to its end.
+pub fn revocation(data: &[u8]) {
+    crate::identity::revocation::fuzz_list(data);
+}

@@ -12,6 +12,7 @@
 //! | the program | [`cli`] |
 //! | the configuration | [`config`] |
 //! | the edges | [`server`], [`admin`] |
+//! | enrolment, a process of its own | [`est`] |
 //! | the shared parts | [`broker`] |
 //! | what decides, routes, records | [`gates`], [`router`], [`audit`] |
 //! | what a policy means | [`policy`] |
@@ -39,6 +40,7 @@ pub mod audit;
 pub mod broker;
 pub mod cli;
 pub mod config;
+pub mod est;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod gates;

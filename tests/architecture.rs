@@ -20,7 +20,7 @@ const LAYERS: &[&[&str]] = &[
     &["policy", "store"],
     &["gates", "router", "audit"],
     &["broker"],
-    &["server", "admin", "cluster"],
+    &["server", "admin", "est", "cluster"],
     &["config"],
     &["cli"],
     &["main", "fuzzing"],

@@ -13,7 +13,7 @@ struct Target {
     run: fn(&[u8]),
 }
 
-const TARGETS: [Target; 13] = [
+const TARGETS: [Target; 14] = [
     Target { name: "certificate", run: fuzzing::certificate },
     Target { name: "config", run: fuzzing::config },
     Target { name: "frame", run: fuzzing::frame },
@@ -22,6 +22,7 @@ const TARGETS: [Target; 13] = [
     Target { name: "policy", run: fuzzing::policy },
     Target { name: "proxy", run: fuzzing::proxy },
     Target { name: "request", run: fuzzing::request },
+    Target { name: "revocation", run: fuzzing::revocation },
     Target { name: "scram", run: fuzzing::scram },
     Target { name: "session", run: fuzzing::session },
     Target { name: "token", run: fuzzing::token },

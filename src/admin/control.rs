@@ -81,6 +81,13 @@ pub enum Command {
         /// Who asks, as the kernel says.
         uid: Option<u32>,
     },
+    /// Look at the lists of revoked certificates at once: the authority has issued or revoked.
+    Revocations {
+        /// What happened, for the audit log.
+        about: String,
+    },
+    /// Say what is odd about those who are connected.
+    Survey,
 }
 
 /// The words of commands, as they are sent and in the audit log.
@@ -93,6 +100,8 @@ enum Verb {
     Backup,
     Ban,
     Device,
+    Revocations,
+    Survey,
 }
 
 impl Command {
@@ -106,13 +115,16 @@ impl Command {
             Self::Backup => "backup",
             Self::Ban { .. } => "ban",
             Self::Device { .. } => "device",
+            Self::Revocations { .. } => "revocations",
+            Self::Survey => "survey",
         }
     }
 
     /// What it is about, for the audit log.
     fn about(&self) -> String {
         match self {
-            Self::Status | Self::Reload | Self::Backup => String::new(),
+            Self::Status | Self::Reload | Self::Backup | Self::Survey => String::new(),
+            Self::Revocations { about } => about.clone(),
             Self::Explain(SessionQuestion { client_id, action, resource, .. }) => {
                 format!("{client_id}: {action} {resource}")
             }
@@ -176,18 +188,22 @@ pub struct Request {
     ban: Option<BanRequest>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     device: Option<DeviceRequest>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    about: Option<String>,
 }
 
 impl From<Command> for Request {
     fn from(command: Command) -> Self {
-        let of = |verb| Self { verb, question: None, ban: None, device: None };
+        let of = |verb| Self { verb, question: None, ban: None, device: None, about: None };
         match command {
             Command::Status => of(Verb::Status),
             Command::Reload => of(Verb::Reload),
-            Command::Explain(question) => Self { question: Some(question), ..of(Verb::Explain) },
             Command::Backup => of(Verb::Backup),
+            Command::Survey => of(Verb::Survey),
+            Command::Explain(question) => Self { question: Some(question), ..of(Verb::Explain) },
             Command::Ban { request, .. } => Self { ban: Some(request), ..of(Verb::Ban) },
             Command::Device { request, .. } => Self { device: Some(request), ..of(Verb::Device) },
+            Command::Revocations { about } => Self { about: Some(about), ..of(Verb::Revocations) },
         }
     }
 }
@@ -195,11 +211,19 @@ impl From<Command> for Request {
 impl TryFrom<Request> for Command {
     type Error = io::Error;
 
-    fn try_from(Request { verb, question, ban, device }: Request) -> io::Result<Self> {
+    fn try_from(request: Request) -> io::Result<Self> {
+        let Request { verb, question, ban, device, about } = request;
+        if about.is_some() && verb != Verb::Revocations {
+            return Err(invalid("only revocations has what it is about"));
+        }
         match (verb, question, ban, device) {
             (Verb::Status, None, None, None) => Ok(Self::Status),
             (Verb::Reload, None, None, None) => Ok(Self::Reload),
             (Verb::Backup, None, None, None) => Ok(Self::Backup),
+            (Verb::Survey, None, None, None) => Ok(Self::Survey),
+            (Verb::Revocations, None, None, None) => {
+                Ok(Self::Revocations { about: about.unwrap_or_default() })
+            }
             (Verb::Explain, Some(question), None, None) => Ok(Self::Explain(question)),
             (Verb::Explain, None, ..) => Err(invalid("there is no question to explain")),
             (Verb::Ban, None, Some(request), None) => Ok(Self::Ban { request, uid: None }),

@@ -467,6 +467,85 @@ pub enum Kind {
         next_update: Arc<str>,
     },
 
+    /// A one-time token was made.
+    #[serde(rename = "token.created")]
+    TokenCreated {
+        /// What it is called: the beginning of its hash.
+        #[serde(serialize_with = "text::short")]
+        id: Arc<str>,
+        /// The only name that it is for.
+        #[serde(serialize_with = "text::name")]
+        name: Arc<str>,
+        /// The profile of the certificate that it gives.
+        profile: &'static str,
+        /// Its end, RFC 3339.
+        #[serde(serialize_with = "text::short")]
+        ends: Arc<str>,
+    },
+    /// A one-time token was deleted.
+    #[serde(rename = "token.deleted")]
+    TokenDeleted {
+        /// What it was called.
+        #[serde(serialize_with = "text::short")]
+        id: Arc<str>,
+        /// The name that it was for.
+        #[serde(serialize_with = "text::name")]
+        name: Arc<str>,
+    },
+    /// Somebody was given a certificate over the network.
+    #[serde(rename = "enroll.issued")]
+    EnrollIssued {
+        /// Whom it is for.
+        #[serde(serialize_with = "text::name")]
+        name: Arc<str>,
+        /// By what: `token`, `factory` or `renewal`.
+        method: &'static str,
+        /// The profile of the certificate.
+        profile: &'static str,
+        /// Its serial number, lower-case hex.
+        #[serde(serialize_with = "text::short")]
+        serial: Arc<str>,
+        /// Its SHA-256, lower-case hex.
+        #[serde(serialize_with = "text::short")]
+        fingerprint: Arc<str>,
+        /// What proved it: the id of the token, the name of the factory, or the serial number of
+        /// the certificate that it takes the place of.
+        #[serde(serialize_with = "text::name")]
+        by: Arc<str>,
+    },
+    /// Somebody asked for a certificate over the network, and was given none.
+    #[serde(rename = "enroll.refused")]
+    EnrollRefused {
+        /// Who it said it is; nothing that is proven.
+        #[serde(serialize_with = "text::optional_name", skip_serializing_if = "Option::is_none")]
+        name: Option<Arc<str>>,
+        /// By what, where that is known: `token`, `factory` or `renewal`.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        method: Option<&'static str>,
+        /// The status of HTTP that it was answered with; none: there was no answer.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        status: Option<u16>,
+        /// The SHA-256 of the certificate that it showed and that was refused, lower-case hex.
+        #[serde(serialize_with = "text::optional_name", skip_serializing_if = "Option::is_none")]
+        fingerprint: Option<Arc<str>>,
+        /// What the operator should know.
+        #[serde(serialize_with = "text::words")]
+        why: Cow<'static, str>,
+    },
+
+    /// `pki serve` told the broker of what was issued or revoked.
+    #[serde(rename = "enroll.broker-told")]
+    BrokerTold {
+        /// Of what.
+        #[serde(serialize_with = "text::words")]
+        about: Cow<'static, str>,
+        /// Whether it was taken.
+        outcome: Outcome,
+        /// Why not.
+        #[serde(serialize_with = "text::words", skip_serializing_if = "str::is_empty")]
+        why: Cow<'static, str>,
+    },
+
     /// A task of the broker panicked.
     #[serde(rename = "task.panicked")]
     TaskPanicked {
@@ -482,82 +561,6 @@ pub enum Kind {
         /// How many.
         lost: u64,
     },
-}
-
-impl Kind {
-    /// True for what a client can bring about as often as it likes. Such events leave a part of
-    /// the queue free, so that a flood of them cannot hide a reload or a control call.
-    #[must_use]
-    pub const fn is_client_driven(&self) -> bool {
-        match self {
-            Self::ConnectionAccepted { .. }
-            | Self::ConnectionRefused { .. }
-            | Self::ConnectionClosed { .. }
-            | Self::AuthenticationRenewed { .. }
-            | Self::CredentialUpgraded { .. }
-            | Self::Denied { .. }
-            | Self::Violation { .. }
-            | Self::GroupClaimIgnored { .. }
-            | Self::SessionTakenOver { .. }
-            | Self::SessionRefusedOwner { .. }
-            | Self::SubscriptionWithdrawn { .. }
-            | Self::SessionQueueFull { .. }
-            | Self::WillDiscarded { .. }
-            | Self::DeviceRegistered { .. }
-            | Self::TaskPanicked { .. } => true,
-            Self::BrokerStarted { .. }
-            | Self::BrokerStopped { .. }
-            | Self::StoreLossAccepted { .. }
-            | Self::PolicyReloaded { .. }
-            | Self::PolicyReloadFailed { .. }
-            | Self::ConfigReloaded { .. }
-            | Self::ConfigReloadFailed { .. }
-            | Self::CredentialsReloaded { .. }
-            | Self::CredentialsReloadFailed { .. }
-            | Self::RevocationLoaded { .. }
-            | Self::RevocationFailed { .. }
-            | Self::ControlCall { .. }
-            | Self::BanAdded { .. }
-            | Self::BanRemoved { .. }
-            | Self::BanExpired { .. }
-            | Self::DeviceChanged { .. }
-            | Self::CaCreated { .. }
-            | Self::CaRotated { .. }
-            | Self::CertificateIssued { .. }
-            | Self::CertificateRevoked { .. }
-            | Self::CrlIssued { .. }
-            | Self::AuditOverflow { .. } => false,
-        }
-    }
-
-    fn weight_bytes(&self) -> usize {
-        let target = |target: &Target| match target {
-            Target::Topic(text) | Target::Filter(text) => text.len(),
-        };
-        match self {
-            Self::Denied { target: asked, why, .. } => {
-                why.len().saturating_add(asked.as_ref().map_or(0, target))
-            }
-            Self::SubscriptionWithdrawn { filter: text, .. }
-            | Self::WillDiscarded { topic: text, .. }
-            | Self::BanAdded { target: text, .. }
-            | Self::BanRemoved { target: text, .. }
-            | Self::BanExpired { target: text, .. }
-            | Self::GroupClaimIgnored { value: text, .. } => text.len(),
-            Self::ControlCall { about, why, .. } => about.len().saturating_add(why.len()),
-            Self::ConnectionRefused { why, .. }
-            | Self::ConnectionClosed { why, .. }
-            | Self::BrokerStopped { why }
-            | Self::StoreLossAccepted { what: why }
-            | Self::PolicyReloadFailed { why, .. }
-            | Self::ConfigReloadFailed { why, .. }
-            | Self::CredentialsReloadFailed { why, .. }
-            | Self::RevocationFailed { why }
-            | Self::TaskPanicked { message: why, .. } => why.len(),
-            // The rest shares its texts with what lives anyway, or has none.
-            _ => 0,
-        }
-    }
 }
 
 impl From<Violation> for Kind {

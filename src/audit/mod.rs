@@ -8,6 +8,7 @@
 mod authority;
 pub mod event;
 mod line;
+mod queueing;
 mod recorded;
 mod subject;
 mod text;

@@ -8,11 +8,13 @@ mod leftovers;
 mod registered;
 mod restore;
 mod sessions;
+mod survey;
 mod upkeep;
 mod wills;
 
 pub use registered::{DeviceChange, Unwelcome};
 pub use sessions::{NoSession, Owner, Term};
+pub use survey::{SharedCertificate, Survey};
 
 use std::net::IpAddr;
 use std::sync::Arc;

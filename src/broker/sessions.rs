@@ -387,17 +387,19 @@ impl Sessions {
         Term(self.last_term.fetch_add(1, Relaxed) + 1)
     }
 
+    /// Every live session, shard by shard: none is locked while its sessions are looked at.
+    pub(super) fn live(&self) -> impl Iterator<Item = Arc<Peer>> {
+        self.shards.iter().flat_map(|shard| {
+            let shard = shard.lock();
+            let live = shard.values().filter(|entry| matches!(entry.state, State::Live));
+            live.map(|entry| Arc::clone(&entry.peer)).collect::<Vec<_>>()
+        })
+    }
+
     /// Sends a signal to every live session.
     pub(super) fn signal_all(&self, signal: Signal) {
-        for shard in &self.shards {
-            let peers: Vec<_> = {
-                let shard = shard.lock();
-                let live = shard.values().filter(|entry| matches!(entry.state, State::Live));
-                live.map(|entry| Arc::clone(&entry.peer)).collect()
-            };
-            for peer in peers {
-                peer.mailbox.signal(signal);
-            }
+        for peer in self.live() {
+            peer.mailbox.signal(signal);
         }
     }
 

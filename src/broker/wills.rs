@@ -103,7 +103,7 @@ impl Broker {
     }
 
     /// Looks whether a client that is gone could come back as who it was.
-    fn stands(&self, standing: &Standing, now: Now) -> Result<(), String> {
+    pub(super) fn stands(&self, standing: &Standing, now: Now) -> Result<(), String> {
         self.is_welcome(standing, now).map_err(|unwelcome| unwelcome.to_string())?;
         let Some(certificate) = &standing.identity.certificate else { return Ok(()) };
         let now_s = now.wall.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();

@@ -37,6 +37,13 @@ pub(super) struct PassphraseArgs {
     root_passphrase_file: Option<PathBuf>,
 }
 
+impl PassphraseArgs {
+    /// As a configuration file has it.
+    pub(super) const fn from_file(passphrase_file: Option<PathBuf>) -> Self {
+        Self { passphrase_file, root_passphrase_file: None }
+    }
+}
+
 /// How keys that are made for an authority are kept.
 #[derive(Clone, Debug, clap::Args)]
 pub(super) struct NewKeyArgs {

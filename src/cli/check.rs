@@ -122,6 +122,12 @@ impl CheckArgs {
                 let subject = subject.escape_debug();
                 say!("client CA of listener {listener}: issuer = \"{issuer}\"  # {subject}");
             }
+            if !client_cas.is_empty() {
+                eprintln!(
+                    "note: principals.toml names the authority that signed a certificate itself; of \
+                     one below these, `portcullis ca show` has the issuer"
+                );
+            }
         }
         for warning in &warnings {
             eprintln!("warning: {warning}");

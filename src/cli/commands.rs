@@ -31,6 +31,11 @@ pub(super) fn handle(reloader: &Arc<Reloader>) -> ControlHandle {
             Reply::Answer(match command {
                 Command::Backup => return backups.begin(reloader.broker.store.clone()).await,
                 Command::Status => Response::Done(reloader.status()),
+                Command::Survey => Response::Done(json!(reloader.broker.survey(Now::read()))),
+                Command::Revocations { .. } => match reloader.lists.look().await {
+                    Ok(certificates) => Response::Done(json!({ "certificates": certificates })),
+                    Err(why) => Response::Failed(why),
+                },
                 Command::Reload => match reloader.reload_and_say().await {
                     Ok(told) => Response::Done(told),
                     Err(Failure(why)) => Response::Failed(why),

@@ -15,7 +15,9 @@ mod check;
 mod commands;
 mod confine;
 pub mod ctl;
+mod doctor;
 mod password;
+mod pki;
 mod policy;
 mod quickstart;
 mod revocation;
@@ -45,10 +47,14 @@ enum Command {
     Serve(serve::ServeArgs),
     /// Checks configuration, certificates and policies; nothing is bound
     Check(check::CheckArgs),
+    /// Looks for what is wrong, or soon will be
+    Doctor(doctor::DoctorArgs),
     /// Makes and looks after a certificate authority
     Ca(ca::CaArgs),
     /// Issues, renews, revokes and lists certificates
     Cert(cert::CertArgs),
+    /// Runs the authority as a service of its own, apart from the broker
+    Pki(pki::PkiArgs),
     /// Sets, removes and lists passwords
     Password(password::PasswordArgs),
     /// Checks, tests, explains and compares policies
@@ -85,8 +91,10 @@ impl Cli {
             Command::Quickstart(args) => args.run(),
             Command::Serve(args) => args.run(),
             Command::Check(args) => args.run(),
+            Command::Doctor(args) => args.run(),
             Command::Ca(args) => args.run(),
             Command::Cert(args) => args.run(),
+            Command::Pki(args) => args.run(),
             Command::Password(args) => args.run(),
             Command::Policy(args) => args.run(),
             Command::Store(args) => args.run(),

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use parking_lot::Mutex;
 use tokio::time::MissedTickBehavior;
@@ -13,11 +13,20 @@ use super::Failure;
 use crate::audit::{Event, Kind};
 use crate::broker::Broker;
 use crate::identity::TrustedIssuers;
-use crate::identity::revocation::{self, Loaded, Revocations, Settings};
+use crate::identity::revocation::{self, Fetch, Loaded, Revocations, Settings};
+use crate::pki::files::{self, Access};
+use crate::pki::sha256_hex;
+use crate::server::fetch;
 
 /// How often it is looked whether a file has changed: a certificate that is taken back is to be
 /// out within a second.
 const LOOK: Duration = Duration::from_millis(200);
+/// How soon a list is fetched again after that has failed.
+const RETRY: Duration = Duration::from_mins(1);
+/// How long it may take.
+const FETCH_TIME: Duration = Duration::from_mins(2);
+/// How large it may be.
+const FETCHED_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
 /// What lists there are to be, and those in force.
 pub(super) struct Lists {
@@ -25,6 +34,8 @@ pub(super) struct Lists {
     broker: Arc<Broker>,
     /// The authorities that lists have to come from.
     trusted: Mutex<Arc<TrustedIssuers>>,
+    /// The files as they were before they were loaded last.
+    seen: Mutex<State>,
     loading: tokio::sync::Mutex<()>,
 }
 
@@ -33,6 +44,7 @@ pub(super) struct Prepared {
     settings: Option<Settings>,
     trusted: Arc<TrustedIssuers>,
     revocations: Revocations,
+    seen: State,
 }
 
 impl Lists {
@@ -41,6 +53,7 @@ impl Lists {
             settings: Mutex::default(),
             broker,
             trusted: Mutex::default(),
+            seen: Mutex::default(),
             loading: tokio::sync::Mutex::default(),
         }
     }
@@ -53,11 +66,15 @@ impl Lists {
         trusted: TrustedIssuers,
     ) -> Result<Prepared, Failure> {
         let trusted = Arc::new(trusted);
+        let seen = match settings.clone() {
+            Some(settings) => tokio::task::spawn_blocking(move || State::of(&settings)).await?,
+            None => State::default(),
+        };
         let revocations = match settings.clone() {
             Some(settings) => self.load(settings, Arc::clone(&trusted)).await?,
             None => Revocations::none(),
         };
-        Ok(Prepared { settings, trusted, revocations })
+        Ok(Prepared { settings, trusted, revocations, seen })
     }
 
     async fn load(
@@ -79,7 +96,8 @@ impl Lists {
 
     /// From now on these lists count, for those that are connected too.
     pub(super) fn put_in_force(&self, prepared: Prepared) {
-        let Prepared { settings, trusted, revocations } = prepared;
+        let Prepared { settings, trusted, revocations, seen } = prepared;
+        *self.seen.lock() = seen;
         let is_told = settings.is_some();
         *self.settings.lock() = settings;
         *self.trusted.lock() = trusted;
@@ -99,50 +117,119 @@ impl Lists {
         self.broker.audit.record(Event::broker(loaded));
     }
 
-    /// Loads the lists again; where one cannot be taken, those in force stay.
-    async fn load_again(&self) {
-        let _one_at_a_time = self.loading.lock().await;
-        let Some(settings) = self.settings.lock().clone() else { return };
+    /// Loads the lists again; where one cannot be taken, those in force stay. How many certificates
+    /// are revoked.
+    async fn load_again(&self) -> Result<usize, String> {
+        let Some(settings) = self.settings.lock().clone() else { return Ok(0) };
         let trusted = Arc::clone(&self.trusted.lock());
         match self.load(settings, trusted).await {
-            Ok(revocations) => self.replace(revocations, true),
+            Ok(revocations) => {
+                let certificates = revocations.len();
+                self.replace(revocations, true);
+                Ok(certificates)
+            }
             Err(Failure(why)) => {
                 warn!("the revocation lists in force stay: {why}");
-                let failed = Kind::RevocationFailed { why: why.into() };
+                let failed = Kind::RevocationFailed { why: why.clone().into() };
                 self.broker.audit.record(Event::broker(failed));
+                Err(why)
             }
         }
+    }
+
+    /// Loads the lists if a file of them has changed since. How many certificates are revoked.
+    ///
+    /// # Errors
+    /// Why the lists in force stay.
+    pub(super) async fn look(&self) -> Result<usize, String> {
+        let _one_at_a_time = self.loading.lock().await;
+        let Some(settings) = self.settings.lock().clone() else { return Ok(0) };
+        let now = tokio::task::spawn_blocking(move || State::of(&settings)).await;
+        let now = now.map_err(|error| error.to_string())?;
+        if *self.seen.lock() == now {
+            return Ok(self.broker.revocations.load().len());
+        }
+        *self.seen.lock() = now;
+        self.load_again().await
     }
 
     /// Loads the lists whenever a file of them changes.
     pub(super) async fn keep_watch(self: Arc<Self>) {
-        let mut seen = None;
         let mut ticks = tokio::time::interval(LOOK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
-            let paths = self.settings.lock().as_ref().map(|settings| settings.lists.clone());
-            let Some(paths) = paths else { continue };
-            let Ok(now) = tokio::task::spawn_blocking(move || State::of(&paths)).await else {
-                continue;
-            };
-            // What changed between the first load and the first look is loaded once more.
-            if seen.as_ref() != Some(&now) {
-                seen = Some(now);
-                self.load_again().await;
+            // What is wrong is in the logs by then.
+            let _ = self.look().await;
+        }
+    }
+
+    /// Fetches the lists that are to be fetched, again and again. What would not be taken is not
+    /// kept: it must not stand in the way of the others.
+    pub(super) async fn keep_fetching(self: Arc<Self>) {
+        let mut due: BTreeMap<String, Instant> = BTreeMap::new();
+        let mut ticks = tokio::time::interval(LOOK);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            let fetch = self.settings.lock().as_ref().and_then(|settings| settings.fetch.clone());
+            let Some(fetch) = fetch else { continue };
+            for url in &fetch.urls {
+                let now = Instant::now();
+                if due.get(url).is_some_and(|at| *at > now) {
+                    continue;
+                }
+                let again = match self.fetch(url, &fetch).await {
+                    Ok(()) => fetch.every,
+                    Err(why) => {
+                        let why = format!("{url}: {why}");
+                        warn!("a revocation list cannot be fetched: {why}");
+                        let failed = Kind::RevocationFailed { why: why.into() };
+                        self.broker.audit.record(Event::broker(failed));
+                        fetch.every.min(RETRY)
+                    }
+                };
+                due.insert(url.clone(), Instant::now() + again);
             }
         }
+    }
+
+    async fn fetch(&self, url: &str, fetch: &Fetch) -> Result<(), String> {
+        let bytes_max = usize::try_from(FETCHED_BYTES_MAX).unwrap_or(usize::MAX);
+        let bytes = fetch::get(url, bytes_max, FETCH_TIME).await?.to_vec();
+        let name = format!("{}.crl", sha256_hex(url.as_bytes()));
+        let path = fetch.folder.join(name);
+        let (trusted, in_force) =
+            (Arc::clone(&self.trusted.lock()), self.broker.revocations.load_full());
+        let kept = tokio::task::spawn_blocking(move || {
+            if std::fs::read(&path).is_ok_and(|before| before == bytes) {
+                return Ok(());
+            }
+            let checked =
+                revocation::check(bytes.clone(), &path, &trusted, &in_force, now_unix_s());
+            checked.map_err(|error| error.to_string())?;
+            let folder = path.parent().unwrap_or(Path::new("."));
+            files::create_private_folder(folder).map_err(|error| error.to_string())?;
+            let kept = if path.exists() {
+                files::replace(&path, &bytes)
+            } else {
+                files::write_new(&path, &bytes, Access::Everybody)
+            };
+            kept.map_err(|error| error.to_string())
+        });
+        kept.await.map_err(|error| error.to_string())?
     }
 }
 
 /// What tells one state of the files from another.
-#[derive(PartialEq, Eq)]
-struct State(BTreeMap<PathBuf, Option<(SystemTime, u64, u64)>>);
+#[derive(Default, PartialEq, Eq)]
+pub(super) struct State(BTreeMap<PathBuf, Option<(SystemTime, u64, u64)>>);
 
 impl State {
-    fn of(paths: &[PathBuf]) -> Self {
+    pub(super) fn of(settings: &Settings) -> Self {
         let mut state = BTreeMap::new();
-        for path in paths {
+        let fetched = settings.fetch.iter().map(|fetch| &fetch.folder);
+        for path in settings.lists.iter().chain(fetched) {
             state.insert(path.clone(), mark(path));
             let Ok(entries) = std::fs::read_dir(path) else { continue };
             for entry in entries.flatten().take(revocation::FILES_MAX) {

@@ -22,7 +22,6 @@ use crate::audit::{self, AuditLog, Event, Kind, Version};
 use crate::broker::{self, Broker, Now};
 use crate::config::{Config, Origin, WatchPolicies};
 use crate::gates::flapping::{self, Flapping};
-use crate::identity::Binding;
 use crate::metrics::Metrics;
 use crate::mqtt::ReasonCode;
 use crate::pki::sha256_hex;
@@ -133,6 +132,7 @@ impl Running {
         if let Some((watch, mode)) = watching {
             background.spawn(keep_watch(Arc::clone(&reloader), watch, mode));
         }
+        background.spawn(Arc::clone(&lists).keep_fetching());
         background.spawn(lists.keep_watch());
         let agenda = Arc::clone(&broker);
         background.spawn(async move { agenda.keep_agenda().await });
@@ -216,7 +216,7 @@ pub(super) struct Reloader {
     pub(super) policies: watch::Sender<PathBuf>,
     pub(super) broker: Arc<Broker>,
     pub(super) tls: TlsReload,
-    lists: Arc<Lists>,
+    pub(super) lists: Arc<Lists>,
     /// The configuration that the broker was started with, value by value.
     origins: Vec<Origin>,
     /// The one that was taken last.
@@ -446,13 +446,19 @@ impl Listeners {
             let key = format!("authentication.{}.groups", method.name);
             groups.map(move |group| (key.clone(), Arc::clone(group)))
         });
+        let by_rules = config.listeners.iter().flat_map(|listener| {
+            listener.identity.rules.iter().flat_map(|rule| {
+                let key = format!("listener.{}.rule.{}.groups", listener.name, rule.name);
+                rule.groups.iter().map(move |group| (key.clone(), Arc::clone(group)))
+            })
+        });
         let quarantine = config.devices.quarantine.iter();
         let quarantine =
             quarantine.map(|group| ("devices.pending_group".to_owned(), Arc::clone(group)));
         Self {
             names: names.collect(),
             unbound: unbound_listener(config),
-            conferred: conferred.chain(quarantine).collect(),
+            conferred: conferred.chain(by_rules).chain(quarantine).collect(),
         }
     }
 
@@ -488,14 +494,15 @@ impl Listeners {
 
 /// A listener where clients choose their client ids freely.
 fn unbound_listener(config: &Config) -> Option<Arc<str>> {
-    let unbound = config.listeners.iter().find(|one| one.identity.binding == Binding::Unbound)?;
+    let unbound = config.listeners.iter().find(|one| one.identity.is_unbound())?;
     Some(Arc::clone(&unbound.name))
 }
 
 /// Clients of a listener that binds nothing can occupy the names of those whose are bound.
 pub(super) fn mixed_bindings(config: &Config) -> Option<String> {
     let unbound = unbound_listener(config)?;
-    let bound = config.listeners.iter().find(|one| one.identity.binding != Binding::Unbound)?;
+    let bound =
+        config.listeners.iter().find(|one| one.identity.is_bound() && one.name != unbound)?;
     Some(format!(
         "clients of listener `{unbound}` choose their client ids freely and may take those of \
          listener `{}`, whose own clients are refused then",

@@ -12,12 +12,13 @@ use std::time::Duration;
 
 use super::error::{ConfigError, Problem};
 use super::file::{FILE_BYTES_MAX, File};
-use super::kind::{Flag, Location, Word, address, list, list_not_empty};
+use super::kind::{Flag, Location, Word, address, list};
 use super::quantity::{bytes, count, show_bytes, span};
+use super::revocation::read_revocation;
 use super::section::{Origin, Report, Section};
 use super::{authentication, listener, profile, registered};
 use crate::gates::{Profile, flapping};
-use crate::identity::revocation::{self, Doubt};
+use crate::identity::revocation::{self};
 use crate::registry;
 use crate::server::listener::{Endpoint, Settings as Listener};
 use crate::server::login;
@@ -146,8 +147,6 @@ pub enum WatchPolicies {
     Reload,
 }
 
-const DOUBT: Word<Doubt> = Word(&[("refuse", Doubt::Refuse), ("warn", Doubt::Warn)]);
-
 const WATCH_POLICIES: Word<WatchPolicies> = Word(&[
     ("off", WatchPolicies::Off),
     ("tell", WatchPolicies::Tell),
@@ -177,6 +176,44 @@ impl Config {
     /// Everything that is wrong, with key, line and remedy; the file counts as wrong when it
     /// cannot be read, is larger than 1 MiB or is not UTF-8.
     pub fn load(path: &Path, overrides: &[String]) -> Result<Self, ConfigError> {
+        let Typed { name, text, folder, is_open } = Typed::read(path)?;
+        let mut config = Self::from_text(&name, &text, &folder, overrides)?;
+        config.warnings.extend(is_open);
+        Ok(config)
+    }
+
+    /// As [`Config::load`], from text: `name` is for messages, `folder` for relative paths.
+    ///
+    /// # Errors
+    /// Everything that is wrong, with key, line and remedy.
+    pub fn from_text(
+        name: &str,
+        text: &str,
+        folder: &Path,
+        overrides: &[String],
+    ) -> Result<Self, ConfigError> {
+        let (mut config, told) = checked(name, text, overrides, |root| read(root, folder))?;
+        config.origins = told.origins;
+        config.warnings = told.warnings;
+        Ok(config)
+    }
+}
+
+/// A configuration file as it was found.
+pub(super) struct Typed {
+    pub(super) name: String,
+    pub(super) text: String,
+    pub(super) folder: PathBuf,
+    /// A warning, where others can change it.
+    pub(super) is_open: Option<String>,
+}
+
+impl Typed {
+    /// Reads a file.
+    ///
+    /// # Errors
+    /// When it cannot be read, is too large, or no UTF-8.
+    pub(super) fn read(path: &Path) -> Result<Self, ConfigError> {
         let name = path.display().to_string();
         let unreadable = |message: String, remedy: &str| {
             ConfigError::new(vec![Problem {
@@ -202,42 +239,44 @@ impl Config {
         if content.len() > FILE_BYTES_MAX {
             return Err(unreadable("is larger than 1 MiB".into(), "name a configuration file"));
         }
+        let is_open = (mode & 0o022 != 0)
+            .then(|| format!("{name} can be changed by users other than its owner"));
         let text = String::from_utf8(content)
             .map_err(|_| unreadable("is not UTF-8".into(), "save it as UTF-8"))?;
-        let mut config = Self::from_text(&name, &text, &folder, overrides)?;
-        if mode & 0o022 != 0 {
-            config.warnings.push(format!("{name} can be changed by users other than its owner"));
-        }
-        Ok(config)
+        Ok(Self { name, text, folder, is_open })
     }
+}
 
-    /// As [`Config::load`], from text: `name` is for messages, `folder` for relative paths.
-    ///
-    /// # Errors
-    /// Everything that is wrong, with key, line and remedy.
-    pub fn from_text(
-        name: &str,
-        text: &str,
-        folder: &Path,
-        overrides: &[String],
-    ) -> Result<Self, ConfigError> {
-        let file = File::parse(name, text, overrides).map_err(ConfigError::new)?;
-        let report = RefCell::new(Report {
-            texts: file.texts,
-            problems: Vec::new(),
-            warnings: Vec::new(),
-            origins: Vec::new(),
-        });
-        let mut config = read(&mut Section::root(&file.root, &report), folder);
-        let report = report.into_inner();
-        if !report.problems.is_empty() {
-            return Err(ConfigError::new(report.problems));
-        }
-        config.origins = report.origins;
-        config.origins.sort_by(|left, right| left.key.cmp(&right.key));
-        config.warnings = report.warnings;
-        Ok(config)
+/// What is told of a configuration besides what it means.
+pub(super) struct Told {
+    pub(super) origins: Vec<Origin>,
+    pub(super) warnings: Vec<String>,
+}
+
+/// Parses a text and reads it, whole or not at all.
+///
+/// # Errors
+/// Everything that is wrong with it.
+pub(super) fn checked<T>(
+    name: &str,
+    text: &str,
+    overrides: &[String],
+    read: impl FnOnce(&mut Section<'_>) -> T,
+) -> Result<(T, Told), ConfigError> {
+    let file = File::parse(name, text, overrides).map_err(ConfigError::new)?;
+    let report = RefCell::new(Report {
+        texts: file.texts,
+        problems: Vec::new(),
+        warnings: Vec::new(),
+        origins: Vec::new(),
+    });
+    let meant = read(&mut Section::root(&file.root, &report));
+    let Report { problems, warnings, mut origins, .. } = report.into_inner();
+    if !problems.is_empty() {
+        return Err(ConfigError::new(problems));
     }
+    origins.sort_by(|left, right| left.key.cmp(&right.key));
+    Ok((meant, Told { origins, warnings }))
 }
 
 fn read(root: &mut Section<'_>, folder: &Path) -> Config {
@@ -263,7 +302,7 @@ fn read(root: &mut Section<'_>, folder: &Path) -> Config {
         devices,
         quarantine,
         flapping: registered::read_flapping(&mut root.section("flapping")),
-        audit: read_audit(&mut root.section("audit"), &path),
+        audit: read_audit(&mut root.section("audit"), &path, "audit/audit.jsonl"),
         store: read_store(&mut root.section("store"), &path),
         metrics: read_metrics(&mut root.section("metrics")),
         control: read_control(&mut root.section("control"), &path),
@@ -325,26 +364,13 @@ fn read_listeners(
     listeners
 }
 
-fn read_revocation(section: &mut Section<'_>, path: &Location) -> Option<revocation::Settings> {
-    let each = Location { folder: path.folder.clone() };
-    let paths = list_not_empty(each, "name a file or folder, or leave the key out");
-    let lists = section.find("lists", &paths);
-    let expired = section.take("expired", &DOUBT, Doubt::Refuse);
-    let missing = section.take("missing", &DOUBT, Doubt::Refuse);
-    for key in ["expired", "missing"] {
-        if section.has(key) && !section.has("lists") {
-            section.refuse(key, "has no effect without lists", "set lists, or remove it");
-        }
-    }
-    if lists.is_some() && expired == Doubt::Warn {
-        section.warn("expired", "is \"warn\": whoever keeps a new list from the broker undoes it");
-    }
-    Some(revocation::Settings { lists: lists?, expired, missing })
-}
-
-fn read_audit(section: &mut Section<'_>, path: &Location) -> AuditSettings {
+pub(super) fn read_audit(
+    section: &mut Section<'_>,
+    path: &Location,
+    default: &str,
+) -> AuditSettings {
     AuditSettings {
-        path: section.take("path", path, path.folder.join("audit/audit.jsonl")),
+        path: section.take("path", path, path.folder.join(default)),
         queue_max: section.take("queue_max", &count(16, 1_000_000), 8192),
     }
 }
@@ -491,7 +517,7 @@ fn warn_of_shares(
     }
 }
 
-fn read_log(section: &mut Section<'_>) -> LogSettings {
+pub(super) fn read_log(section: &mut Section<'_>) -> LogSettings {
     LogSettings {
         level: section.take("level", &LOG_LEVEL, LogLevel::Info),
         json: section.take("json", &Flag, false),

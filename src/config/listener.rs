@@ -13,6 +13,7 @@ use super::kind::{
     Flag, Kind, Location, Text, Word, address, list, list_not_empty, network, origin,
 };
 use super::quantity::{count, span};
+use super::rule;
 use super::section::Section;
 use super::{authentication, profile};
 use crate::gates::{Profile, admission};
@@ -26,6 +27,7 @@ const SOURCE: Word<Source> = Word(&[
     ("certificate-san-uri", Source::CertificateSanUri),
     ("anonymous", Source::Anonymous),
     ("authentication", Source::Authentication),
+    ("rules", Source::Rules),
     ("proxy", Source::Proxy),
 ]);
 const PRINCIPAL: Word<PrincipalKind> = Word(&[
@@ -47,13 +49,13 @@ const CLIENT_CERTIFICATES: Word<ClientCertificates> =
 
 /// A binding without its separator.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum ClientIdRule {
+pub(super) enum ClientIdRule {
     Exact,
     Prefix,
     Unbound,
 }
 
-const CLIENT_ID: Word<ClientIdRule> = Word(&[
+pub(super) const CLIENT_ID: Word<ClientIdRule> = Word(&[
     ("exact", ClientIdRule::Exact),
     ("prefix", ClientIdRule::Prefix),
     ("unbound", ClientIdRule::Unbound),
@@ -234,19 +236,35 @@ fn read_identity(section: &mut Section<'_>) -> Option<identity::Settings> {
             "anonymous clients are of type \"anonymous\", and nobody else is",
         );
     }
-    let rule = section.take("client_id", &CLIENT_ID, rule);
-    if anonymous && rule != ClientIdRule::Unbound {
+    let rule_of_ids = section.take("client_id", &CLIENT_ID, rule);
+    if anonymous && rule_of_ids != ClientIdRule::Unbound {
         section.refuse(
             "client_id",
             "binds client ids to an identity that all clients share",
             "write \"unbound\" beside identity = \"anonymous\"",
         );
     }
-    let binding = read_binding(section, rule)?;
-    Some(identity::Settings { source, kind, binding })
+    let binding = read_binding(section, rule_of_ids)?;
+    let rules = rule::read(section);
+    if source == Source::Rules {
+        for key in ["principal", "client_id", "client_id_separator"] {
+            if section.has(key) {
+                let remedy = "write it into the rules";
+                section.refuse(key, "has no effect beside identity = \"rules\"", remedy);
+            }
+        }
+        if rules.is_empty() && !section.has("rule") {
+            let remedy = "add [listener.NAME.rule.RULE]: nobody could connect";
+            section.refuse("rule", "is missing beside identity = \"rules\"", remedy);
+        }
+    } else if section.has("rule") {
+        let remedy = "write identity = \"rules\", or remove it";
+        section.refuse("rule", "has no effect here", remedy);
+    }
+    Some(identity::Settings { source, kind, binding, rules })
 }
 
-fn read_binding(section: &mut Section<'_>, rule: ClientIdRule) -> Option<Binding> {
+pub(super) fn read_binding(section: &mut Section<'_>, rule: ClientIdRule) -> Option<Binding> {
     let separator = Text { bytes_max: 8, expects: "one to eight characters such as \":\"" };
     let separator = section.find("client_id_separator", &separator);
     if rule != ClientIdRule::Prefix {
@@ -274,11 +292,15 @@ const CONNECTION_RATE_MAX: NonZeroU32 = NonZeroU32::new(1_000_000_000).unwrap();
 const CONNECTIONS_PER_SECOND: NonZeroU32 = NonZeroU32::new(16).unwrap();
 const CONNECTIONS_BURST: NonZeroU32 = NonZeroU32::new(64).unwrap();
 
-fn read_admission(section: &mut Section<'_>) -> admission::Settings {
-    let everywhere: Vec<IpNet> = vec![
+/// Every address.
+pub(super) fn everywhere() -> Vec<IpNet> {
+    vec![
         Ipv4Net::new_assert(Ipv4Addr::UNSPECIFIED, 0).into(),
         Ipv6Net::new_assert(Ipv6Addr::UNSPECIFIED, 0).into(),
-    ];
+    ]
+}
+
+fn read_admission(section: &mut Section<'_>) -> admission::Settings {
     let allow = list_not_empty(network(), "name networks, or leave the key out to allow every one");
     let connections = count(1, 10_000_000);
     let deadline = span(Duration::from_millis(100), Duration::from_mins(5));
@@ -296,7 +318,7 @@ fn read_admission(section: &mut Section<'_>) -> admission::Settings {
         );
     }
     let settings = admission::Settings {
-        allow: section.take("allow", &allow, everywhere),
+        allow: section.take("allow", &allow, everywhere()),
         deny: section.take("deny", &list(network()), Vec::new()),
         connections_per_address_max: section.take("connections_per_address_max", &connections, 64),
         connections_per_second_per_address: section.take(
@@ -350,7 +372,10 @@ fn check_identity(section: &Section<'_>, settings: &Settings) {
     let certificates = settings.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some());
     let identity = SOURCE.show(&settings.identity.source);
     match settings.identity.source {
-        Source::CertificateCn | Source::CertificateSanDns | Source::CertificateSanUri => {
+        Source::CertificateCn
+        | Source::CertificateSanDns
+        | Source::CertificateSanUri
+        | Source::Rules => {
             let demanded = section.has("tls") && !section.has("tls.client_certificates");
             if !certificates && !demanded {
                 section.refuse(
@@ -405,9 +430,7 @@ fn warn(section: &Section<'_>, settings: &Settings) {
         }
         _ => {}
     }
-    if settings.identity.binding == Binding::Unbound
-        && settings.identity.source != Source::Anonymous
-    {
+    if settings.identity.is_unbound() && settings.identity.source != Source::Anonymous {
         section.warn("client_id", "is \"unbound\": clients may choose each other's client ids");
     }
     if let Some(websocket) = &settings.websocket

@@ -11,12 +11,15 @@
 mod authentication;
 mod checked;
 mod error;
+mod est;
 mod file;
 mod kind;
 mod listener;
 mod profile;
 mod quantity;
 mod registered;
+mod revocation;
+mod rule;
 mod section;
 #[cfg(test)]
 mod tests;
@@ -25,6 +28,7 @@ pub use checked::{
     AuditSettings, BrokerSettings, Config, ControlSettings, LogLevel, LogSettings, WatchPolicies,
 };
 pub use error::{ConfigError, Problem};
+pub use est::EstConfig;
 pub use section::{Origin, SetBy};
 
 /// Parses and checks `text` as a configuration file, and draws its errors: never panics.

@@ -7,8 +7,14 @@
 use std::sync::Arc;
 
 use rustls::pki_types::CertificateDer;
+use x509_parser::asn1_rs::{Oid, oid};
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
+use x509_parser::oid_registry::{
+    OID_DOMAIN_COMPONENT, OID_X509_COMMON_NAME, OID_X509_COUNTRY_NAME, OID_X509_LOCALITY_NAME,
+    OID_X509_ORGANIZATION_NAME, OID_X509_ORGANIZATIONAL_UNIT, OID_X509_SERIALNUMBER,
+    OID_X509_STATE_OR_PROVINCE_NAME,
+};
 use x509_parser::prelude::FromDer as _;
 use x509_parser::x509::AttributeTypeAndValue;
 
@@ -30,6 +36,8 @@ pub const ORGANIZATIONAL_UNIT_BYTES_MAX: usize = 256;
 pub const ALTERNATIVE_NAMES_MAX: usize = 64;
 /// Bytes of one alternative name; a SPIFFE ID may have 2048.
 pub const ALTERNATIVE_NAME_BYTES_MAX: usize = 2048;
+/// Parts of a subject's name that are looked at.
+const SUBJECT_PARTS_MAX: usize = 32;
 /// Bytes of a serial number (RFC 5280 section 4.1.2.2), and one that keeps it positive.
 pub const SERIAL_BYTES_MAX: usize = 21;
 
@@ -201,6 +209,55 @@ impl CertificateFacts {
         chain: &[CertificateDer<'_>],
         trusted: &TrustedIssuers,
     ) -> Result<(Self, TrustPath), CertificateError> {
+        Shown::read(chain, trusted).map(|shown| (shown.facts, shown.path))
+    }
+}
+
+/// All that a verified certificate says by which its client can be told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shown {
+    /// What policies and the audit log may know of it.
+    pub facts: CertificateFacts,
+    /// By what it is trusted.
+    pub path: TrustPath,
+    /// E-mail addresses among the alternative names, in order.
+    pub emails: Vec<Arc<str>>,
+    /// The parts of the subject's name that are readable, in order.
+    pub subject: Vec<(SubjectPart, Arc<str>)>,
+}
+
+/// A part of a subject's name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum SubjectPart {
+    /// CN.
+    CommonName,
+    /// O.
+    Organization,
+    /// OU.
+    OrganizationalUnit,
+    /// C.
+    Country,
+    /// ST.
+    State,
+    /// L.
+    Locality,
+    /// The serial number of a device.
+    SerialNumber,
+    /// UID.
+    Uid,
+    /// DC.
+    DomainComponent,
+}
+
+impl Shown {
+    /// Reads the chain that a client has shown and the handshake has verified, leaf first.
+    ///
+    /// # Errors
+    /// As [`CertificateFacts::from_verified_chain`].
+    pub fn read(
+        chain: &[CertificateDer<'_>],
+        trusted: &TrustedIssuers,
+    ) -> Result<Self, CertificateError> {
         let (leaf, intermediates) = chain.split_first().ok_or(CertificateError::Missing)?;
         check_chain_size(leaf, intermediates)?;
         let certificate = parse(leaf)?;
@@ -219,7 +276,7 @@ impl CertificateFacts {
         let above = between.iter().map(|(issuer, serial)| id(issuer, serial));
         let certificates = std::iter::once(own).chain(above).collect::<Option<_>>();
         let certificates = certificates.ok_or(CertificateError::SerialInvalid)?;
-        let facts = Self {
+        let facts = CertificateFacts {
             cn,
             fingerprint: fingerprint_of(leaf).into(),
             issuer,
@@ -230,8 +287,51 @@ impl CertificateFacts {
             uris: names.uris,
             organizational_units,
         };
-        Ok((facts, TrustPath { certificates, anchor }))
+        Ok(Self {
+            facts,
+            path: TrustPath { certificates, anchor },
+            emails: names.emails,
+            subject: subject_parts(&certificate),
+        })
     }
+
+    /// True when the key with this SHA-256, lower-case hex, is of an authority of the path.
+    #[must_use]
+    pub fn has_issuer(&self, wanted: &str) -> bool {
+        let Some(wanted) = fingerprint(wanted) else { return false };
+        self.path.certificates.iter().any(|certificate| certificate.issuer == wanted)
+    }
+
+    /// The only value of a part of the subject's name.
+    #[must_use]
+    pub fn only(&self, part: SubjectPart) -> Option<&Arc<str>> {
+        let mut values = self.subject.iter().filter(|(found, _)| *found == part);
+        values.next().filter(|_| values.next().is_none()).map(|(_, value)| value)
+    }
+}
+
+/// The parts of a subject that are readable, bounded, and without characters that no name needs.
+fn subject_parts(certificate: &X509Certificate<'_>) -> Vec<(SubjectPart, Arc<str>)> {
+    let read = |attribute: &AttributeTypeAndValue<'_>| {
+        let part = SubjectPart::OIDS.iter().find(|(oid, _)| oid == attribute.attr_type())?.1;
+        let text = attribute.as_str().ok()?;
+        Some((part, check_name(NameForm::CommonName, text).ok()?))
+    };
+    certificate.subject().iter_attributes().filter_map(read).take(SUBJECT_PARTS_MAX).collect()
+}
+
+impl SubjectPart {
+    const OIDS: [(Oid<'static>, Self); 9] = [
+        (OID_X509_COMMON_NAME, Self::CommonName),
+        (OID_X509_ORGANIZATION_NAME, Self::Organization),
+        (OID_X509_ORGANIZATIONAL_UNIT, Self::OrganizationalUnit),
+        (OID_X509_COUNTRY_NAME, Self::Country),
+        (OID_X509_STATE_OR_PROVINCE_NAME, Self::State),
+        (OID_X509_LOCALITY_NAME, Self::Locality),
+        (OID_X509_SERIALNUMBER, Self::SerialNumber),
+        (oid!(0.9.2342.19200300.100.1.1), Self::Uid),
+        (OID_DOMAIN_COMPONENT, Self::DomainComponent),
+    ];
 }
 
 /// The certificates by which a client's is trusted.
@@ -343,6 +443,7 @@ pub(super) fn check_name(form: NameForm, text: &str) -> Result<Arc<str>, Certifi
 struct AlternativeNames {
     dns_names: Vec<Arc<str>>,
     uris: Vec<Arc<str>>,
+    emails: Vec<Arc<str>>,
 }
 
 impl AlternativeNames {
@@ -362,6 +463,10 @@ impl AlternativeNames {
             match name {
                 GeneralName::DNSName(text) => {
                     names.dns_names.push(check_name(NameForm::DnsName, text)?);
+                }
+                // Nobody is named by one that could be read in two ways, and nothing else shows it.
+                GeneralName::RFC822Name(text) => {
+                    names.emails.extend(check_name(NameForm::DnsName, text).ok());
                 }
                 GeneralName::URI(text) => names.uris.push(check_name(NameForm::Uri, text)?),
                 GeneralName::Invalid(tag, _) => {

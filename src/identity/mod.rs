@@ -7,9 +7,11 @@
 mod account;
 mod binding;
 pub mod certificate;
+pub(crate) mod field;
 mod issuer;
 pub mod method;
 pub mod revocation;
+pub mod rule;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,6 +20,8 @@ pub use account::Account;
 pub use binding::{Binding, BindingError};
 pub use certificate::{CertificateError, CertificateFacts};
 pub use issuer::{Anchor, TrustedIssuers};
+
+pub use rule::{Asked, NamedBy, Rule, RuleError};
 
 use crate::mqtt::ReasonCode;
 use crate::pki;
@@ -73,6 +77,28 @@ pub struct Settings {
     pub kind: PrincipalKind,
     /// Which client identifiers an identity may use.
     pub binding: Binding,
+    /// The rules of [`Source::Rules`].
+    pub rules: Vec<Arc<Rule>>,
+}
+
+impl Settings {
+    /// True where clients choose their client ids freely, or some of them do.
+    #[must_use]
+    pub fn is_unbound(&self) -> bool {
+        match self.source {
+            Source::Rules => self.rules.iter().any(|rule| rule.binding == Binding::Unbound),
+            _ => self.binding == Binding::Unbound,
+        }
+    }
+
+    /// True where client ids are bound to identities, or some are.
+    #[must_use]
+    pub fn is_bound(&self) -> bool {
+        match self.source {
+            Source::Rules => self.rules.iter().any(|rule| rule.binding != Binding::Unbound),
+            _ => self.binding != Binding::Unbound,
+        }
+    }
 }
 
 /// The source of an identity.
@@ -88,6 +114,8 @@ pub enum Source {
     Anonymous,
     /// The methods of the listener's list: a password, a token, or another.
     Authentication,
+    /// The only rule of the listener that fits the client certificate.
+    Rules,
     /// What a trusted proxy says in the PROXY protocol's TLS common-name field.
     Proxy,
 }
@@ -140,7 +168,10 @@ impl Identity {
             Source::CertificateCn => (NameForm::CommonName, Some(&facts.cn)),
             Source::CertificateSanDns => (NameForm::DnsName, facts.dns_names.first()),
             Source::CertificateSanUri => (NameForm::Uri, facts.uris.first()),
-            expected @ (Source::Anonymous | Source::Proxy | Source::Authentication) => {
+            expected @ (Source::Anonymous
+            | Source::Proxy
+            | Source::Authentication
+            | Source::Rules) => {
                 return Err(IdentityError::OtherSource { expected });
             }
         };
@@ -192,8 +223,12 @@ pub fn fuzz_client_certificate(data: &[u8]) {
         };
         for source in [Source::CertificateCn, Source::CertificateSanDns, Source::CertificateSanUri]
         {
-            let settings =
-                Settings { source, kind: PrincipalKind::Device, binding: Binding::Exact };
+            let settings = Settings {
+                source,
+                kind: PrincipalKind::Device,
+                binding: Binding::Exact,
+                rules: Vec::new(),
+            };
             let Ok(identity) = Identity::from_certificate(&settings, facts.clone()) else {
                 continue;
             };

@@ -9,6 +9,7 @@
 //! | `ca.crl`, `ca.crl.der`, `root.crl` | lists of revoked certificates | everybody |
 //! | `crls.pem` | all of those that are in force, and whose they are, in one file | everybody |
 //! | `inventory.jsonl` | everything issued and revoked | this program |
+//! | `tokens.json` | hashes of one-time tokens | this program |
 //! | `retired/HASH` | issuing authorities whose certificates are still about | this program |
 //!
 //! An authority without a root of its own has `ca.pem` alone: one for a trial, or an imported one.
@@ -156,6 +157,16 @@ impl Ca {
     pub fn certificates_pem(&self) -> Result<String, PkiError> {
         let trust = super::files::read(&Self::trust_path(&self.folder))?;
         Ok(format!("{}{}", self.signer.chain_pem(), String::from_utf8_lossy(&trust)))
+    }
+
+    /// The certificates of all authorities whose clients may show what they were issued, PEM: of
+    /// this one, of those before it that have clients yet, and of the roots.
+    ///
+    /// # Errors
+    /// When the file of the roots cannot be read.
+    pub fn client_authorities_pem(&self) -> Result<String, PkiError> {
+        let retired: String = self.retired.iter().map(Signer::chain_pem).collect();
+        Ok(format!("{}{retired}", self.certificates_pem()?))
     }
 
     /// Refuses to go on when `ca rotate` has put another authority in place of this one since it

@@ -111,6 +111,14 @@ pub fn read_up_to(path: &Path, bytes_max: u64) -> Result<Vec<u8>, FileError> {
 /// # Errors
 /// As [`read`], and when group or others have any permission for it.
 pub fn read_key(path: &Path) -> Result<Vec<u8>, FileError> {
+    read_secret_up_to(path, FILE_BYTES_MAX)
+}
+
+/// As [`read_key`], with another bound.
+///
+/// # Errors
+/// As [`read_key`].
+pub fn read_secret_up_to(path: &Path, bytes_max: u64) -> Result<Vec<u8>, FileError> {
     let file = open_regular(path).map_err(|error| FileError::io(path, OPEN, error))?;
     // The mode of what was opened, not of what the path means a moment later.
     let metadata = file.metadata().map_err(|error| FileError::io(path, "examine it", error))?;
@@ -118,7 +126,7 @@ pub fn read_key(path: &Path) -> Result<Vec<u8>, FileError> {
     if mode & 0o077 != 0 {
         return Err(FileError::KeyOpenToOthers { path: path.to_owned(), mode });
     }
-    read_bounded(path, file, FILE_BYTES_MAX)
+    read_bounded(path, file, bytes_max)
 }
 
 fn read_bounded(path: &Path, file: File, bytes_max: u64) -> Result<Vec<u8>, FileError> {

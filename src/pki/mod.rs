@@ -15,6 +15,7 @@
 //! | write the lists before the last ones end | [`Ca::write_crls`] |
 //! | what was issued, what became of it | [`Ca::contents`] |
 //! | whom to trust | [`Ca::certificates_pem`] |
+//! | let a request in that has no certificate yet | [`Tokens::look`], then [`Tokens::spend`] before it is signed |
 //!
 //! [`PkiError::Rotated`] says that another authority is in place by now: open it again. The events
 //! for the audit log are made of what these return: `audit::Kind::from`.
@@ -27,6 +28,7 @@ pub mod inventory;
 mod issue;
 mod key;
 mod name;
+mod one_time;
 mod profile;
 pub mod request;
 mod revoke;
@@ -41,6 +43,7 @@ pub use create::{Layout, NewAuthority};
 pub use issue::{Issued, Unrecorded};
 pub use key::{KeyError, KeySource, KeyType, Passphrase, PrivateKey, Protection};
 pub use name::{AlternativeNames, NameError, NameRule, unsafe_character};
+pub use one_time::{TOKENS_MAX, Token, TokenRefusal, Tokens};
 pub use profile::{Profile, ProfileError, ProfileName};
 pub use request::{Request, RequestError, Subject};
 pub use revoke::{CRL_VALIDITY, Crl, Revoked, Target, plain_serial};
@@ -157,6 +160,20 @@ pub enum PkiError {
     /// The end of validity is not a date.
     #[error("the validity ends at no date that a certificate can have")]
     ValidityTooLong,
+    /// The file of one-time tokens cannot be read.
+    #[error("{}: {problem}; bring it back from a backup, or delete it and make new tokens", path.display())]
+    BadTokens {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// As many one-time tokens wait as may.
+    #[error("there are {tokens_max} tokens already; delete some: portcullis cert token delete")]
+    TooManyTokens {
+        /// The bound.
+        tokens_max: usize,
+    },
     /// There is no randomness for a serial number.
     #[error("the operating system gives no random numbers")]
     NoRandomness,

@@ -204,6 +204,13 @@ impl Request {
         self.name.as_deref()
     }
 
+    /// Lower-case hex of the SHA-256 of its `SubjectPublicKeyInfo`, as in
+    /// [`Certificate::key`](super::inventory::Certificate::key).
+    #[must_use]
+    pub fn key_hash(&self) -> String {
+        super::sha256_hex(&rcgen::PublicKeyData::subject_public_key_info(&self.public_key))
+    }
+
     /// The alternative names that it asks for.
     #[must_use]
     pub const fn alternative_names(&self) -> &AlternativeNames {

@@ -18,7 +18,7 @@ use super::polarity::Reads;
 use super::policy_filter::PolicyFilter;
 use super::principals::{IgnoredClaim, Principals, Resolved};
 use super::problem::{LoadError, Problem, Problems};
-use super::schema::{Action, SCHEMA, Vocabulary, uid};
+use super::schema::{Action, Actions, SCHEMA, Vocabulary, uid};
 use super::source::{PolicyFolder, Source};
 use crate::identity::{Identity, PrincipalKind};
 use crate::suggest::nearest;
@@ -159,6 +159,12 @@ impl Bundle {
         self.rules.iter().map(|rule| &rule.id)
     }
 
+    /// The ids of those that can decide a case: it cannot ask about enrolment.
+    pub fn policy_ids_that_cases_ask(&self) -> impl Iterator<Item = &Arc<str>> {
+        let is_about_clients = |rule: &&Rule| rule.actions != Actions::default();
+        self.rules.iter().filter(is_about_clients).map(|rule| &rule.id)
+    }
+
     /// True when a policy has this id.
     #[must_use]
     pub fn has_policy(&self, id: &str) -> bool {
@@ -175,6 +181,11 @@ impl Bundle {
     #[cfg(feature = "verify")]
     pub(super) fn principals(&self) -> Option<&Principals> {
         self.principals.as_ref()
+    }
+
+    /// The policies as Cedar has them.
+    pub(super) fn policies_as_loaded(&self) -> impl Iterator<Item = &cedar_policy::Policy> {
+        self.rules.iter().map(|rule| &rule.policy)
     }
 
     /// The policies as written, by id, in order of their ids.

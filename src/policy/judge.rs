@@ -124,16 +124,29 @@ impl Asker<'_> {
 
     /// The entity of the principal, in these groups.
     fn describe(&self, groups: HashSet<EntityUid>) -> Result<Entity, Denial> {
-        if self.identity.kind == PrincipalKind::Anonymous {
-            return Ok(Entity::new_no_attrs(self.principal(), groups));
-        }
-        let mut attributes = Facts::new();
-        if let Some(facts) = &self.identity.certificate {
-            attributes.push(("cert".into(), certificate(facts).map_err(Denial::failed)?));
-        }
-        let tags = self.resolved.tags.iter().map(|(name, value)| (name.to_string(), string(value)));
-        Entity::new_with_tags(self.principal(), attributes, groups, tags).map_err(Denial::failed)
+        principal(self.principal(), self.identity, self.resolved, groups)
     }
+}
+
+/// The entity of a principal, in these groups.
+///
+/// # Errors
+/// A denial, when it cannot be described.
+pub(super) fn principal(
+    uid: EntityUid,
+    identity: &Identity,
+    resolved: &Resolved,
+    groups: HashSet<EntityUid>,
+) -> Result<Entity, Denial> {
+    if identity.kind == PrincipalKind::Anonymous {
+        return Ok(Entity::new_no_attrs(uid, groups));
+    }
+    let mut attributes = Facts::new();
+    if let Some(facts) = &identity.certificate {
+        attributes.push(("cert".into(), certificate(facts).map_err(Denial::failed)?));
+    }
+    let tags = resolved.tags.iter().map(|(name, value)| (name.to_string(), string(value)));
+    Entity::new_with_tags(uid, attributes, groups, tags).map_err(Denial::failed)
 }
 
 /// A request that can be put to policies.
@@ -172,7 +185,7 @@ impl Prepared<'_> {
     }
 }
 
-fn decide(response: &Response) -> Result<(), Denial> {
+pub(super) fn decide(response: &Response) -> Result<(), Denial> {
     let errors: Vec<String> = response.diagnostics().errors().map(ToString::to_string).collect();
     match response.decision() {
         Decision::Allow if errors.is_empty() => Ok(()),
@@ -331,11 +344,11 @@ pub(super) fn subscription(
     Entity::new(name, attributes, parents).map_err(Denial::failed)
 }
 
-fn string(text: &str) -> RestrictedExpression {
+pub(super) fn string(text: &str) -> RestrictedExpression {
     RestrictedExpression::new_string(text.to_owned())
 }
 
-fn long(number: impl Into<i64>) -> RestrictedExpression {
+pub(super) fn long(number: impl Into<i64>) -> RestrictedExpression {
     RestrictedExpression::new_long(number.into())
 }
 
@@ -343,11 +356,11 @@ fn size(payload_bytes: usize) -> RestrictedExpression {
     long(i64::try_from(payload_bytes).unwrap_or(i64::MAX))
 }
 
-fn ip(address: IpAddr) -> RestrictedExpression {
+pub(super) fn ip(address: IpAddr) -> RestrictedExpression {
     RestrictedExpression::new_ip(address.to_canonical().to_string())
 }
 
-fn time(now: SystemTime) -> RestrictedExpression {
+pub(super) fn time(now: SystemTime) -> RestrictedExpression {
     let since = now.duration_since(UNIX_EPOCH).unwrap_or_default();
     datetime(i64::try_from(since.as_secs()).unwrap_or(i64::MAX), since.subsec_millis())
 }

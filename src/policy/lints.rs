@@ -12,7 +12,7 @@ use super::polarity::Reads;
 use super::policy_filter::{Bindings, Placeholder, PolicyFilter, usable};
 use super::principals::Resolved;
 use super::problem::{Problem, Problems};
-use super::schema::{Action, Vocabulary};
+use super::schema::{Action, Actions, Vocabulary};
 use super::trie::{FilterIndex, Trie};
 use crate::identity::{Identity, PrincipalKind};
 use crate::mqtt::TopicFilter;
@@ -119,7 +119,9 @@ fn permits(rule: &Rule) -> bool {
 
 fn no_connect(rules: &[Rule]) -> Option<Problem> {
     let connects = |rule: &Rule| permits(rule) && rule.actions.contains(Action::Connect);
-    let nobody = !rules.iter().any(connects);
+    // Policies that are about nothing a client of the broker does are for `pki serve`.
+    let about_clients = rules.iter().any(|rule| rule.actions != Actions::default());
+    let nobody = about_clients && !rules.iter().any(connects);
     nobody.then(|| {
         Problem::new("no policy permits `connect`: nobody can use the broker")
             .remedy("@id(\"connect\") permit (principal is Device, action == Action::\"connect\", resource);")

@@ -24,6 +24,7 @@ mod cases;
 mod conditions;
 mod diff;
 mod drawing;
+mod enrolment;
 mod examiner;
 mod explain;
 mod facts;
@@ -60,6 +61,7 @@ pub use bundle::Bundle;
 pub use cases::{By, Case, CaseRun, CaseTables, Expected};
 pub use diff::{Answers, Change, Comparison, RuleChanges};
 pub use drawing::Excerpt;
+pub use enrolment::Enrolment;
 pub use examiner::Examiner;
 pub use explain::{
     Explanation, Filter, Mark, Part, Portion, Relation, RuleEffect, RuleReport, State,

@@ -5,6 +5,7 @@
 //! deadline, and becomes a [`connection`].
 
 mod connection;
+pub mod fetch;
 mod handshake;
 pub mod listener;
 pub mod login;

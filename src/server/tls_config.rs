@@ -29,8 +29,7 @@ use crate::identity::certificate::TrustPath;
 use crate::identity::revocation::{self, NotGood};
 use crate::identity::{CertificateError, TrustedIssuers, certificate};
 use crate::pki::files;
-use client_verifier::ClientVerifier;
-pub use client_verifier::RefusedCertificate;
+pub use client_verifier::{ClientVerifier, RefusedCertificate};
 
 /// The days before its end at which the server's certificate is worth a warning.
 const EXPIRY_WARNING_DAYS: i64 = 14;
@@ -100,7 +99,8 @@ pub(super) enum Withdrawn {
 }
 
 /// The client's certificate that was refused last on this thread, if the last one was.
-pub(super) fn take_refused() -> Option<RefusedCertificate> {
+#[must_use]
+pub fn take_refused() -> Option<RefusedCertificate> {
     client_verifier::take_refused()
 }
 
@@ -118,13 +118,70 @@ pub fn server_config(
     server_config_at(tls, revocations, UnixTime::now())
 }
 
+/// As [`server_config`], for clients that may show a certificate of these authorities, which are
+/// in the file at `path`, and need not show any.
+///
+/// # Errors
+/// As [`server_config`].
+pub fn server_config_with_optional(
+    tls: &listener::Tls,
+    (path, authorities): (&Path, Vec<CertificateDer<'static>>),
+    revocations: &revocation::Current,
+) -> Result<TlsSetup, TlsProblem> {
+    let now = UnixTime::now();
+    let (provider, now_unix_s) = (Arc::new(provider(tls.tls_1_2)), unix_seconds(now));
+    let verifier = ClientVerifier::new(path, &authorities, &provider, revocations)
+        .map_err(TlsError::under("client_ca"))?;
+    let warnings = verifier.warnings(path, now_unix_s).collect();
+    let clients = Clients { verifier: Arc::new(verifier.optional()), authorities, warnings };
+    set_up(tls, provider, now_unix_s, |_| Ok(clients))
+}
+
+/// A verifier of clients' certificates by the authorities in a file.
+///
+/// # Errors
+/// When the file is missing or unfit.
+pub fn client_verifier(
+    path: &Path,
+    revocations: &revocation::Current,
+) -> Result<ClientVerifier, TlsError> {
+    ClientVerifier::new(path, &certificates(path)?, &provider(true), revocations)
+}
+
+/// What a client may have to show.
+struct Clients {
+    verifier: Arc<dyn ClientCertVerifier>,
+    authorities: Vec<CertificateDer<'static>>,
+    warnings: Vec<TlsWarning>,
+}
+
 fn server_config_at(
     tls: &listener::Tls,
     revocations: &revocation::Current,
     now: UnixTime,
 ) -> Result<TlsSetup, TlsProblem> {
     let now_unix_s = unix_seconds(now);
-    let provider = Arc::new(provider(tls.tls_1_2));
+    set_up(tls, Arc::new(provider(tls.tls_1_2)), now_unix_s, |provider| match &tls.client_ca {
+        None => Ok(Clients {
+            verifier: Arc::new(NoClientAuth),
+            authorities: Vec::new(),
+            warnings: Vec::new(),
+        }),
+        Some(path) => {
+            let authorities = certificates(path)?;
+            let verifier = ClientVerifier::new(path, &authorities, provider, revocations)?;
+            let warnings = verifier.warnings(path, now_unix_s).collect();
+            Ok(Clients { verifier: Arc::new(verifier), authorities, warnings })
+        }
+    })
+}
+
+fn set_up(
+    tls: &listener::Tls,
+    provider: Arc<CryptoProvider>,
+    now_unix_s: i64,
+    clients: impl FnOnce(&CryptoProvider) -> Result<Clients, TlsError>,
+) -> Result<TlsSetup, TlsProblem> {
     let mut warnings = Vec::new();
 
     let in_certificate = TlsError::under("certificate");
@@ -138,16 +195,9 @@ fn server_config_at(
     let key = certified_key(tls, chain, &provider).map_err(TlsError::under("key"))?;
 
     let in_client_ca = TlsError::under("client_ca");
-    let (verifier, client_cas): (Arc<dyn ClientCertVerifier>, Vec<_>) = match &tls.client_ca {
-        None => (Arc::new(NoClientAuth), Vec::new()),
-        Some(path) => {
-            let client_cas = certificates(path).map_err(&in_client_ca)?;
-            let verifier = ClientVerifier::new(path, &client_cas, &provider, revocations);
-            let verifier = verifier.map_err(&in_client_ca)?;
-            warnings.extend(verifier.warnings(path, now_unix_s));
-            (Arc::new(verifier), client_cas)
-        }
-    };
+    let Clients { verifier, authorities: client_cas, warnings: of_clients } =
+        clients(&provider).map_err(&in_client_ca)?;
+    warnings.extend(of_clients);
     let trusted_issuers = client_ca_result(tls, TrustedIssuers::new(&client_cas));
     let trusted_issuers = trusted_issuers.map_err(&in_client_ca)?;
 
@@ -210,7 +260,11 @@ fn unix_seconds(time: UnixTime) -> i64 {
     i64::try_from(time.as_secs()).unwrap_or(i64::MAX)
 }
 
-pub(super) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+/// The certificates in a file, at least one.
+///
+/// # Errors
+/// When it cannot be read, is no PEM, or has none.
+pub fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let pem = files::read(path)?;
     let found = CertificateDer::pem_slice_iter(&pem)
         .collect::<Result<Vec<_>, _>>()

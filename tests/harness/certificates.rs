@@ -131,6 +131,17 @@ impl Authority {
     /// Writes a list of those that are taken back, in place of the one that is there: whole, as
     /// whoever publishes lists should.
     pub fn take_back(&self, to: &Path, number: u64, revoked: &[&Identity]) {
+        self.take_back_for(to, number, revoked, time::Duration::hours(1));
+    }
+
+    /// The same, with a list that is good for so long.
+    pub fn take_back_for(
+        &self,
+        to: &Path,
+        number: u64,
+        revoked: &[&Identity],
+        good_for: time::Duration,
+    ) {
         let revoked = revoked.iter().map(|identity| RevokedCertParams {
             serial_number: SerialNumber::from(identity.serial()),
             revocation_time: OffsetDateTime::now_utc(),
@@ -139,7 +150,7 @@ impl Authority {
         });
         let list = CertificateRevocationListParams {
             this_update: OffsetDateTime::now_utc() - time::Duration::hours(1),
-            next_update: OffsetDateTime::now_utc() + time::Duration::hours(1),
+            next_update: OffsetDateTime::now_utc() + good_for,
             crl_number: SerialNumber::from(number),
             issuing_distribution_point: None,
             revoked_certs: revoked.collect(),

@@ -188,12 +188,14 @@ origins = ["https://allowed.example"]
         // Said by `keys` where it is another.
         let said = keys.lines().any(|line| line.starts_with("identity "));
         let identity = if said { "" } else { "identity = \"certificate-cn\"\n" };
+        let by_rules = keys.contains("identity = \"rules\"");
+        let principal = if by_rules { "" } else { "principal = \"device\"" };
         let _ = write!(
             self.listeners,
             r#"
 [listener.{name}]
 address = "127.0.0.1:0"
-{identity}principal = "device"
+{identity}{principal}
 {ADMISSION}
 {keys}
 [listener.{name}.tls]

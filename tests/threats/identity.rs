@@ -346,3 +346,58 @@ permit (principal, action == Action::"connect", resource);
     }
     broker.simple(Version::Mqtt311, "calm").ping();
 }
+
+/// Threat: client id takeover; identity injected.
+#[test]
+fn rules_say_who_a_client_is_and_two_authorities_cannot_both_name_it() {
+    let setup = Setup::new().mutual_tls_with("identity = \"rules\"");
+    let own = setup.authority();
+    let other = Authority::new(&setup.path().join("other"), "Other CA");
+    own.vouch_for(&other);
+    let rules = format!(
+        r#"
+[listener.mqtts.rule.own]
+issuer = "{}"
+common_name = "dev*"
+groups = ["fleet"]
+tags = {{ site = "north" }}
+[listener.mqtts.rule.others]
+issuer = "{}"
+named_by = "fingerprint"
+principal = "service"
+client_id = "unbound"
+"#,
+        own.issuer_hash(),
+        other.issuer_hash()
+    );
+    let principals = "[group.fleet]\nmembers = []\n";
+    let broker = setup.config(&rules).principals(principals).policies(
+        r#"
+@id("fleet") @reason("a test")
+permit (principal in Group::"fleet", action, resource)
+  when { principal.hasTag("site") && principal.getTag("site") == "north" };
+@id("services") @reason("a test")
+permit (principal is Service, action == Action::"connect", resource);
+"#,
+    );
+    let broker = broker.start();
+    let device = broker.authority().client("dev1");
+    broker
+        .client_tls(&device, &Connect::new(Version::Mqtt5, "dev1"))
+        .publish_surely(&Publish::new("a", "b"));
+    // The same name of the other authority is somebody else.
+    let foreign = other.client("dev1");
+    broker.client_tls(&foreign, &Connect::new(Version::Mqtt5, "any")).ping();
+    let accepted = broker.audited("the other", |record| {
+        record["event"] == "connection.accepted" && record["client_id"] == "any"
+    });
+    assert!(accepted["principal"].to_string().contains("Service"), "{accepted}");
+    let refused = broker.authority().client("pump");
+    let mut raw = broker.raw_tls(&refused);
+    let _ = raw.try_send(&Connect::new(Version::Mqtt5, "pump").bytes());
+    raw.expect_end();
+    broker.audited("nobody", |record| {
+        record["gate"] == "identity"
+            && record["why"] == "no rule of the listener fits the certificate"
+    });
+}

@@ -1,5 +1,7 @@
 //! Certificates that were taken back.
 
+use std::io::{Read as _, Write as _};
+use std::net::TcpListener;
 use std::path::PathBuf;
 
 use crate::NOT_AUTHORIZED;
@@ -134,4 +136,56 @@ fn what_is_wrong_with_the_lists_keeps_the_broker_from_starting() {
     std::fs::write(setup.path().join("ca.crl"), "garbage").unwrap();
     let said = setup.config("[revocation]\nlists = [\"ca.crl\"]").refused().stderr;
     assert!(said.contains("revocation.lists") && said.contains("ca.crl"), "{said}");
+}
+
+/// Answers requests with a file, one after the other, until the test ends.
+fn serve(file: PathBuf) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let _ = stream.read(&mut [0; 4096]);
+            let body = std::fs::read(&file).unwrap_or_default();
+            let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", body.len());
+            let _ = stream.write_all(&[head.as_bytes(), &body].concat());
+        }
+    });
+    format!("http://{address}/ca.crl")
+}
+
+#[test]
+fn a_list_is_fetched_and_counts_once_it_is_there() {
+    let setup = Setup::new().mutual_tls();
+    let published = setup.path().join("published.crl");
+    let (gone, stays) = (setup.authority().client("gone"), setup.authority().client("stays"));
+    setup.authority().take_back(&published, 1, &[&gone]);
+    let config = format!("[revocation]\nfetch = [\"{}\"]\n", serve(published));
+    let mut broker = setup.config(&config).start();
+    broker.audited("the list", |record| record["certificates"] == 1);
+    refused(&broker, &gone, "certificate is revoked");
+    broker.client_tls(&stays, &Connect::new(V, "stays")).ping();
+    // What was fetched is there again before it is fetched again.
+    broker.restart(rustix::process::Signal::KILL);
+    refused(&broker, &gone, "certificate is revoked");
+    let mut raw = broker.raw_tls(&gone);
+    let _ = raw.try_send(&Connect::new(V, "gone").bytes());
+    raw.expect_end();
+}
+
+#[test]
+fn what_is_fetched_and_is_no_list_is_not_kept_and_nobody_is_let_in_without_one() {
+    let setup = Setup::new().mutual_tls();
+    let published = setup.path().join("published.crl");
+    std::fs::write(&published, "garbage").unwrap();
+    let config = format!("[revocation]\nfetch = [\"{}\"]\n", serve(published));
+    let broker = setup.config(&config).start();
+    broker.audited("the failure", |record| {
+        record["event"] == "revocation.load-failed"
+            && record["why"].as_str().unwrap().contains("has no revocation list")
+    });
+    assert!(!broker.path().join("crls").exists());
+    let client = broker.authority().client("client");
+    refused(&broker, &client, "there is no revocation list of its issuer");
+    assert!(broker.ctl(&["reload"]).status.success());
 }

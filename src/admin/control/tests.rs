@@ -62,8 +62,10 @@ fn obedient() -> ControlHandle {
             Command::Status => Response::Done(json!({ "epoch": 7 })),
             Command::Reload => Response::Failed("line 3: unexpected `;`".to_owned()),
             Command::Explain(question) => Response::Done(json!(question.facts)),
+            Command::Revocations { .. } => Response::Done(json!({ "certificates": 1 })),
             Command::Backup => Response::Failed("there is no store".to_owned()),
             Command::Ban { uid, .. } | Command::Device { uid, .. } => Response::Done(json!(uid)),
+            Command::Survey => Response::Failed("nobody is here".to_owned()),
         }
     })
 }
@@ -77,6 +79,21 @@ fn sending(parts: Vec<Part>) -> ControlHandle {
         }
         async move { Reply::Stream(receiver) }
     })
+}
+
+#[tokio::test]
+async fn the_authority_says_what_it_has_done_and_the_log_has_it() {
+    let bench = Bench::new();
+    let _task = bench.serve(bench.bind(obedient()).unwrap());
+    let command = Command::Revocations { about: "revoked: 1".to_owned() };
+    let mut line = serde_json::to_vec(&Request::from(command)).unwrap();
+    line.push(b'\n');
+    assert_eq!(bench.call(&line).await, "{\"done\":{\"certificates\":1}}\n");
+    let answer = bench.call(b"{\"verb\":\"status\",\"about\":\"x\"}\n").await;
+    assert!(answer.contains("only revocations"), "{answer}");
+    let audited = bench.audited();
+    assert_eq!(audited[0]["verb"], "revocations");
+    assert_eq!(audited[0]["about"], "revoked: 1");
 }
 
 #[tokio::test]

@@ -7,6 +7,7 @@ mod output;
 mod renew;
 mod revoke;
 mod sign;
+mod token;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -39,6 +40,8 @@ enum CertCommand {
     List(list::ListArgs),
     /// Shows all that is known of a certificate
     Show(list::ShowArgs),
+    /// Makes, lists and deletes one-time tokens, for enrolment over the network
+    Token(token::TokenArgs),
 }
 
 impl CertArgs {
@@ -54,6 +57,7 @@ impl CertArgs {
             CertCommand::Revoke(args) => args.run(),
             CertCommand::List(args) => args.run(),
             CertCommand::Show(args) => args.run(),
+            CertCommand::Token(args) => args.run(),
         }
         .map_err(|Failure(text)| Failure(harmless(&text)))
     }

@@ -130,7 +130,8 @@ impl ExplainArgs {
     }
 }
 
-fn call(socket: &Path, command: Command) -> io::Result<Response> {
+/// Has a running broker carry out a command.
+pub(super) fn call(socket: &Path, command: Command) -> io::Result<Response> {
     let mut stream = UnixStream::connect(socket)?;
     stream.set_write_timeout(Some(SEND_DEADLINE))?;
     stream.set_read_timeout(Some(ANSWER_DEADLINE))?;
@@ -325,6 +326,7 @@ mod tests {
                 Command::Status => Response::Done(serde_json::json!({ "ready": true })),
                 Command::Reload => Response::Failed("no".to_owned()),
                 Command::Explain(question) => Response::Failed(question.client_id),
+                Command::Revocations { about } => Response::Done(about.into()),
                 _ => Response::Failed("there is no store".to_owned()),
             }
         });

@@ -119,7 +119,8 @@ impl Tested {
                 failure: run.failure,
             });
         }
-        let untested = bundle.policy_ids().filter(|id| !deciding.contains(*id)).cloned().collect();
+        let askable = bundle.policy_ids_that_cases_ask();
+        let untested = askable.filter(|id| !deciding.contains(*id)).cloned().collect();
         Ok(Self {
             folder: folder.to_owned(),
             has_table: !tables.is_empty(),

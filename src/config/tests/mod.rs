@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
+mod est;
 mod files;
 mod methods;
 mod refusals;

@@ -397,7 +397,12 @@ fn an_identity_is_the_name_that_the_listener_asks_for() {
         (Source::Anonymous, &full, Err(IdentityError::OtherSource { expected: Source::Anonymous })),
         (Source::Proxy, &full, Err(IdentityError::OtherSource { expected: Source::Proxy })),
     ] {
-        let settings = Settings { source, kind: PrincipalKind::Device, binding: Binding::Exact };
+        let settings = Settings {
+            source,
+            kind: PrincipalKind::Device,
+            binding: Binding::Exact,
+            rules: Vec::new(),
+        };
         let identity = Identity::from_certificate(&settings, facts.clone());
         assert_eq!(
             identity.as_ref().map(|identity| &*identity.name),
@@ -413,8 +418,12 @@ fn an_identity_is_the_name_that_the_listener_asks_for() {
 
 #[test]
 fn a_proxy_names_an_identity_only_where_the_listener_trusts_one() {
-    let settings =
-        |source| Settings { source, kind: PrincipalKind::Device, binding: Binding::Exact };
+    let settings = |source| Settings {
+        source,
+        kind: PrincipalKind::Device,
+        binding: Binding::Exact,
+        rules: Vec::new(),
+    };
     let named = |source, name| Identity::from_proxy(&settings(source), name);
     assert_eq!(&*named(Source::Proxy, "pump").unwrap().name, "pump");
     assert!(named(Source::Proxy, "").is_err());

@@ -135,13 +135,7 @@ impl Crl {
             return Err(CrlError::NotYetValid { this_update });
         }
         let issuer = trusted.signer_of(&header)?;
-        let mut serials = Vec::with_capacity(der.len() / ENTRY_BYTES);
-        for entry in &list {
-            let serial = entry.map_err(refused)?.serial_number;
-            serials.push(Serial::new(serial).ok_or_else(|| malformed("a serial number"))?);
-        }
-        serials.sort_unstable();
-        serials.dedup();
+        let serials = serials_of(&list, der.len() / ENTRY_BYTES)?;
         let Header { next_update, number, scope, distribution_point, .. } = header;
         Ok(Self {
             issuer,
@@ -149,7 +143,7 @@ impl Crl {
             distribution_point,
             number,
             next_update_unix_s: next_update.timestamp(),
-            serials: serials.into_boxed_slice(),
+            serials,
         })
     }
 
@@ -256,6 +250,32 @@ impl<'a> Header<'a> {
         X509Name::from_der(self.issuer)
             .map_or_else(|_| "?".to_owned(), |(_, name)| name.to_string())
     }
+}
+
+/// The numbers that a list names, in order.
+fn serials_of(
+    list: &BorrowedCertRevocationList<'_>,
+    about: usize,
+) -> Result<Box<[Serial]>, CrlError> {
+    let mut serials = Vec::with_capacity(about);
+    for entry in list {
+        let serial = entry.map_err(refused)?.serial_number;
+        serials.push(Serial::new(serial).ok_or_else(|| malformed("a serial number"))?);
+    }
+    serials.sort_unstable();
+    serials.dedup();
+    Ok(serials.into_boxed_slice())
+}
+
+/// Reads `data` as a list, whoever may have signed it. For the fuzzer: nothing may panic, and what
+/// is taken for a list is named as one by both readers.
+#[doc(hidden)]
+pub fn fuzz_list(data: &[u8]) {
+    let Ok(list) = BorrowedCertRevocationList::from_der(data) else { return };
+    let Ok(header) = Header::read(data) else { return };
+    let trusted = TrustedIssuers::default();
+    assert!(trusted.signer_of(&header).is_err(), "nobody is trusted");
+    drop(serials_of(&list, 0));
 }
 
 /// The first element: what follows it, and the element.

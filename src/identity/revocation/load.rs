@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer};
@@ -27,6 +28,19 @@ pub struct Settings {
     pub expired: Doubt,
     /// What becomes of the certificates of an authority without a list.
     pub missing: Doubt,
+    /// Lists that are fetched, into a folder that is looked at like `lists`.
+    pub fetch: Option<Fetch>,
+}
+
+/// Lists that are fetched.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fetch {
+    /// From where: plain HTTP, since a list is signed.
+    pub urls: Vec<String>,
+    /// Into which folder.
+    pub folder: PathBuf,
+    /// How often.
+    pub every: Duration,
 }
 
 /// Why lists cannot be loaded. Those in force stay.
@@ -121,12 +135,11 @@ pub fn load(
 ) -> Result<Loaded, LoadError> {
     let mut lists: Vec<Arc<Crl>> = Vec::new();
     let mut warnings = Vec::new();
-    for path in files_of(&settings.lists)? {
+    let fetched = settings.fetch.as_ref().map(|fetch| fetch.folder.clone());
+    let named: Vec<PathBuf> = settings.lists.iter().cloned().chain(fetched.clone()).collect();
+    for path in files_of(&named, fetched.as_ref())? {
         for list in read(&path, trusted, now_unix_s)? {
-            let before = in_force.lists.iter().flatten().find(|it| it.is_version_of(&list));
-            if before.is_some_and(|before| before.number > list.number) {
-                return Err(LoadError::Older { path });
-            }
+            refuse_older(&list, &path, in_force)?;
             if list.next_update_unix_s < now_unix_s {
                 let effect = match settings.expired {
                     Doubt::Refuse => "certificates of its authority are refused",
@@ -159,14 +172,17 @@ pub fn load(
         warnings.push(format!("there is no revocation list of {subject}: {effect}"));
     }
     lists.sort_by_key(|list| list.issuer);
-    let Settings { expired, missing, .. } = *settings;
+    let (expired, missing) = (settings.expired, settings.missing);
     Ok(Loaded { revocations: Revocations { lists: Some(lists), expired, missing }, warnings })
 }
 
 /// The files that are named, and those in the folders that are.
-fn files_of(named: &[PathBuf]) -> Result<Vec<PathBuf>, LoadError> {
+fn files_of(named: &[PathBuf], fetched: Option<&PathBuf>) -> Result<Vec<PathBuf>, LoadError> {
     let mut files = Vec::new();
     for path in named {
+        if fetched.is_some_and(|fetched| fetched == path) && !path.exists() {
+            continue;
+        }
         if !path.is_dir() {
             files.push(path.clone());
             continue;
@@ -195,10 +211,44 @@ fn is_hidden(path: &Path) -> bool {
     path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."))
 }
 
+/// Looks whether `bytes`, which come from `path` or are to go there, are lists that would be taken in
+/// the place of those in force.
+///
+/// # Errors
+/// As [`load`].
+pub fn check(
+    bytes: Vec<u8>,
+    path: &Path,
+    trusted: &TrustedIssuers,
+    in_force: &Revocations,
+    now_unix_s: i64,
+) -> Result<(), LoadError> {
+    let lists = parse(bytes, path, trusted, now_unix_s)?;
+    lists.iter().try_for_each(|list| refuse_older(list, path, in_force))
+}
+
 /// The lists in one file.
 fn read(path: &Path, trusted: &TrustedIssuers, now_unix_s: i64) -> Result<Vec<Crl>, LoadError> {
+    parse(files::read_up_to(path, LIST_FILE_BYTES_MAX)?, path, trusted, now_unix_s)
+}
+
+fn refuse_older(list: &Crl, path: &Path, in_force: &Revocations) -> Result<(), LoadError> {
+    let before = in_force.lists.iter().flatten().find(|it| it.is_version_of(list));
+    match before {
+        Some(before) if before.number > list.number => {
+            Err(LoadError::Older { path: path.to_owned() })
+        }
+        _ => Ok(()),
+    }
+}
+
+fn parse(
+    bytes: Vec<u8>,
+    path: &Path,
+    trusted: &TrustedIssuers,
+    now_unix_s: i64,
+) -> Result<Vec<Crl>, LoadError> {
     let about = |source| LoadError::List { path: path.to_owned(), source };
-    let bytes = files::read_up_to(path, LIST_FILE_BYTES_MAX)?;
     if bytes.first() == Some(&DER_SEQUENCE) {
         let der = CertificateRevocationListDer::from(bytes);
         return Ok(vec![Crl::read(&der, trusted, now_unix_s).map_err(about)?]);

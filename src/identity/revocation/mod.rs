@@ -10,8 +10,8 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
-pub use crl::CrlError;
-pub use load::{FILES_MAX, LoadError, Loaded, Settings, load};
+pub use crl::{CrlError, fuzz_list};
+pub use load::{FILES_MAX, Fetch, LoadError, Loaded, Settings, check, load};
 
 use crl::Crl;
 pub(super) use crl::Header;

@@ -107,7 +107,7 @@ impl Folder {
 
 fn settings(paths: &[&Path]) -> Settings {
     let lists = paths.iter().map(|path| path.to_path_buf()).collect();
-    Settings { lists, expired: Doubt::Refuse, missing: Doubt::Refuse }
+    Settings { lists, expired: Doubt::Refuse, missing: Doubt::Refuse, fetch: None }
 }
 
 fn trusted(authorities: &[&Authority]) -> TrustedIssuers {

@@ -8,10 +8,10 @@ use std::sync::Arc;
 use serde_spanned::Spanned;
 use toml::de::{DeString, DeTable, DeValue};
 
-use super::field::Field;
 use super::value::{Fault, hash, principal_name, short_name, tag_value};
 use super::{Grant, Principals};
 use crate::identity::PrincipalKind;
+use crate::identity::field::Field;
 use crate::policy::groups::{DeclaredGroups, GROUPS_MAX, GroupProblem};
 use crate::policy::problem::{LoadError, PROBLEMS_MAX, Problem};
 use crate::policy::scan::check_characters;

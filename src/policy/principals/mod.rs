@@ -5,7 +5,6 @@
 //! certificate, or by a field of a certificate that the one authority named there has issued. The
 //! same field from any other authority decides nothing; it is an [`IgnoredClaim`].
 
-mod field;
 mod file;
 #[cfg(test)]
 mod tests;
@@ -17,8 +16,8 @@ use std::sync::Arc;
 use super::groups::{DeclaredGroups, GROUPS_MAX};
 use super::problem::LoadError;
 use super::source::Source;
+use crate::identity::field::Field;
 use crate::identity::{CertificateFacts, Identity, PrincipalKind};
-use field::Field;
 
 /// The content of a `principals.toml`. Without one, no group exists.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -10,7 +10,7 @@ use crate::audit::{self, Event, Gate, Kind, Target, Verb};
 use crate::broker::{NoSession, Now};
 use crate::gates::rate::PrincipalRate;
 use crate::gates::{Profile, Refusal, authorize};
-use crate::identity::{Account, Identity};
+use crate::identity::{Account, Binding, Identity};
 use crate::mqtt::packet::{Connack, ConnackProperties, Connect, Qos};
 use crate::mqtt::{ClientId, ReasonCode};
 use crate::policy::{ConnectFacts, IgnoredClaim, SessionFacts, Subject};
@@ -23,6 +23,8 @@ use crate::store::Durability;
 pub(super) struct Request<'a> {
     pub(super) connect: &'a Connect,
     pub(super) identity: &'a Arc<Identity>,
+    /// Which client ids it may use.
+    pub(super) binding: &'a Binding,
     pub(super) address: Option<SocketAddr>,
     pub(super) tls_version: u8,
     pub(super) terms: &'a Terms,
@@ -57,7 +59,7 @@ impl Request<'_> {
     ) -> Result<Judged, Refused> {
         let Self { connect, identity, terms, .. } = *self;
         let profile = &terms.profile;
-        let (client_id, assigned) = client_id(connect, gatehouse, identity)?;
+        let (client_id, assigned) = client_id(connect, self.binding, identity)?;
         client.client_id = Some(client_id.shared());
         let account = Account::of(identity, self.address.map(|at| at.ip()));
         let rate = gatehouse.rates.of(account, &profile.rate, now.instant);
@@ -192,10 +194,9 @@ impl Granted {
 /// The client identifier, bound to the identity; and whether it was assigned.
 fn client_id(
     connect: &Connect,
-    gatehouse: &Gatehouse,
+    binding: &Binding,
     identity: &Identity,
 ) -> Result<(ClientId, bool), Refused> {
-    let binding = &gatehouse.settings.identity.binding;
     let refused = |reason, why: &dyn ToString| Refused::by(Gate::Identity, reason, why);
     match ClientId::parse(&connect.client_id) {
         Some(client_id) => {

@@ -23,7 +23,9 @@ use super::{Gatehouse, listener, proxy_protocol, tls, websocket};
 use crate::audit::{self, Event, Gate, Kind};
 use crate::broker::{Now, Opened, Opening};
 use crate::gates::{Refusal, admission};
-use crate::identity::{CertificateFacts, Identity, Source};
+use crate::identity::certificate::Shown;
+use crate::identity::rule::identity_by;
+use crate::identity::{CertificateFacts, Identity, Rule, Source};
 use crate::mqtt::packet::{Connack, Connect, Packet};
 use crate::mqtt::{ClientId, ProtocolVersion, ReasonCode, Violation};
 
@@ -106,6 +108,8 @@ pub(super) struct Identified {
     who: Who,
     /// Where a certificate was shown that counts.
     trust: Option<Trust>,
+    /// The rule that said who it is.
+    rule: Option<Arc<Rule>>,
 }
 
 impl Admitted {
@@ -213,6 +217,7 @@ impl Encrypted {
         let refused =
             |why: &dyn ToString| Refused::by(Gate::Identity, ReasonCode::NotAuthorized, why);
         let mut trust = None;
+        let mut rule = None;
         let who = match settings.source {
             Source::CertificateCn | Source::CertificateSanDns | Source::CertificateSanUri => {
                 let shown =
@@ -221,6 +226,18 @@ impl Encrypted {
                 trust = by;
                 let identity = Identity::from_certificate(settings, facts);
                 Who::Known(Arc::new(identity.map_err(|error| refused(&error))?))
+            }
+            Source::Rules => {
+                let (chain, setup) =
+                    certificates.ok_or_else(|| refused(&"the client showed no certificate"))?;
+                let shown = Shown::read(&chain, &setup.trusted_issuers);
+                let shown = shown.map_err(|error| refused(&error))?;
+                let (identity, by) =
+                    identity_by(&settings.rules, &shown).map_err(|error| refused(&error))?;
+                let tls = gatehouse.tls.as_ref();
+                trust = tls.map(|tls| Trust::new(shown.path, tls, &gatehouse.broker.revocations));
+                rule = Some(by);
+                Who::Known(Arc::new(identity))
             }
             Source::Authentication => match certificates {
                 None => Who::ByMethod(None),
@@ -238,7 +255,7 @@ impl Encrypted {
                 Who::Known(Arc::new(identity.map_err(|error| refused(&error))?))
             }
         };
-        Ok(Identified { transport, address, slot, tls_version, who, trust })
+        Ok(Identified { transport, address, slot, tls_version, who, trust, rule })
     }
 }
 
@@ -291,6 +308,10 @@ impl Identified {
     }
 
     /// The gates of CONNECT in their order. Gives the transport back with a refusal.
+    #[expect(
+        clippy::too_many_lines,
+        reason = "the gates stand in a row, where their order is seen"
+    )]
     async fn admit(
         self,
         mut connect: Connect,
@@ -298,7 +319,7 @@ impl Identified {
         gatehouse: &Gatehouse,
         client: &mut audit::Subject,
     ) -> Result<Connected, (Refused, Transport)> {
-        let Self { mut transport, address, mut slot, tls_version, who, trust } = self;
+        let Self { mut transport, address, mut slot, tls_version, who, trust, rule } = self;
         let broker = &gatehouse.broker;
         if let Err(refused) = connect::check(&connect, &gatehouse.terms.profile) {
             return Err((refused, transport));
@@ -318,8 +339,15 @@ impl Identified {
         let Welcome { authenticated, terms, is_quarantined, now } = welcome;
         let Authenticated { identity, proof, data } = authenticated;
         let profile = &terms.profile;
-        let request =
-            Request { connect: &connect, identity: &identity, address, tls_version, terms };
+        let binding = rule.as_ref().map_or(&gatehouse.settings.identity.binding, |it| &it.binding);
+        let request = Request {
+            connect: &connect,
+            identity: &identity,
+            binding,
+            address,
+            tls_version,
+            terms,
+        };
         let judged = match request.judge(gatehouse, client, now) {
             Ok(judged) => judged,
             Err(refused) => return Err((refused, transport)),
@@ -345,11 +373,7 @@ impl Identified {
         };
         let mut connack = connack(&connect, &granted, &client_id, assigned, profile);
         connack.properties.authentication_data = data;
-        let packet = Packet::Connack(Box::new(connack.clone()));
-        let bytes = packet.encoded_bytes(connect.version);
-        if connect.maximum_packet_bytes.is_some_and(|most| bytes > most.get() as usize) {
-            let why = "the client takes no packet as large as the CONNACK it has to be sent";
-            let refused = Refused::by(Gate::Size, ReasonCode::PacketTooLarge, &why);
+        if let Err(refused) = check_room(&connect, &connack) {
             return Err((refused, transport));
         }
         let opened = match broker.open(opening, now).await {
@@ -399,6 +423,16 @@ impl Identified {
             slot,
         })
     }
+}
+
+/// Refuses a client that takes no packet as large as its CONNACK.
+fn check_room(connect: &Connect, connack: &Connack) -> Result<(), Refused> {
+    let bytes = Packet::Connack(Box::new(connack.clone())).encoded_bytes(connect.version);
+    if connect.maximum_packet_bytes.is_some_and(|most| bytes > most.get() as usize) {
+        let why = "the client takes no packet as large as the CONNACK it has to be sent";
+        return Err(Refused::by(Gate::Size, ReasonCode::PacketTooLarge, &why));
+    }
+    Ok(())
 }
 
 /// The last words to a refused client. They are said after the refusal is on record and its

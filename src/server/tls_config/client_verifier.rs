@@ -19,10 +19,11 @@ use super::{TlsError, TlsWarning};
 use crate::identity::certificate;
 use crate::identity::revocation::{self, CertificateId, Fingerprint, NotGood, Serial};
 
-/// Demands a certificate and verifies it, as webpki does, with bounds, with the authorities'
+/// Verifies a client's certificate, and demands one unless told otherwise, as webpki does, with bounds, with the authorities'
 /// own validity, which webpki does not look at, and with the revocation lists that are in force.
 #[derive(Debug)]
-pub(super) struct ClientVerifier {
+pub struct ClientVerifier {
+    mandatory: bool,
     authorities: Vec<Authority>,
     subjects: Vec<DistinguishedName>,
     algorithms: WebPkiSupportedAlgorithms,
@@ -99,11 +100,28 @@ impl ClientVerifier {
         let subject =
             |authority: &Authority| DistinguishedName::in_sequence(&authority.anchor.subject);
         Ok(Self {
+            mandatory: true,
             subjects: authorities.iter().map(subject).collect(),
             authorities,
             algorithms: provider.signature_verification_algorithms,
             revocations: Arc::clone(revocations),
         })
+    }
+
+    /// The same, for clients that need not show a certificate.
+    pub(super) fn optional(self) -> Self {
+        Self { mandatory: false, ..self }
+    }
+
+    /// Looks whether a chain, the client's own certificate first, is good by these authorities.
+    #[must_use]
+    pub fn is_good(&self, chain: &[CertificateDer<'_>], now: UnixTime) -> bool {
+        let verified = |(leaf, between): (&CertificateDer<'_>, &[CertificateDer<'_>])| {
+            self.verify_client_cert(leaf, between, now).is_ok()
+        };
+        let is_good = chain.split_first().is_some_and(verified);
+        REFUSED.take();
+        is_good
     }
 
     pub(super) fn warnings(
@@ -163,7 +181,7 @@ fn refused(error: webpki::Error) -> rustls::Error {
 
 impl ClientCertVerifier for ClientVerifier {
     fn client_auth_mandatory(&self) -> bool {
-        true
+        self.mandatory
     }
 
     fn root_hint_subjects(&self) -> &[DistinguishedName] {

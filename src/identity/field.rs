@@ -4,8 +4,8 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use crate::identity::CertificateFacts;
-use crate::identity::certificate::{ALTERNATIVE_NAME_BYTES_MAX, ORGANIZATIONAL_UNIT_BYTES_MAX};
+use super::CertificateFacts;
+use super::certificate::{ALTERNATIVE_NAME_BYTES_MAX, ORGANIZATIONAL_UNIT_BYTES_MAX};
 use crate::pki::unsafe_character;
 
 /// Bytes of a DNS name (RFC 1035 section 3.1).
@@ -15,7 +15,7 @@ const WILDCARDS_MAX: usize = 8;
 
 /// A field of a certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Field {
+pub(crate) enum Field {
     /// An organizational unit of the subject, compared exactly.
     OrganizationalUnit,
     /// A URI among the alternative names. A `*` stands for one or more characters of a segment:
@@ -26,10 +26,10 @@ pub(super) enum Field {
 }
 
 impl Field {
-    pub(super) const ALL: [Self; 3] = [Self::OrganizationalUnit, Self::SanUri, Self::SanDns];
+    pub(crate) const ALL: [Self; 3] = [Self::OrganizationalUnit, Self::SanUri, Self::SanDns];
 
     /// The key in the file, and its name in the audit log.
-    pub(super) const fn as_str(self) -> &'static str {
+    pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::OrganizationalUnit => "organizational_unit",
             Self::SanUri => "san_uri",
@@ -39,7 +39,7 @@ impl Field {
 
     /// What a certificate has there. A DNS name with a wildcard stands for many names, so it
     /// proves none.
-    pub(super) fn values(self, certificate: &CertificateFacts) -> impl Iterator<Item = &Arc<str>> {
+    pub(crate) fn values(self, certificate: &CertificateFacts) -> impl Iterator<Item = &Arc<str>> {
         let values = match self {
             Self::OrganizationalUnit => &certificate.organizational_units,
             Self::SanUri => &certificate.uris,
@@ -49,7 +49,7 @@ impl Field {
     }
 
     /// The form in which values and patterns are compared: DNS names know no case.
-    pub(super) fn comparable(self, text: &str) -> Cow<'_, str> {
+    pub(crate) fn comparable(self, text: &str) -> Cow<'_, str> {
         if self == Self::SanDns && text.bytes().any(|byte| byte.is_ascii_uppercase()) {
             Cow::Owned(text.to_ascii_lowercase())
         } else {
@@ -58,7 +58,7 @@ impl Field {
     }
 
     /// Whether a value matches a pattern, both comparable.
-    pub(super) fn matches(self, pattern: &str, value: &str) -> bool {
+    pub(crate) fn matches(self, pattern: &str, value: &str) -> bool {
         let separator = match self {
             Self::OrganizationalUnit => return pattern == value,
             Self::SanUri => '/',
@@ -80,7 +80,7 @@ impl Field {
     ///
     /// # Errors
     /// What is wrong, and what to write instead.
-    pub(super) fn check(self, pattern: &str) -> Result<(), (String, &'static str)> {
+    pub(crate) fn check(self, pattern: &str) -> Result<(), (String, &'static str)> {
         let bytes_max = match self {
             Self::OrganizationalUnit => ORGANIZATIONAL_UNIT_BYTES_MAX,
             Self::SanUri => ALTERNATIVE_NAME_BYTES_MAX,
@@ -109,7 +109,7 @@ fn is_plain(pattern: &str, part: &str) -> bool {
 }
 
 /// Whether one part between separators matches; each `*` takes at least one character.
-fn part_matches(pattern: &str, part: &str) -> bool {
+pub(super) fn part_matches(pattern: &str, part: &str) -> bool {
     let Some((prefix, rest)) = pattern.split_once('*') else { return pattern == part };
     let Some(mut left) = part.strip_prefix(prefix) else { return false };
     let (between, suffix) = match rest.rsplit_once('*') {
