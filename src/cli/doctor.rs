@@ -142,8 +142,8 @@ fn certificates(listener: &Listener, tls: &Tls, findings: &mut Findings) {
     for (path, days_min) in files {
         let Some(path) = path else { continue };
         // What cannot be read was told already.
-        for der in tls_config::certificates(path).unwrap_or_default() {
-            let Ok(parsed) = certificate::parse(&der) else { continue };
+        for (at, der) in tls_config::certificates(path).unwrap_or_default().iter().enumerate() {
+            let Ok(parsed) = certificate::parse(der) else { continue };
             let subject = parsed.subject().to_string();
             let place = format!("listener.{}: {}: {subject}", listener.name, path.display());
             let days = (parsed.validity().not_after.timestamp() - now_unix_s()) / DAY_S;
@@ -155,7 +155,8 @@ fn certificates(listener: &Listener, tls: &Tls, findings: &mut Findings) {
                     format!("ends in {}", count(usize::try_from(days).unwrap_or(0), "day", "days"));
                 findings.add(Level::Warning, &*place, what, remedy);
             }
-            if path == &tls.certificate && parsed.is_ca() {
+            // What follows in the chain are authorities, whose keys are elsewhere.
+            if path == &tls.certificate && at == 0 && parsed.is_ca() {
                 let what =
                     "is the certificate of an authority: the broker holds its key".to_owned();
                 let remedy =
