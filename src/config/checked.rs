@@ -356,7 +356,9 @@ fn read_listeners(
         |(name, section): &mut (&str, Section<'_>)| listener::read(name, section, folder, profiles);
     let listeners: Vec<Listener> = sections.iter_mut().filter_map(read).collect();
     for name in profiles.keys().filter(|name| *name != profile::DEFAULT) {
-        let mut used = listeners.iter().map(|listener| &listener.profile).chain(quarantine);
+        let by_rules = listeners.iter().flat_map(|listener| listener.rule_profiles.values());
+        let used = listeners.iter().map(|listener| &listener.profile).chain(quarantine);
+        let mut used = used.chain(by_rules);
         if !used.any(|profile| *profile.name == **name) {
             root.warn(&format!("profile.{name}"), "is used by no listener");
         }

@@ -61,19 +61,23 @@ pub(super) const CLIENT_ID: Word<ClientIdRule> = Word(&[
     ("unbound", ClientIdRule::Unbound),
 ]);
 
+/// The profiles there are, by name.
+pub(super) type Profiles = BTreeMap<String, Arc<Profile>>;
+
 /// Reads one listener. `None` when it lacks what has no default; that is then reported.
 pub(super) fn read(
     name: &str,
     section: &mut Section<'_>,
     folder: &Path,
-    profiles: &BTreeMap<String, Arc<Profile>>,
+    profiles: &Profiles,
 ) -> Option<Settings> {
     let endpoint = read_endpoint(section, folder);
     let tls = read_tls(section, folder);
     let websocket = read_websocket(section);
     let proxy_protocol = read_proxy_protocol(section, endpoint.as_ref());
     let authentication = authentication::read_list(section);
-    let identity = read_identity(section);
+    let mut rule_profiles = BTreeMap::new();
+    let identity = read_identity(section, profiles, &mut rule_profiles);
     let admission = read_admission(section);
     let profile = read_profile(section, profiles)?;
     let settings = Settings {
@@ -86,6 +90,7 @@ pub(super) fn read(
         authentication,
         admission,
         profile,
+        rule_profiles,
     };
     check_identity(section, &settings);
     authentication::check_list(section, &settings);
@@ -219,7 +224,11 @@ fn read_proxy_protocol(
     Some(trusted)
 }
 
-fn read_identity(section: &mut Section<'_>) -> Option<identity::Settings> {
+fn read_identity(
+    section: &mut Section<'_>,
+    profiles: &Profiles,
+    rule_profiles: &mut BTreeMap<Arc<str>, Arc<Profile>>,
+) -> Option<identity::Settings> {
     let source = section.take("identity", &SOURCE, authentication::default_source(section));
     let anonymous = source == Source::Anonymous;
     let (kind, rule) = match source {
@@ -245,7 +254,7 @@ fn read_identity(section: &mut Section<'_>) -> Option<identity::Settings> {
         );
     }
     let binding = read_binding(section, rule_of_ids)?;
-    let rules = rule::read(section);
+    let rules = rule::read(section, profiles, rule_profiles);
     if source == Source::Rules {
         for key in ["principal", "client_id", "client_id_separator"] {
             if section.has(key) {
@@ -350,15 +359,21 @@ fn read_admission(section: &mut Section<'_>) -> admission::Settings {
     settings
 }
 
-fn read_profile(
-    section: &mut Section<'_>,
-    profiles: &BTreeMap<String, Arc<Profile>>,
-) -> Option<Arc<Profile>> {
+fn read_profile(section: &mut Section<'_>, profiles: &Profiles) -> Option<Arc<Profile>> {
     let text = Text { bytes_max: 64, expects: "the NAME of a [profile.NAME]" };
     let name = section.take("profile", &text, profile::DEFAULT.to_owned());
-    let profile = profiles.get(&name);
+    named_profile(section, &name, profiles)
+}
+
+/// The profile that the key `profile` names.
+pub(super) fn named_profile(
+    section: &mut Section<'_>,
+    name: &str,
+    profiles: &Profiles,
+) -> Option<Arc<Profile>> {
+    let profile = profiles.get(name);
     if profile.is_none() {
-        let remedy = nearest(&name, profiles.keys().map(String::as_str)).map_or_else(
+        let remedy = nearest(name, profiles.keys().map(String::as_str)).map_or_else(
             || format!("add [profile.{name}]"),
             |known| format!("did you mean \"{known}\"?"),
         );

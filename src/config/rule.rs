@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use super::file::Value;
 use super::kind::{Kind, Text, Word, Wrong, list, quoted};
-use super::listener::{CLIENT_ID, ClientIdRule, read_binding};
+use super::listener::{CLIENT_ID, ClientIdRule, Profiles, named_profile, read_binding};
 use super::section::Section;
+use crate::gates::Profile;
 use crate::identity::certificate::SubjectPart;
 use crate::identity::{Asked, NamedBy, PrincipalKind, Rule};
 
@@ -85,10 +86,20 @@ impl Kind for Texts {
 }
 
 /// The rules of a listener.
-pub(super) fn read(listener: &mut Section<'_>) -> Vec<Arc<Rule>> {
-    let sections = listener.named_sections("rule");
-    let read = |(name, mut section)| read_rule(name, &mut section).map(Arc::new);
-    sections.into_iter().filter_map(read).collect()
+pub(super) fn read(
+    listener: &mut Section<'_>,
+    profiles: &Profiles,
+    rule_profiles: &mut BTreeMap<Arc<str>, Arc<Profile>>,
+) -> Vec<Arc<Rule>> {
+    let mut rules = Vec::new();
+    for (name, mut section) in listener.named_sections("rule") {
+        if let Some(profile) = section.find("profile", &LABEL) {
+            let known = named_profile(&mut section, &profile, profiles);
+            rule_profiles.extend(known.map(|profile| (name.into(), profile)));
+        }
+        rules.extend(read_rule(name, &mut section).map(Arc::new));
+    }
+    rules
 }
 
 fn read_rule(name: &str, section: &mut Section<'_>) -> Option<Rule> {

@@ -1,5 +1,6 @@
 //! A listener: where connections come from, and what is demanded of them.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
@@ -32,6 +33,8 @@ pub struct Settings {
     pub admission: admission::Settings,
     /// Limits, caps and features.
     pub profile: Arc<Profile>,
+    /// The limits of those clients whose rule names others, by the rule.
+    pub rule_profiles: BTreeMap<Arc<str>, Arc<Profile>>,
 }
 
 /// The address of a listener.

@@ -10,6 +10,7 @@ mod handshake;
 pub mod listener;
 pub mod login;
 pub mod proxy_protocol;
+mod terms;
 pub mod tls;
 pub mod tls_config;
 pub mod transport;
@@ -32,6 +33,7 @@ use tracing::{info, warn};
 use self::handshake::{Admitted, Farewell, Refused, Unauthenticated, gate_of_first_byte};
 use self::listener::Endpoint;
 use self::login::{Chain, LoginError, Logins};
+use self::terms::AllTerms;
 use self::tls_config::{TlsProblem, TlsSetup};
 use self::transport::Socket;
 use crate::audit::{self, Event, Gate, Kind};
@@ -42,7 +44,6 @@ use crate::gates::rate::RateLimits;
 use crate::gates::records::RecordLimit;
 use crate::identity::{Identity, PrincipalKind, TrustedIssuers};
 use crate::mqtt::ReasonCode;
-use crate::router::{RetainedSettings, mailbox};
 
 /// Connections that the kernel keeps waiting for accept.
 const BACKLOG: u32 = 4096;
@@ -61,9 +62,7 @@ const ACCEPT_PAUSE_MAX: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 struct Gatehouse {
     settings: listener::Settings,
-    terms: Terms,
-    /// For clients whose device waits to be approved, where such are let in.
-    quarantine: Option<Terms>,
+    terms: AllTerms,
     tls: Option<Arc<ArcSwap<TlsSetup>>>,
     admission: Admission,
     /// CPU for handshakes: held while one computes, never while it waits for its peer, so that
@@ -88,24 +87,6 @@ impl Gatehouse {
         let bans = &self.broker.registry.bans;
         let checked = bans.check_address(address, Now::read().wall);
         checked.map_err(|banned| Refused::by(Gate::Admission, ReasonCode::Banned, &banned))
-    }
-}
-
-/// What the clients of a profile get.
-#[derive(Debug)]
-struct Terms {
-    profile: Arc<Profile>,
-    mailbox: Arc<mailbox::Settings>,
-    retained: Arc<RetainedSettings>,
-}
-
-impl Terms {
-    fn of(profile: &Arc<Profile>) -> Self {
-        Self {
-            profile: Arc::clone(profile),
-            mailbox: Arc::new(profile.mailbox.clone()),
-            retained: Arc::new(profile.retained.clone()),
-        }
     }
 }
 
@@ -249,8 +230,7 @@ impl Server {
                 error,
             })?;
             let gatehouse = Gatehouse {
-                terms: Terms::of(&settings.profile),
-                quarantine: quarantine.map(Terms::of),
+                terms: AllTerms::of(&settings, quarantine),
                 admission: Admission::new(
                     settings.admission.clone(),
                     broker.metrics.listener(&settings.name),

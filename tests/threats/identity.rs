@@ -361,6 +361,9 @@ issuer = "{}"
 common_name = "dev*"
 groups = ["fleet"]
 tags = {{ site = "north" }}
+profile = "small"
+[profile.small.features]
+retain = false
 [listener.mqtts.rule.others]
 issuer = "{}"
 named_by = "fingerprint"
@@ -382,12 +385,16 @@ permit (principal is Service, action == Action::"connect", resource);
     );
     let broker = broker.start();
     let device = broker.authority().client("dev1");
-    broker
-        .client_tls(&device, &Connect::new(Version::Mqtt5, "dev1"))
-        .publish_surely(&Publish::new("a", "b"));
+    let mut dev1 = broker.client_tls(&device, &Connect::new(Version::Mqtt5, "dev1"));
+    dev1.publish_surely(&Publish::new("a", "b"));
+    // It has the profile of its rule.
+    let retain_available = 0x25;
+    assert_eq!(dev1.connack.property(retain_available), Some(&[0][..]));
     // The same name of the other authority is somebody else.
     let foreign = other.client("dev1");
-    broker.client_tls(&foreign, &Connect::new(Version::Mqtt5, "any")).ping();
+    let mut any = broker.client_tls(&foreign, &Connect::new(Version::Mqtt5, "any"));
+    any.ping();
+    assert_eq!(any.connack.property(retain_available), None);
     let accepted = broker.audited("the other", |record| {
         record["event"] == "connection.accepted" && record["client_id"] == "any"
     });

@@ -15,7 +15,7 @@ use crate::mqtt::packet::{Connack, ConnackProperties, Connect, Qos};
 use crate::mqtt::{ClientId, ReasonCode};
 use crate::policy::{ConnectFacts, IgnoredClaim, SessionFacts, Subject};
 use crate::router::{Keeper, Standing};
-use crate::server::Terms;
+use crate::server::terms::Terms;
 use crate::session::{Link, Message};
 use crate::store::Durability;
 

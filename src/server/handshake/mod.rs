@@ -321,7 +321,7 @@ impl Identified {
     ) -> Result<Connected, (Refused, Transport)> {
         let Self { mut transport, address, mut slot, tls_version, who, trust, rule } = self;
         let broker = &gatehouse.broker;
-        if let Err(refused) = connect::check(&connect, &gatehouse.terms.profile) {
+        if let Err(refused) = connect::check(&connect, &gatehouse.terms.usual.profile) {
             return Err((refused, transport));
         }
         client.client_id = ClientId::parse(&connect.client_id).map(|asked| asked.shared());
@@ -332,10 +332,11 @@ impl Identified {
             transport: &mut transport,
             unread: &mut unread,
         };
-        let welcome = match registered::welcome(asking, gatehouse, who, client).await {
-            Ok(welcome) => welcome,
-            Err(refused) => return Err((refused, transport)),
-        };
+        let welcome =
+            match registered::welcome(asking, gatehouse, (who, rule.as_ref()), client).await {
+                Ok(welcome) => welcome,
+                Err(refused) => return Err((refused, transport)),
+            };
         let Welcome { authenticated, terms, is_quarantined, now } = welcome;
         let Authenticated { identity, proof, data } = authenticated;
         let profile = &terms.profile;

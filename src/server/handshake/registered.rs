@@ -7,11 +7,11 @@ use super::authenticate::{Asking, Authenticated, Who};
 use super::{Gatehouse, Refused};
 use crate::audit::{self, Gate};
 use crate::broker::{Now, Unwelcome};
-use crate::identity::Identity;
+use crate::identity::{Identity, Rule};
 use crate::mqtt::packet::Connect;
 use crate::mqtt::{ClientId, ReasonCode};
 use crate::registry::{Barred, Client};
-use crate::server::Terms;
+use crate::server::terms::Terms;
 
 /// A client that has proven who it is, and may come in.
 pub(super) struct Welcome<'a> {
@@ -29,7 +29,7 @@ pub(super) struct Welcome<'a> {
 pub(super) async fn welcome<'a>(
     asking: Asking<'_>,
     gatehouse: &'a Gatehouse,
-    who: Who,
+    (who, rule): (Who, Option<&Arc<Rule>>),
     client: &mut audit::Subject,
 ) -> Result<Welcome<'a>, Refused> {
     let Asking { connect, address, .. } = asking;
@@ -40,7 +40,7 @@ pub(super) async fn welcome<'a>(
     let (identity, is_quarantined) =
         admit(authenticated.identity, &connect.client_id, gatehouse, client, now)?;
     authenticated.identity = identity;
-    let terms = terms(is_quarantined, connect, gatehouse)?;
+    let terms = terms(is_quarantined, rule, connect, gatehouse)?;
     Ok(Welcome { authenticated, terms, is_quarantined, now })
 }
 
@@ -89,17 +89,20 @@ fn admit(
     }
 }
 
-/// What a client gets: less, as long as its device waits, and then it must not have asked for
-/// more.
+/// What a client gets, by its rule or its listener: less, as long as its device waits. Where that is
+/// not what its listener gives, it must not have asked for more.
 fn terms<'a>(
     is_quarantined: bool,
+    rule: Option<&Arc<Rule>>,
     connect: &Connect,
     gatehouse: &'a Gatehouse,
 ) -> Result<&'a Terms, Refused> {
-    if !is_quarantined {
-        return Ok(&gatehouse.terms);
-    }
-    let terms = gatehouse.quarantine.as_ref().ok_or_else(|| refused(&Barred::Pending.into()))?;
+    let all = &gatehouse.terms;
+    let terms = match (is_quarantined, all.of_rule(rule)) {
+        (true, _) => all.quarantine.as_ref().ok_or_else(|| refused(&Barred::Pending.into()))?,
+        (false, Some(terms)) => terms,
+        (false, None) => return Ok(&all.usual),
+    };
     super::connect::check(connect, &terms.profile)?;
     Ok(terms)
 }
