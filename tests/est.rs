@@ -468,7 +468,12 @@ fn a_policy_decides_and_keeps_the_token() {
 fn only_the_same_names_are_renewed_and_only_by_a_good_certificate_of_ours() {
     let place = Place::new();
     let service = place.serve();
-    service.enrolled("dev1", "-addext subjectAltName=DNS:dev1.plant.example");
+    // Names beside its own are given by whoever has the authority, not for a token.
+    let alternative = "-addext subjectAltName=DNS:victim.plant.example";
+    place.request("foreign", &format!("-subj /CN=dev3 {alternative}"));
+    let answer = service.enroll("foreign", "dev3", &place.token("dev3"));
+    assert!(answer.status == 403 && answer.body.contains("victim.plant.example"), "{answer:?}");
+    place.run("cert issue --ca ca --profile device --name dev1 --dns dev1.plant.example --out .");
     service.enrolled("dev2", "");
     let names = "-addext subjectAltName=DNS:dev1.plant.example";
     place.request("same", &format!("-subj /CN=dev1 {names}"));

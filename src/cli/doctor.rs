@@ -82,8 +82,10 @@ impl DoctorArgs {
                 "see `portcullis check`",
             );
         }
-        let trusted = listeners(&config, &mut findings);
-        lists(&config, &trusted, &mut findings);
+        // Whose lists they are, nobody knows where the authorities cannot be read.
+        if let Some(trusted) = listeners(&config, &mut findings) {
+            lists(&config, &trusted, &mut findings);
+        }
         policies(&config.policies, &mut findings);
         broker(&config, &mut findings);
         let Findings(findings) = findings;
@@ -105,8 +107,9 @@ impl DoctorArgs {
     }
 }
 
-/// Listeners and their files. Returns the authorities of all of them.
-fn listeners(config: &Config, findings: &mut Findings) -> TrustedIssuers {
+/// Listeners and their files. Returns the authorities of all of them, where all can be read.
+fn listeners(config: &Config, findings: &mut Findings) -> Option<TrustedIssuers> {
+    let mut are_read = true;
     let revocations = revocation::none();
     let mut trusted = Vec::new();
     for listener in &config.listeners {
@@ -121,6 +124,7 @@ fn listeners(config: &Config, findings: &mut Findings) -> TrustedIssuers {
         match tls_config::server_config(tls, &revocations) {
             Ok(setup) => trusted.push(setup.trusted_issuers),
             Err(error) => {
+                are_read = false;
                 let remedy = "mend it before the broker is started or reloaded";
                 findings.add(Level::Error, key.clone(), error.to_string(), remedy);
             }
@@ -131,7 +135,7 @@ fn listeners(config: &Config, findings: &mut Findings) -> TrustedIssuers {
             findings.add(Level::Warning, key, what, "set tls.client_ca, or know why not");
         }
     }
-    TrustedIssuers::of_all(trusted.into_iter())
+    are_read.then(|| TrustedIssuers::of_all(trusted.into_iter()))
 }
 
 fn certificates(listener: &Listener, tls: &Tls, findings: &mut Findings) {

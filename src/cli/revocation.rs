@@ -117,23 +117,33 @@ impl Lists {
         self.broker.audit.record(Event::broker(loaded));
     }
 
-    /// Loads the lists again; where one cannot be taken, those in force stay. How many certificates
+    /// Loads the lists again; where one cannot be taken, the one in force stays. How many certificates
     /// are revoked.
     async fn load_again(&self) -> Result<usize, String> {
         let Some(settings) = self.settings.lock().clone() else { return Ok(0) };
-        let trusted = Arc::clone(&self.trusted.lock());
-        match self.load(settings, trusted).await {
-            Ok(revocations) => {
-                let certificates = revocations.len();
+        let (trusted, in_force) =
+            (Arc::clone(&self.trusted.lock()), self.broker.revocations.load_full());
+        let loaded = tokio::task::spawn_blocking(move || {
+            revocation::load_what_can_be(&settings, &trusted, &in_force, now_unix_s())
+        });
+        let failures = match loaded.await.map_err(|error| error.to_string())? {
+            Ok((Loaded { revocations, warnings }, failures)) => {
+                for warning in warnings {
+                    warn!("{warning}");
+                }
                 self.replace(revocations, true);
-                Ok(certificates)
+                failures
             }
-            Err(Failure(why)) => {
-                warn!("the revocation lists in force stay: {why}");
-                let failed = Kind::RevocationFailed { why: why.clone().into() };
-                self.broker.audit.record(Event::broker(failed));
-                Err(why)
-            }
+            Err(failure) => vec![failure],
+        };
+        for failure in &failures {
+            let why = failure.to_string();
+            warn!("a revocation list cannot be taken: {why}");
+            self.broker.audit.record(Event::broker(Kind::RevocationFailed { why: why.into() }));
+        }
+        match failures.first() {
+            Some(failure) => Err(failure.to_string()),
+            None => Ok(self.broker.revocations.load().len()),
         }
     }
 

@@ -340,6 +340,9 @@ impl Shared {
         let request = Request::read(&der).map_err(|error| bad(error.to_string()))?;
         let name = named(&request)?;
         request.subject(profile, Some(&name)).map_err(|error| bad(error.to_string()))?;
+        if !matches!(method, Method::Renewal(_)) {
+            refuse_other_names(&request, &name)?;
+        }
         if !offered.names.iter().any(|pattern| pattern.is_for(&name, "")) {
             let told = format!("no certificates of this profile are given to {name:?}");
             return Err(Refusal::forbidden(told));
@@ -454,6 +457,20 @@ fn facts(opened: &Opened, peer: &Peer) -> Result<Option<CertificateFacts>, Refus
         Ok((facts, _)) => Ok(Some(facts)),
         Err(error) => Err(Refusal::forbidden("the certificate that was shown is not taken")
             .because(error.to_string())),
+    }
+}
+
+/// Refuses a first request that asks for alternative names which nobody has vouched for: a token or a
+/// factory speaks of one name.
+fn refuse_other_names(request: &Request, name: &str) -> Result<(), Refusal> {
+    let asked = request.alternative_names();
+    let ips = asked.ip.iter().map(ToString::to_string);
+    let all = asked.dns.iter().chain(&asked.uri).chain(&asked.email).cloned().chain(ips);
+    match all.into_iter().find(|one| !one.eq_ignore_ascii_case(name)) {
+        None => Ok(()),
+        Some(other) => Err(Refusal::forbidden(format!(
+            "the request asks for the alternative name {other:?}, and may for {name:?} alone"
+        ))),
     }
 }
 

@@ -33,11 +33,11 @@ pub enum Asked {
 pub enum NamedBy {
     /// The common name.
     Cn,
-    /// The first DNS name among the alternative names.
+    /// The only DNS name among the alternative names that the rule is about, in lower case.
     SanDns,
-    /// The first URI among them.
+    /// The only such URI among them.
     SanUri,
-    /// The first e-mail address among them.
+    /// The only such e-mail address among them.
     SanEmail,
     /// The serial number of the device, a part of the subject's name.
     SubjectSerialNumber,
@@ -93,6 +93,12 @@ pub enum RuleError {
         /// What is missing.
         what: &'static str,
     },
+    /// The certificate has several names that the identity could be made of.
+    #[error("the certificate has several values of {what} that fit the rule")]
+    SeveralNames {
+        /// What it has several of.
+        what: &'static str,
+    },
     /// What the identity would be made of stands for many, or could be read in two ways.
     #[error("the {what} of the certificate is no identity")]
     NameUnfit {
@@ -127,15 +133,19 @@ impl Rule {
         let facts = &shown.facts;
         let name = match self.named_by {
             NamedBy::Cn => Some(&facts.cn).filter(|name| !name.is_empty()),
-            NamedBy::SanDns => facts.dns_names.first(),
-            NamedBy::SanUri => facts.uris.first(),
-            NamedBy::SanEmail => shown.emails.first(),
+            NamedBy::SanDns => self.only_fitting(Asked::SanDns, &facts.dns_names)?,
+            NamedBy::SanUri => self.only_fitting(Asked::SanUri, &facts.uris)?,
+            NamedBy::SanEmail => self.only_fitting(Asked::SanEmail, &shown.emails)?,
             NamedBy::SubjectSerialNumber => shown.only(SubjectPart::SerialNumber),
             NamedBy::Uid => shown.only(SubjectPart::Uid),
             NamedBy::Serial => Some(&facts.serial),
             NamedBy::Fingerprint => Some(&facts.fingerprint),
         };
-        let name = name.cloned().ok_or_else(missing)?;
+        let mut name = name.cloned().ok_or_else(missing)?;
+        if self.named_by == NamedBy::SanDns {
+            // Names of hosts know no case, those of principals do.
+            name = name.to_ascii_lowercase().into();
+        }
         let is_fit = certificate::check_name(NameForm::Other, &name).is_ok()
             && (self.named_by != NamedBy::SanDns || !name.contains('*'));
         if !is_fit {
@@ -148,6 +158,24 @@ impl Rule {
             tags: self.tags.clone(),
             certificate: Some(Arc::new(facts.clone())),
         })
+    }
+}
+
+impl Rule {
+    /// Of several values that a certificate has, the one that this rule is about.
+    fn only_fitting<'a>(
+        &self,
+        kind: Asked,
+        values: &'a [Arc<str>],
+    ) -> Result<Option<&'a Arc<str>>, RuleError> {
+        let patterns = || self.asks.iter().filter(|(asked, _)| *asked == kind);
+        let mut fitting =
+            values.iter().filter(|value| patterns().all(|(_, it)| kind.value_matches(it, value)));
+        let first = fitting.next();
+        match fitting.next() {
+            None => Ok(first),
+            Some(_) => Err(RuleError::SeveralNames { what: self.named_by.as_str() }),
+        }
     }
 }
 
@@ -171,19 +199,31 @@ impl NamedBy {
 impl Asked {
     fn matches(self, pattern: &str, shown: &Shown) -> bool {
         let facts = &shown.facts;
-        let dns = |value: &Arc<str>| {
-            !value.contains('*') && Field::SanDns.matches(pattern, &Field::SanDns.comparable(value))
-        };
+        let any = |values: &[Arc<str>]| values.iter().any(|it| self.value_matches(pattern, it));
         match self {
             Self::Subject(part) => {
                 let mut values = shown.subject.iter().filter(|(found, _)| *found == part);
-                values.any(|(_, value)| part_matches(pattern, value))
+                values.any(|(_, value)| self.value_matches(pattern, value))
             }
-            Self::SanDns => facts.dns_names.iter().any(dns),
-            Self::SanUri => facts.uris.iter().any(|uri| Field::SanUri.matches(pattern, uri)),
-            Self::SanEmail => shown.emails.iter().any(|email| email_matches(pattern, email)),
-            Self::Serial => *facts.serial == *pattern,
-            Self::Fingerprint => *facts.fingerprint == *pattern,
+            Self::SanDns => any(&facts.dns_names),
+            Self::SanUri => any(&facts.uris),
+            Self::SanEmail => any(&shown.emails),
+            Self::Serial => self.value_matches(pattern, &facts.serial),
+            Self::Fingerprint => self.value_matches(pattern, &facts.fingerprint),
+        }
+    }
+
+    fn value_matches(self, pattern: &str, value: &str) -> bool {
+        match self {
+            Self::Subject(_) => part_matches(pattern, value),
+            // A name with a wildcard stands for many, so it proves none.
+            Self::SanDns => {
+                !value.contains('*')
+                    && Field::SanDns.matches(pattern, &Field::SanDns.comparable(value))
+            }
+            Self::SanUri => Field::SanUri.matches(pattern, value),
+            Self::SanEmail => email_matches(pattern, value),
+            Self::Serial | Self::Fingerprint => pattern == value,
         }
     }
 

@@ -158,6 +158,23 @@ impl Contents {
         self.crls.get(issuer)
     }
 
+    /// Where it is an authority that was revoked, nothing that it issued is good any more.
+    fn revoke_below(&mut self, time: OffsetDateTime, revocation: &Revocation) {
+        let is_it = |authority: &&AuthorityRecord| {
+            authority.name == revocation.name
+                && authority.not_after == revocation.not_after
+                && authority.issuer != revocation.issuer
+        };
+        if revocation.reason != Reason::CaCompromise {
+            return;
+        }
+        let Some(authority) = self.authorities.iter().rfind(is_it) else { return };
+        let issued = |entry: &&mut Entry| entry.certificate.issuer == authority.issuer;
+        for entry in self.entries.iter_mut().filter(issued) {
+            entry.revoked.get_or_insert((time, revocation.reason));
+        }
+    }
+
     /// Takes a record in.
     fn add(&mut self, time: OffsetDateTime, record: Record) -> Result<(), String> {
         match record {
@@ -188,6 +205,7 @@ impl Contents {
                 {
                     entry.revoked.get_or_insert((time, revocation.reason));
                 }
+                self.revoke_below(time, &revocation);
                 let issuers = self.revoked.entry(revocation.serial.clone()).or_default();
                 issuers.push(revocation.issuer.clone());
                 self.revocations.push((time, revocation));

@@ -101,6 +101,11 @@ impl CreateArgs {
         }
         let profile = profile(self.profile.into(), None, None)?;
         Subject::named(self.name.as_str()).check(&profile)?;
+        if self.name.contains(':') {
+            let why =
+                "--for: HTTP ends a name at its first colon, so that no device could show this";
+            return Err(Failure(why.to_owned()));
+        }
         let tokens = Tokens::of(&self.ca)?;
         let audit = AuditFile::open(&self.audit, &self.ca)?;
         let ttl = time::Duration::try_from(self.ttl)?;

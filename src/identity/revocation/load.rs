@@ -133,13 +133,31 @@ pub fn load(
     in_force: &Revocations,
     now_unix_s: i64,
 ) -> Result<Loaded, LoadError> {
-    let mut lists: Vec<Arc<Crl>> = Vec::new();
-    let mut warnings = Vec::new();
+    let (loaded, failures) = load_what_can_be(settings, trusted, in_force, now_unix_s)?;
+    failures.into_iter().next().map_or(Ok(loaded), Err)
+}
+
+/// As [`load`], but what is wrong with one file does not keep the lists of others back. Where an
+/// authority has no list that can be taken, the one in force stays.
+///
+/// # Errors
+/// When a folder cannot be read.
+pub fn load_what_can_be(
+    settings: &Settings,
+    trusted: &TrustedIssuers,
+    in_force: &Revocations,
+    now_unix_s: i64,
+) -> Result<(Loaded, Vec<LoadError>), LoadError> {
+    let mut found: Vec<(PathBuf, Arc<Crl>)> = Vec::new();
+    let (mut warnings, mut failures) = (Vec::new(), Vec::new());
     let fetched = settings.fetch.as_ref().map(|fetch| fetch.folder.clone());
     let named: Vec<PathBuf> = settings.lists.iter().cloned().chain(fetched.clone()).collect();
     for path in files_of(&named, fetched.as_ref())? {
-        for list in read(&path, trusted, now_unix_s)? {
-            refuse_older(&list, &path, in_force)?;
+        let lists = read(&path, trusted, now_unix_s).unwrap_or_else(|failure| {
+            failures.push(failure);
+            Vec::new()
+        });
+        for list in lists {
             if list.next_update_unix_s < now_unix_s {
                 let effect = match settings.expired {
                     Doubt::Refuse => "certificates of its authority are refused",
@@ -148,19 +166,29 @@ pub fn load(
                 warnings.push(format!("{}: the list has expired: {effect}", path.display()));
             }
             // Of two versions of one list the later counts.
-            match lists.iter_mut().find(|it| it.is_version_of(&list)) {
-                Some(other) if other.number < list.number => *other = Arc::new(list),
+            match found.iter_mut().find(|(_, it)| it.is_version_of(&list)) {
+                Some(other) if other.1.number < list.number => {
+                    *other = (path.clone(), Arc::new(list));
+                }
                 Some(_) => {}
-                None => lists.push(Arc::new(list)),
+                None => found.push((path.clone(), Arc::new(list))),
             }
         }
     }
-    for before in in_force.lists.iter().flatten() {
-        let is_trusted = trusted.has(before.issuer);
-        if is_trusted && !lists.iter().any(|list| list.is_version_of(before)) {
-            return Err(LoadError::Gone);
+    for before in in_force.lists.iter().flatten().filter(|it| trusted.has(it.issuer)) {
+        match found.iter_mut().find(|(_, list)| list.is_version_of(before)) {
+            Some((path, list)) if list.number < before.number => {
+                failures.push(LoadError::Older { path: path.clone() });
+                *list = Arc::clone(before);
+            }
+            Some(_) => {}
+            None => {
+                failures.push(LoadError::Gone);
+                found.push((PathBuf::new(), Arc::clone(before)));
+            }
         }
     }
+    let mut lists: Vec<_> = found.into_iter().map(|(_, list)| list).collect();
     for (subject, _) in trusted
         .described()
         .filter(|(_, issuer)| !lists.iter().any(|list| hex::encode(list.issuer.0) == *issuer))
@@ -173,7 +201,8 @@ pub fn load(
     }
     lists.sort_by_key(|list| list.issuer);
     let (expired, missing) = (settings.expired, settings.missing);
-    Ok(Loaded { revocations: Revocations { lists: Some(lists), expired, missing }, warnings })
+    let revocations = Revocations { lists: Some(lists), expired, missing };
+    Ok((Loaded { revocations, warnings }, failures))
 }
 
 /// The files that are named, and those in the folders that are.

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 
 pub use crl::{CrlError, fuzz_list};
-pub use load::{FILES_MAX, Fetch, LoadError, Loaded, Settings, check, load};
+pub use load::{FILES_MAX, Fetch, LoadError, Loaded, Settings, check, load, load_what_can_be};
 
 use crl::Crl;
 pub(super) use crl::Header;

@@ -305,3 +305,24 @@ fn serial_numbers_are_numbers() {
     assert!(Serial::new(&[1; 20]).is_some() && Serial::new(&[1; 21]).is_none());
     assert!(Serial::new(&[0; 40]).is_some());
 }
+
+#[test]
+fn what_is_wrong_with_one_file_keeps_no_other_list_back() {
+    let (folder, ca, other) = (Folder::new(), Authority::root("CA"), Authority::root("Other"));
+    folder.write("ca.crl", &ca.list(5, &[1]));
+    folder.write("other.crl", &other.list(5, &[1]));
+    let settings = settings(&[folder.0.path()]);
+    let both = [&ca, &other];
+    let in_force = loaded(&settings, &both);
+    folder.write("old.crl", &ca.list(4, &[]));
+    folder.write("foreign.crl", &Authority::root("Foreign").list(1, &[]));
+    folder.write("ca.crl", &ca.list(6, &[1, 2]));
+    folder.write("other.crl", "garbage");
+    let (now, failures) = load_what_can_be(&settings, &trusted(&both), &in_force, NOW).unwrap();
+    assert_eq!(failures.len(), 3, "{failures:?}");
+    // The new list of one authority, and of the other the one that it had.
+    for id in [ca.id(1), ca.id(2), other.id(1)] {
+        assert!(now.revocations.check(&[id], NOW).is_err());
+    }
+    assert!(load(&settings, &trusted(&both), &in_force, NOW).is_err());
+}

@@ -215,3 +215,18 @@ fn a_pattern_that_nobody_can_mean_is_refused() {
         assert!(asked.check(pattern).is_err(), "{asked:?} {pattern}");
     }
 }
+
+#[test]
+fn a_name_is_the_value_that_the_rule_asks_for_and_the_only_one() {
+    let ca = Authority::root("CA");
+    let by_dns =
+        Rule { named_by: NamedBy::SanDns, ..rule("fleet", &[(Asked::SanDns, "*.plant.example")]) };
+    let named = |names: &[&str]| {
+        let names: Vec<_> = names.iter().map(|name| dns(name)).collect();
+        let shown = ca.shown(&[(DnType::CommonName, "x")], &names, &[], &[&ca]);
+        by(std::slice::from_ref(&by_dns), &shown).map(|(identity, _)| identity.name.to_string())
+    };
+    assert_eq!(named(&["victim.other", "X.plant.example"]).unwrap(), "x.plant.example");
+    let several = named(&["a.plant.example", "b.plant.example"]).unwrap_err();
+    assert_eq!(several, RuleError::SeveralNames { what: "san_dns" });
+}
