@@ -327,6 +327,12 @@ fn an_issuing_key_in_other_hands_is_revoked_by_the_root() {
         assert!(!verified && said.contains("certificate revoked"), "{said}");
         place.assert_verified(options, "after.pem");
         assert!(place.audited().iter().any(|line| line["reason"] == "caCompromise"));
+        // What it issued is revoked with it, and nobody renews it.
+        let valid = place.run("cert list --ca ca --state valid");
+        assert!(valid.contains("after") && !valid.contains("before"), "{valid}");
+        assert!(place.run("cert list --ca ca --state revoked").contains("before"));
+        let refused = place.refused("cert renew --ca ca --name before --replace");
+        assert!(refused.contains("is revoked (caCompromise)"), "{refused}");
     }
 }
 
