@@ -634,6 +634,8 @@ fn a_process_that_is_killed_gives_no_second_certificate_for_a_token() {
             // Somewhere on the way, another place each time.
             std::thread::sleep(std::time::Duration::from_millis(5 + 7 * round));
             service.child.kill().unwrap();
+            // What it had locked is free once it is gone.
+            service.child.wait().unwrap();
             asking.join().unwrap();
         });
         let service = place.serve();
