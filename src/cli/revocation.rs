@@ -21,7 +21,7 @@ use crate::server::fetch;
 /// How often it is looked whether a file has changed: a certificate that is taken back is to be
 /// out within a second.
 const LOOK: Duration = Duration::from_millis(200);
-/// How soon a list is fetched again after that has failed.
+/// How soon a list is fetched or read again after that has failed.
 const RETRY: Duration = Duration::from_mins(1);
 /// How long it may take.
 const FETCH_TIME: Duration = Duration::from_mins(2);
@@ -167,10 +167,19 @@ impl Lists {
     pub(super) async fn keep_watch(self: Arc<Self>) {
         let mut ticks = tokio::time::interval(LOOK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut failed_at: Option<Instant> = None;
         loop {
             ticks.tick().await;
+            // What could not be read for want of something may be readable now, though no file has
+            // changed.
+            if failed_at.is_some_and(|at| at.elapsed() >= RETRY) {
+                *self.seen.lock() = State::default();
+                failed_at = None;
+            }
             // What is wrong is in the logs by then.
-            let _ = self.look().await;
+            if self.look().await.is_err() {
+                failed_at = Some(Instant::now());
+            }
         }
     }
 
