@@ -240,10 +240,27 @@ impl Lists {
             };
             if seen.as_ref() != Some(&now) {
                 seen = Some(now);
-                if let Err(Failure(why)) = self.load(settings.clone()).await {
-                    warn!("the revocation lists in force stay: {why}");
+                self.load_again(settings.clone()).await;
+            }
+        }
+    }
+
+    /// Takes what can be taken: what is wrong with one file keeps no other list back.
+    async fn load_again(&self, settings: revocation::Settings) {
+        let (authority, in_force) = (Arc::clone(&self.authority), self.current.load_full());
+        let loaded = tokio::task::spawn_blocking(move || {
+            let trusted = authority.trusted_issuers();
+            revocation::load_what_can_be(&settings, &trusted, &in_force, now_unix_s())
+        });
+        match loaded.await {
+            Ok(Ok((Loaded { revocations, .. }, failures))) => {
+                self.current.store(Arc::new(revocations));
+                for failure in failures {
+                    warn!("a revocation list cannot be taken: {failure}");
                 }
             }
+            Ok(Err(failure)) => warn!("the revocation lists in force stay: {failure}"),
+            Err(error) => warn!("the revocation lists in force stay: {error}"),
         }
     }
 }
