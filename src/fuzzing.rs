@@ -141,6 +141,11 @@ pub fn request(data: &[u8]) {
     pki::request::fuzz_request(data);
 }
 
+/// The bytes are the answer of an OCSP responder: it is refused, since nobody has signed it.
+pub fn ocsp(data: &[u8]) {
+    crate::identity::revocation::ocsp::fuzz_answer(data);
+}
+
 /// The bytes are a revocation list in DER: it is refused, or read to its end.
 pub fn revocation(data: &[u8]) {
     crate::identity::revocation::fuzz_list(data);

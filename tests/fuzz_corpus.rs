@@ -13,10 +13,11 @@ struct Target {
     run: fn(&[u8]),
 }
 
-const TARGETS: [Target; 14] = [
+const TARGETS: [Target; 15] = [
     Target { name: "certificate", run: fuzzing::certificate },
     Target { name: "config", run: fuzzing::config },
     Target { name: "frame", run: fuzzing::frame },
+    Target { name: "ocsp", run: fuzzing::ocsp },
     Target { name: "packet", run: fuzzing::packet },
     Target { name: "password", run: fuzzing::password },
     Target { name: "policy", run: fuzzing::policy },

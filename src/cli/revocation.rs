@@ -13,7 +13,7 @@ use super::Failure;
 use crate::audit::{Event, Kind};
 use crate::broker::Broker;
 use crate::identity::TrustedIssuers;
-use crate::identity::revocation::{self, Fetch, Loaded, Revocations, Settings};
+use crate::identity::revocation::{self, Beside, Fetch, Loaded, Revocations, Settings};
 use crate::pki::files::{self, Access};
 use crate::pki::sha256_hex;
 use crate::server::fetch;
@@ -183,8 +183,9 @@ impl Lists {
         }
     }
 
-    /// Fetches the lists that are to be fetched, again and again. What would not be taken is not
-    /// kept: it must not stand in the way of the others.
+    /// Fetches the lists that are to be fetched, and those that certificates have named and may name,
+    /// again and again. What would not be taken is not kept: it must not stand in the way of the
+    /// others.
     pub(super) async fn keep_fetching(self: Arc<Self>) {
         let mut due: BTreeMap<String, Instant> = BTreeMap::new();
         let mut ticks = tokio::time::interval(LOOK);
@@ -193,12 +194,13 @@ impl Lists {
             ticks.tick().await;
             let fetch = self.settings.lock().as_ref().and_then(|settings| settings.fetch.clone());
             let Some(fetch) = fetch else { continue };
-            for url in &fetch.urls {
+            let named = fetch.urls.iter().map(|url| (url.clone(), Beside::new()));
+            for (url, beside) in named.chain(self.broker.revocations.load().points()) {
                 let now = Instant::now();
-                if due.get(url).is_some_and(|at| *at > now) {
+                if due.get(&url).is_some_and(|at| *at > now) {
                     continue;
                 }
-                let again = match self.fetch(url, &fetch).await {
+                let again = match self.fetch(&url, beside, &fetch).await {
                     Ok(()) => fetch.every,
                     Err(why) => {
                         let why = format!("{url}: {why}");
@@ -208,12 +210,13 @@ impl Lists {
                         fetch.every.min(RETRY)
                     }
                 };
-                due.insert(url.clone(), Instant::now() + again);
+                due.insert(url, Instant::now() + again);
             }
         }
     }
 
-    async fn fetch(&self, url: &str, fetch: &Fetch) -> Result<(), String> {
+    /// Fetches one list; whoever has signed it may be one of `beside`.
+    async fn fetch(&self, url: &str, beside: Beside, fetch: &Fetch) -> Result<(), String> {
         let bytes_max = usize::try_from(FETCHED_BYTES_MAX).unwrap_or(usize::MAX);
         let bytes = fetch::get(url, bytes_max, FETCH_TIME).await?.to_vec();
         let name = format!("{}.crl", sha256_hex(url.as_bytes()));
@@ -221,12 +224,12 @@ impl Lists {
         let (trusted, in_force) =
             (Arc::clone(&self.trusted.lock()), self.broker.revocations.load_full());
         let kept = tokio::task::spawn_blocking(move || {
+            let now = now_unix_s();
+            let bytes = revocation::check(bytes, &beside, &path, &trusted, &in_force, now);
+            let bytes = bytes.map_err(|error| error.to_string())?;
             if std::fs::read(&path).is_ok_and(|before| before == bytes) {
                 return Ok(());
             }
-            let checked =
-                revocation::check(bytes.clone(), &path, &trusted, &in_force, now_unix_s());
-            checked.map_err(|error| error.to_string())?;
             let folder = path.parent().unwrap_or(Path::new("."));
             files::create_private_folder(folder).map_err(|error| error.to_string())?;
             let kept = if path.exists() {

@@ -90,6 +90,7 @@ impl Running {
             &broker,
             config.broker.unauthenticated_bytes_max,
             config.quarantine.as_ref(),
+            config.ocsp,
         )?;
         let addresses = server.addresses();
         let lists = Arc::new(Lists::new(Arc::clone(&broker)));

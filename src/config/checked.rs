@@ -14,14 +14,14 @@ use super::error::{ConfigError, Problem};
 use super::file::{FILE_BYTES_MAX, File};
 use super::kind::{Flag, Location, Word, address, list};
 use super::quantity::{bytes, count, show_bytes, span};
-use super::revocation::read_revocation;
+use super::revocation::{read_ocsp, read_revocation};
 use super::section::{Origin, Report, Section};
 use super::{authentication, listener, profile, registered};
 use crate::gates::{Profile, flapping};
 use crate::identity::revocation::{self};
 use crate::registry;
 use crate::server::listener::{Endpoint, Settings as Listener};
-use crate::server::login;
+use crate::server::{login, ocsp};
 use crate::store::{self, Durability};
 
 /// A whole configuration that contradicts neither itself nor the rules of safety.
@@ -39,6 +39,8 @@ pub struct Config {
     pub watch_policies: WatchPolicies,
     /// The lists of certificates that were taken back; `None`: nobody looks.
     pub revocation: Option<revocation::Settings>,
+    /// OCSP responders that are asked.
+    pub ocsp: Option<ocsp::Settings>,
     /// How devices become known.
     pub devices: registry::Settings,
     /// The profile of those that wait to be approved; `None`: they are refused.
@@ -299,6 +301,7 @@ fn read(root: &mut Section<'_>, folder: &Path) -> Config {
         login: authentication::read_limits(&mut root.section("login")),
         watch_policies: root.take("watch_policies", &WATCH_POLICIES, WatchPolicies::Tell),
         revocation: read_revocation(&mut root.section("revocation"), &path),
+        ocsp: read_ocsp(&mut root.section("ocsp")),
         devices,
         quarantine,
         flapping: registered::read_flapping(&mut root.section("flapping")),

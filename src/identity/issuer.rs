@@ -25,11 +25,11 @@ use crate::pki;
 
 /// Signatures checked to find the issuer of one certificate. A chain is short; more is an attempt
 /// to spend our time.
-const SIGNATURE_CHECKS_MAX: u32 = 16;
+pub(super) const SIGNATURE_CHECKS_MAX: u32 = 16;
 
 /// The authorities that client certificates of a listener have to come from.
 #[derive(Clone, Debug, Default)]
-pub struct TrustedIssuers(Vec<Authority>);
+pub struct TrustedIssuers(Vec<Arc<Authority>>);
 
 /// The trusted authority that a chain ends at, by its key.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,23 +47,24 @@ pub(super) struct Vouched {
 }
 
 /// A public key that signs certificates, and the name it signs under.
-#[derive(Clone, Debug)]
-struct Authority {
+#[derive(Clone, Debug, Default)]
+pub(super) struct Authority {
     /// DER of the subject.
-    subject: Vec<u8>,
+    pub(super) subject: Vec<u8>,
     key_identifier: Option<Vec<u8>>,
     /// The contents of the `AlgorithmIdentifier` of the key.
     key_algorithm: Vec<u8>,
-    key: Vec<u8>,
+    /// The contents of the key's BIT STRING.
+    pub(super) key: Vec<u8>,
     /// Lower-case hex of the SHA-256 of the `SubjectPublicKeyInfo`.
-    fingerprint: Arc<str>,
+    pub(super) fingerprint: Arc<str>,
     /// It may sign revocation lists.
     signs_lists: bool,
 }
 
 /// An intermediate that the client sent.
 struct Intermediate<'a> {
-    authority: Authority,
+    authority: Arc<Authority>,
     certificate: &'a X509Certificate<'a>,
 }
 
@@ -75,7 +76,7 @@ impl TrustedIssuers {
     pub fn new(authorities: &[CertificateDer<'_>]) -> Result<Self, CertificateError> {
         authorities
             .iter()
-            .map(|der| Authority::read(&certificate::parse(der)?))
+            .map(|der| Authority::read(&certificate::parse(der)?).map(Arc::new))
             .collect::<Result<_, _>>()
             .map(Self)
     }
@@ -85,7 +86,7 @@ impl TrustedIssuers {
     pub fn of_all(several: impl Iterator<Item = Arc<Self>>) -> Self {
         let mut all = Self::default();
         for authority in several.flat_map(|some| some.0.clone()) {
-            let is_known = |other: &Authority| {
+            let is_known = |other: &Arc<Authority>| {
                 other.fingerprint == authority.fingerprint && other.subject == authority.subject
             };
             if !all.0.iter().any(is_known) {
@@ -130,7 +131,7 @@ impl TrustedIssuers {
                 .contains(&now_unix_s);
             let is_fit = certificate.is_ca() && is_in_time;
             if is_fit && self.issuer_of(certificate, &parsed).is_ok() {
-                all.0.push(Authority::read(certificate)?);
+                all.0.push(Arc::new(Authority::read(certificate)?));
             }
         }
         Ok(all)
@@ -143,7 +144,7 @@ impl TrustedIssuers {
     pub(super) fn signer_of(&self, list: &Header<'_>) -> Result<Fingerprint, CrlError> {
         let issuer = || list.issuer_name();
         let has_key =
-            |authority: &&Authority| match (list.key_identifier, &authority.key_identifier) {
+            |authority: &&Arc<Authority>| match (list.key_identifier, &authority.key_identifier) {
                 (Some(wanted), Some(own)) => wanted == own.as_slice(),
                 _ => true,
             };
@@ -167,6 +168,32 @@ impl TrustedIssuers {
             .ok_or_else(|| CrlError::BadSignature { issuer: issuer() })
     }
 
+    /// Who has issued the first certificate of a verified chain.
+    ///
+    /// # Errors
+    /// As [`Self::issuer_of`].
+    pub(super) fn authority_behind(
+        &self,
+        chain: &[CertificateDer<'_>],
+    ) -> Result<Arc<Authority>, CertificateError> {
+        let parsed = chain.iter().map(|der| certificate::parse(der));
+        let parsed = parsed.collect::<Result<Vec<_>, _>>()?;
+        let (leaf, between) = parsed.split_first().ok_or(CertificateError::Missing)?;
+        let issuer = self.issuer_of(leaf, between)?.issuer;
+        let is_it =
+            |it: &Authority| it.fingerprint == issuer && it.subject == leaf.issuer().as_raw();
+        if let Some(trusted) = self.0.iter().find(|it| is_it(it)) {
+            return Ok(Arc::clone(trusted));
+        }
+        for certificate in between {
+            let authority = Authority::read(certificate)?;
+            if is_it(&authority) {
+                return Ok(Arc::new(authority));
+            }
+        }
+        Err(CertificateError::IssuerUnknown)
+    }
+
     /// Whether an authority is still among these.
     #[must_use]
     pub fn trust(&self, anchor: &Anchor) -> bool {
@@ -185,10 +212,11 @@ impl TrustedIssuers {
         let intermediates: Vec<Intermediate<'_>> = intermediates
             .iter()
             .map(|certificate| {
-                Ok(Intermediate { authority: Authority::read(certificate)?, certificate })
+                let authority = Arc::new(Authority::read(certificate)?);
+                Ok(Intermediate { authority, certificate })
             })
             .collect::<Result<_, CertificateError>>()?;
-        let is_named = |authority: &&Authority| authority.subject == leaf.issuer().as_raw();
+        let is_named = |authority: &&Arc<Authority>| authority.subject == leaf.issuer().as_raw();
         let candidates: Vec<_> = self
             .0
             .iter()
@@ -238,7 +266,7 @@ impl TrustedIssuers {
 }
 
 impl Authority {
-    fn read(certificate: &X509Certificate<'_>) -> Result<Self, CertificateError> {
+    pub(super) fn read(certificate: &X509Certificate<'_>) -> Result<Self, CertificateError> {
         let spki = certificate.public_key();
         let key_identifier = match extension(certificate, &OID_X509_EXT_SUBJECT_KEY_IDENTIFIER)? {
             Some(ParsedExtension::SubjectKeyIdentifier(identifier)) => Some(identifier.0.to_vec()),
@@ -285,7 +313,7 @@ impl Authority {
     }
 
     /// Whether this authority's key made the signature of `certificate`.
-    fn signed(
+    pub(super) fn signed(
         &self,
         certificate: &X509Certificate<'_>,
         checks_left: &mut u32,
@@ -302,7 +330,11 @@ impl Authority {
     }
 
     /// Whether this authority's key made a signature.
-    fn made(&self, signed: &Signed<'_>, checks_left: &mut u32) -> Result<bool, CertificateError> {
+    pub(super) fn made(
+        &self,
+        signed: &Signed<'_>,
+        checks_left: &mut u32,
+    ) -> Result<bool, CertificateError> {
         // The same algorithms that the verifier of the handshake accepts.
         let algorithms = aws_lc_rs::default_provider().signature_verification_algorithms.all;
         for algorithm in algorithms.iter().filter(|algorithm| {
@@ -319,11 +351,11 @@ impl Authority {
 }
 
 /// Something signed.
-struct Signed<'a> {
-    message: &'a [u8],
+pub(super) struct Signed<'a> {
+    pub(super) message: &'a [u8],
     /// The contents of the `AlgorithmIdentifier`.
-    algorithm: &'a [u8],
-    signature: &'a [u8],
+    pub(super) algorithm: &'a [u8],
+    pub(super) signature: &'a [u8],
 }
 
 /// A fingerprint from its lower-case hex.
@@ -334,7 +366,7 @@ pub(super) fn fingerprint(hex: &str) -> Option<Fingerprint> {
 }
 
 /// The first DER element: what follows it, and its contents.
-fn first_element(der: &[u8]) -> Result<(&[u8], &[u8]), CertificateError> {
+pub(super) fn first_element(der: &[u8]) -> Result<(&[u8], &[u8]), CertificateError> {
     let (rest, element) = Any::from_der(der).map_err(|_| CertificateError::Malformed)?;
     Ok((rest, element.data))
 }

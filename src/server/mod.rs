@@ -4,11 +4,13 @@
 //! stop. An accepted socket climbs the rungs of [`handshake`] in a task of its own, under one
 //! deadline, and becomes a [`connection`].
 
+mod breaker;
 mod connection;
 pub mod fetch;
 mod handshake;
 pub mod listener;
 pub mod login;
+pub mod ocsp;
 pub mod proxy_protocol;
 mod terms;
 pub mod tls;
@@ -33,6 +35,7 @@ use tracing::{info, warn};
 use self::handshake::{Admitted, Farewell, Refused, Unauthenticated, gate_of_first_byte};
 use self::listener::Endpoint;
 use self::login::{Chain, LoginError, Logins};
+use self::ocsp::Ocsp;
 use self::terms::AllTerms;
 use self::tls_config::{TlsProblem, TlsSetup};
 use self::transport::Socket;
@@ -69,6 +72,8 @@ struct Gatehouse {
     /// a flood of them leaves the other workers to established sessions.
     slots: Arc<Semaphore>,
     rates: Arc<RateLimits>,
+    /// Asks whether certificates are revoked.
+    ocsp: Option<Arc<Ocsp>>,
     /// The methods by which clients prove who they are, beside their certificates.
     chain: Option<Chain>,
     /// The identity of all clients of a listener that asks nobody.
@@ -128,6 +133,7 @@ pub enum BindError {
 pub struct Server {
     listeners: Vec<(Arc<Gatehouse>, Bound)>,
     logins: Arc<Logins>,
+    ocsp: Option<Arc<Ocsp>>,
 }
 
 /// Reads the files of all listeners again: those of TLS, and of passwords, records and keys.
@@ -205,7 +211,9 @@ impl Server {
         broker: &Arc<Broker>,
         unauthenticated_bytes_max: u64,
         quarantine: Option<&Arc<Profile>>,
+        ocsp: Option<ocsp::Settings>,
     ) -> Result<Self, BindError> {
+        let ocsp = ocsp.map(|settings| Arc::new(Ocsp::new(settings, broker)));
         let logins = Logins::open(methods.0, methods.1, broker, Now::read().instant)?;
         let workers = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let slots = Arc::new(Semaphore::new(workers.saturating_sub(1).max(1)));
@@ -238,6 +246,7 @@ impl Server {
                 ),
                 slots: Arc::clone(&slots),
                 rates: Arc::clone(&rates),
+                ocsp: ocsp.clone(),
                 chain: logins.chain(&settings.authentication),
                 anonymous: Arc::new(Identity::anonymous()),
                 unauthenticated: Arc::clone(&unauthenticated),
@@ -249,7 +258,7 @@ impl Server {
             };
             listeners.push((Arc::new(gatehouse), bound));
         }
-        Ok(Self { listeners, logins })
+        Ok(Self { listeners, logins, ocsp })
     }
 
     /// The name of each listener with the address it has in truth: a port 0 is resolved.
@@ -285,10 +294,16 @@ impl Server {
     /// Accepts connections until `stop` says true. Connections go on in their own tasks.
     pub async fn run(self, stop: watch::Receiver<bool>) {
         let mut tasks = tokio::task::JoinSet::new();
-        let (logins, mut stopping) = (self.logins, stop.clone());
+        let (logins, ocsp, mut stopping) = (self.logins, self.ocsp, stop.clone());
         tasks.spawn(async move {
+            let renewing = async {
+                match ocsp {
+                    Some(ocsp) => ocsp.keep().await,
+                    None => std::future::pending().await,
+                }
+            };
             tokio::select! {
-                () = logins.keep() => {}
+                ((), ()) = async { tokio::join!(logins.keep(), renewing) } => {}
                 _ = stopping.wait_for(|stop| *stop) => {}
             }
         });

@@ -24,7 +24,7 @@ use x509_parser::certificate::X509Certificate;
 
 pub use error::{TlsError, TlsProblem, TlsWarning};
 
-use super::listener;
+use super::{listener, ocsp};
 use crate::identity::certificate::TrustPath;
 use crate::identity::revocation::{self, NotGood};
 use crate::identity::{CertificateError, TrustedIssuers, certificate};
@@ -58,6 +58,8 @@ pub(super) struct Trust {
     path: TrustPath,
     tls: Arc<ArcSwap<TlsSetup>>,
     revocations: revocation::Current,
+    /// What OCSP responders say, where they are asked.
+    pub(super) status: Option<Arc<ocsp::Status>>,
     /// When the certificate ends.
     pub(super) ends_at: Option<Instant>,
 }
@@ -68,11 +70,12 @@ impl Trust {
         tls: &Arc<ArcSwap<TlsSetup>>,
         revocations: &revocation::Current,
     ) -> Self {
-        Self { path, tls: Arc::clone(tls), revocations: Arc::clone(revocations), ends_at: None }
+        let (tls, revocations) = (Arc::clone(tls), Arc::clone(revocations));
+        Self { path, tls, revocations, status: None, ends_at: None }
     }
 
-    /// Looks whether the TLS files in force still have the authority, and no revocation list in
-    /// force names a certificate of the path.
+    /// Looks whether the TLS files in force still have the authority, no revocation list in force
+    /// names a certificate of the path, and the last answer of a responder still counts.
     ///
     /// # Errors
     /// Why it is trusted no longer.
@@ -82,13 +85,15 @@ impl Trust {
         }
         match self.revocations.load().revoked(&self.path.certificates) {
             Some(revoked) => Err(Withdrawn::Certificate(revoked)),
-            None => Ok(()),
+            None => self.status.as_ref().map_or(Ok(()), |status| {
+                status.judge(unix_seconds(UnixTime::now())).map_err(Withdrawn::Status)
+            }),
         }
     }
 }
 
 /// Why a certificate that was accepted is trusted no longer.
-#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub(super) enum Withdrawn {
     /// Its authority was taken away from the listener.
     #[error("the authority behind the client's certificate is not trusted any more")]
@@ -96,6 +101,9 @@ pub(super) enum Withdrawn {
     /// It was revoked.
     #[error(transparent)]
     Certificate(NotGood),
+    /// A responder says so, or does not say the contrary.
+    #[error(transparent)]
+    Status(ocsp::NotGood),
 }
 
 /// The client's certificate that was refused last on this thread, if the last one was.

@@ -21,6 +21,7 @@ mod exhaustion;
 mod files;
 mod identity;
 mod methods;
+mod ocsp;
 mod policy;
 mod reload;
 mod revocation;

@@ -189,3 +189,66 @@ fn what_is_fetched_and_is_no_list_is_not_kept_and_nobody_is_let_in_without_one()
     refused(&broker, &client, "there is no revocation list of its issuer");
     assert!(broker.ctl(&["reload"]).status.success());
 }
+
+/// A client's certificate that says where the list of its authority is.
+fn naming(authority: &Authority, url: &str) -> Identity {
+    authority.client_with("naming", |parameters| {
+        let uris = vec![url.to_owned()];
+        parameters.crl_distribution_points = vec![rcgen::CrlDistributionPoint { uris }];
+    })
+}
+
+#[test]
+fn a_list_that_a_certificate_names_is_fetched_where_that_is_allowed() {
+    let setup = Setup::new().mutual_tls();
+    let published = setup.path().join("published.crl");
+    let url = serve(published.clone());
+    let elsewhere = TcpListener::bind("127.0.0.1:0").unwrap();
+    elsewhere.set_nonblocking(true).unwrap();
+    let foreign = format!("http://{}/ca.crl", elsewhere.local_addr().unwrap());
+    let (own, other) = (naming(setup.authority(), &url), naming(setup.authority(), &foreign));
+    let gone = naming(setup.authority(), &url);
+    setup.authority().take_back(&published, 1, &[&gone]);
+    let allowed = url.strip_suffix("ca.crl").unwrap();
+    let config = format!("[revocation]\nfetch_from = [\"{allowed}\"]\n");
+    let broker = setup.config(&config).start();
+    // Nobody is let in before the list is there, and a name alone brings none.
+    refused(&broker, &other, "there is no revocation list of its issuer");
+    assert!(elsewhere.accept().is_err(), "nobody was asked there");
+    refused(&broker, &own, "there is no revocation list of its issuer");
+    broker.audited("the list", |record| record["certificates"] == 1);
+    broker.client_tls(&own, &Connect::new(V, "naming")).ping();
+    refused(&broker, &gone, "certificate is revoked");
+    assert!(elsewhere.accept().is_err(), "nobody was asked there");
+}
+
+#[test]
+fn the_list_of_an_authority_between_is_fetched_and_verified_by_what_its_client_has_shown() {
+    let setup = Setup::new().mutual_tls();
+    let (above, published) = (setup.path().join("above.crl"), setup.path().join("below.crl"));
+    setup.authority().take_back(&above, 1, &[]);
+    let below = setup.authority().below(&setup.path().join("below"), "Below");
+    let url = serve(published.clone());
+    let with_chain = |mut client: Identity| {
+        let chain = [
+            std::fs::read_to_string(&client.certificate).unwrap(),
+            std::fs::read_to_string(below.certificate()).unwrap(),
+        ];
+        client.certificate = client.certificate.with_extension("chain");
+        std::fs::write(&client.certificate, chain.concat()).unwrap();
+        client
+    };
+    let (own, gone) = (naming(&below, &url), naming(&below, &url));
+    below.take_back(&published, 1, &[&gone]);
+    let (own, gone) = (with_chain(own), with_chain(gone));
+    let config = format!("[revocation]\nlists = [\"above.crl\"]\nfetch_from = [\"{url}\"]\n");
+    let mut broker = setup.config(&config).start();
+    refused(&broker, &own, "there is no revocation list of its issuer");
+    broker.audited("the list", |record| record["certificates"] == 1);
+    broker.client_tls(&own, &Connect::new(V, "naming")).ping();
+    refused(&broker, &gone, "certificate is revoked");
+    // After a restart it is known before anybody names it.
+    broker.restart(rustix::process::Signal::KILL);
+    refused(&broker, &gone, "certificate is revoked");
+    broker.client_tls(&own, &Connect::new(V, "naming")).ping();
+}

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use pkcs8::LineEnding;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer};
 
@@ -37,6 +38,8 @@ pub struct Settings {
 pub struct Fetch {
     /// From where: plain HTTP, since a list is signed.
     pub urls: Vec<String>,
+    /// What URLs have to begin with that certificates name.
+    pub from: Vec<String>,
     /// Into which folder.
     pub folder: PathBuf,
     /// How often.
@@ -201,7 +204,8 @@ pub fn load_what_can_be(
     }
     lists.sort_by_key(|list| list.issuer);
     let (expired, missing) = (settings.expired, settings.missing);
-    let revocations = Revocations { lists: Some(lists), expired, missing };
+    let points = in_force.points.allowing(settings.fetch.as_ref().map_or(&[], |it| &it.from));
+    let revocations = Revocations { lists: Some(lists), expired, missing, points };
     Ok((Loaded { revocations, warnings }, failures))
 }
 
@@ -240,25 +244,54 @@ fn is_hidden(path: &Path) -> bool {
     path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."))
 }
 
-/// Looks whether `bytes`, which come from `path` or are to go there, are lists that would be taken in
-/// the place of those in force.
+/// Looks whether `bytes`, which are to go to `path`, are lists that would be taken in the place of
+/// those in force. What has to go there: where it takes one of the certificates `beside` to tell who
+/// has signed it, these too.
 ///
 /// # Errors
 /// As [`load`].
 pub fn check(
     bytes: Vec<u8>,
+    beside: &[CertificateDer<'_>],
     path: &Path,
     trusted: &TrustedIssuers,
     in_force: &Revocations,
     now_unix_s: i64,
-) -> Result<(), LoadError> {
-    let lists = parse(bytes, path, trusted, now_unix_s)?;
-    lists.iter().try_for_each(|list| refuse_older(list, path, in_force))
+) -> Result<Vec<u8>, LoadError> {
+    let lists = |bytes: &[u8]| parse(bytes, path, trusted, now_unix_s);
+    let (bytes, lists) = match lists(&bytes) {
+        Err(LoadError::List { source: CrlError::UnknownIssuer { .. }, .. })
+            if !beside.is_empty() =>
+        {
+            let bytes = with_certificates(bytes, beside);
+            let lists = lists(&bytes)?;
+            (bytes, lists)
+        }
+        lists => (bytes, lists?),
+    };
+    lists.iter().try_for_each(|list| refuse_older(list, path, in_force))?;
+    Ok(bytes)
+}
+
+/// A file of lists, as PEM, and certificates.
+fn with_certificates(bytes: Vec<u8>, beside: &[CertificateDer<'_>]) -> Vec<u8> {
+    let pem = |label: &str, der: &[u8]| {
+        // Fails for a label that is none.
+        pkcs8::der::pem::encode_string(label, LineEnding::LF, der).unwrap_or_default()
+    };
+    let mut file = match bytes.first() {
+        Some(&DER_SEQUENCE) => pem("X509 CRL", &bytes).into_bytes(),
+        _ => bytes,
+    };
+    for certificate in beside {
+        file.extend_from_slice(pem("CERTIFICATE", certificate).as_bytes());
+    }
+    file
 }
 
 /// The lists in one file.
 fn read(path: &Path, trusted: &TrustedIssuers, now_unix_s: i64) -> Result<Vec<Crl>, LoadError> {
-    parse(files::read_up_to(path, LIST_FILE_BYTES_MAX)?, path, trusted, now_unix_s)
+    parse(&files::read_up_to(path, LIST_FILE_BYTES_MAX)?, path, trusted, now_unix_s)
 }
 
 fn refuse_older(list: &Crl, path: &Path, in_force: &Revocations) -> Result<(), LoadError> {
@@ -272,7 +305,7 @@ fn refuse_older(list: &Crl, path: &Path, in_force: &Revocations) -> Result<(), L
 }
 
 fn parse(
-    bytes: Vec<u8>,
+    bytes: &[u8],
     path: &Path,
     trusted: &TrustedIssuers,
     now_unix_s: i64,
@@ -284,11 +317,11 @@ fn parse(
     }
     let not_pem = |source| LoadError::NotPem { path: path.to_owned(), source };
     let not_fit = |source| LoadError::Certificate { path: path.to_owned(), source };
-    let beside = CertificateDer::pem_slice_iter(&bytes);
+    let beside = CertificateDer::pem_slice_iter(bytes);
     let beside = beside.collect::<Result<Vec<_>, _>>().map_err(not_pem)?;
     let trusted = trusted.with_intermediates(&beside, now_unix_s).map_err(not_fit)?;
     let mut lists = Vec::new();
-    for der in CertificateRevocationListDer::pem_slice_iter(&bytes) {
+    for der in CertificateRevocationListDer::pem_slice_iter(bytes) {
         lists.push(Crl::read(&der.map_err(not_pem)?, &trusted, now_unix_s).map_err(about)?);
     }
     if lists.is_empty() { Err(LoadError::NoList { path: path.to_owned() }) } else { Ok(lists) }

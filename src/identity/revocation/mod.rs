@@ -5,16 +5,21 @@
 
 mod crl;
 mod load;
+pub mod ocsp;
+mod points;
 
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use rustls::pki_types::CertificateDer;
 
 pub use crl::{CrlError, fuzz_list};
 pub use load::{FILES_MAX, Fetch, LoadError, Loaded, Settings, check, load, load_what_can_be};
+pub use points::{Beside, is_allowed};
 
 use crl::Crl;
 pub(super) use crl::Header;
+use points::Points;
 
 /// The SHA-256 of an authority's `SubjectPublicKeyInfo`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -35,10 +40,16 @@ impl Serial {
         padded.get_mut(from..)?.copy_from_slice(bytes);
         Some(Self(padded))
     }
+
+    /// Its last byte: of numbers that are drawn, any.
+    #[must_use]
+    pub const fn last_byte(&self) -> u8 {
+        self.0[19]
+    }
 }
 
 /// What names a certificate: whose it is, and its number there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct CertificateId {
     /// The key that signed it.
     pub issuer: Fingerprint,
@@ -95,6 +106,8 @@ pub struct Revocations {
     lists: Option<Vec<Arc<Crl>>>,
     expired: Doubt,
     missing: Doubt,
+    /// Where more are.
+    points: Points,
 }
 
 /// The lists in force at present, for all that have to look.
@@ -110,7 +123,8 @@ impl Revocations {
     /// Without any list, nothing is revoked.
     #[must_use]
     pub fn none() -> Self {
-        Self { lists: None, expired: Doubt::Refuse, missing: Doubt::Warn }
+        let points = Points::default();
+        Self { lists: None, expired: Doubt::Refuse, missing: Doubt::Warn, points }
     }
 
     /// How many certificates are named.
@@ -129,6 +143,19 @@ impl Revocations {
     #[must_use]
     pub fn next_update_unix_s(&self) -> Option<i64> {
         self.lists.iter().flatten().map(|list| list.next_update_unix_s).min()
+    }
+
+    /// Takes down where the certificates of a verified path say that their lists are: the client's
+    /// own, and those between it and the authority that is trusted.
+    pub fn note_points(&self, own: &CertificateDer<'_>, between: &[CertificateDer<'_>]) {
+        self.points.note(own, between);
+    }
+
+    /// The URLs that were taken down and are allowed, each with the authorities whose certificates
+    /// came with it.
+    #[must_use]
+    pub fn points(&self) -> Vec<(String, Beside)> {
+        self.points.found()
     }
 
     /// Checks a path before its client is let in: its own certificate first.

@@ -13,9 +13,9 @@ use super::*;
 use crate::identity::{CertificateFacts, TrustedIssuers};
 
 /// 2026-01-01.
-const NOW: i64 = 1_767_225_600;
+pub(super) const NOW: i64 = 1_767_225_600;
 
-struct Authority(CertifiedIssuer<'static, KeyPair>);
+pub(super) struct Authority(pub(super) CertifiedIssuer<'static, KeyPair>);
 
 fn params(name: &str) -> CertificateParams {
     let mut params = CertificateParams::default();
@@ -27,7 +27,7 @@ fn params(name: &str) -> CertificateParams {
 }
 
 impl Authority {
-    fn root(name: &str) -> Self {
+    pub(super) fn root(name: &str) -> Self {
         Self::with(params(name))
     }
 
@@ -35,7 +35,7 @@ impl Authority {
         Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
     }
 
-    fn below(&self, name: &str, serial: u64) -> Self {
+    pub(super) fn below(&self, name: &str, serial: u64) -> Self {
         let mut params = params(name);
         params.serial_number = Some(SerialNumber::from(serial));
         let key = KeyPair::generate().unwrap();
@@ -53,7 +53,7 @@ impl Authority {
     }
 
     /// A client's chain.
-    fn chain(&self, serial: u64, between: &[&Self]) -> Vec<CertificateDer<'static>> {
+    pub(super) fn chain(&self, serial: u64, between: &[&Self]) -> Vec<CertificateDer<'static>> {
         let mut params = CertificateParams::default();
         params.distinguished_name.push(DnType::CommonName, "client");
         params.serial_number = Some(SerialNumber::from(serial));
@@ -62,7 +62,7 @@ impl Authority {
         std::iter::once(own.der().clone()).chain(between.iter().map(|it| it.der())).collect()
     }
 
-    fn list(&self, number: u64, revoked: &[u64]) -> String {
+    pub(super) fn list(&self, number: u64, revoked: &[u64]) -> String {
         self.list_with(number, revoked, |_| {})
     }
 
@@ -91,31 +91,31 @@ impl Authority {
     }
 }
 
-struct Folder(tempfile::TempDir);
+pub(super) struct Folder(tempfile::TempDir);
 
 impl Folder {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self(tempfile::tempdir().unwrap())
     }
 
-    fn write(&self, name: &str, text: &str) -> PathBuf {
+    pub(super) fn write(&self, name: &str, text: &str) -> PathBuf {
         let path = self.0.path().join(name);
         std::fs::write(&path, text).unwrap();
         path
     }
 }
 
-fn settings(paths: &[&Path]) -> Settings {
+pub(super) fn settings(paths: &[&Path]) -> Settings {
     let lists = paths.iter().map(|path| path.to_path_buf()).collect();
     Settings { lists, expired: Doubt::Refuse, missing: Doubt::Refuse, fetch: None }
 }
 
-fn trusted(authorities: &[&Authority]) -> TrustedIssuers {
+pub(super) fn trusted(authorities: &[&Authority]) -> TrustedIssuers {
     let ders: Vec<_> = authorities.iter().map(|authority| authority.der()).collect();
     TrustedIssuers::new(&ders).unwrap()
 }
 
-fn loaded(settings: &Settings, authorities: &[&Authority]) -> Revocations {
+pub(super) fn loaded(settings: &Settings, authorities: &[&Authority]) -> Revocations {
     load(settings, &trusted(authorities), &Revocations::none(), NOW).unwrap().revocations
 }
 

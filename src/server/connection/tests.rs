@@ -97,7 +97,8 @@ impl Bench {
         let broker = Broker::new(&settings, open_policies(), metrics, audit, store);
         let broker = Arc::new(broker);
         let server =
-            Server::bind(config.listeners, (&[], &config.login), &broker, 1 << 20, None).unwrap();
+            Server::bind(config.listeners, (&[], &config.login), &broker, 1 << 20, None, None)
+                .unwrap();
         let address = server.addresses()[0].1.clone();
         let (stop, stopped) = watch::channel(false);
         let serving = tokio::spawn(server.run(stopped));

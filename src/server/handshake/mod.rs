@@ -23,7 +23,7 @@ use super::{Gatehouse, listener, proxy_protocol, tls, websocket};
 use crate::audit::{self, Event, Gate, Kind};
 use crate::broker::{Now, Opened, Opening};
 use crate::gates::{Refusal, admission};
-use crate::identity::certificate::Shown;
+use crate::identity::certificate::{Shown, TrustPath};
 use crate::identity::rule::identity_by;
 use crate::identity::{CertificateFacts, Identity, Rule, Source};
 use crate::mqtt::packet::{Connack, Connect, Packet};
@@ -234,8 +234,7 @@ impl Encrypted {
                 let shown = shown.map_err(|error| refused(&error))?;
                 let (identity, by) =
                     identity_by(&settings.rules, &shown).map_err(|error| refused(&error))?;
-                let tls = gatehouse.tls.as_ref();
-                trust = tls.map(|tls| Trust::new(shown.path, tls, &gatehouse.broker.revocations));
+                trust = trust_in((&chain, &setup), shown.path, gatehouse)?;
                 rule = Some(by);
                 Who::Known(Arc::new(identity))
             }
@@ -267,8 +266,24 @@ fn certificate_facts(
     let facts = CertificateFacts::from_verified_chain(chain, &setup.trusted_issuers);
     let (facts, path) =
         facts.map_err(|error| Refused::by(Gate::Identity, ReasonCode::NotAuthorized, &error))?;
-    let tls = gatehouse.tls.as_ref();
-    Ok((facts, tls.map(|tls| Trust::new(path, tls, &gatehouse.broker.revocations))))
+    Ok((facts, trust_in((chain, setup), path, gatehouse)?))
+}
+
+/// What the trust in a chain stands on.
+fn trust_in(
+    (chain, setup): (&[CertificateDer<'static>], &TlsSetup),
+    path: TrustPath,
+    gatehouse: &Gatehouse,
+) -> Result<Option<Trust>, Refused> {
+    let Some(tls) = &gatehouse.tls else { return Ok(None) };
+    let own = path.certificates.first().copied();
+    let mut trust = Trust::new(path, tls, &gatehouse.broker.revocations);
+    if let (Some(ocsp), Some(own)) = (&gatehouse.ocsp, own) {
+        let status = ocsp.status_of(own, chain, setup, Now::read().instant);
+        let refused = |error| Refused::by(Gate::Tls, ReasonCode::NotAuthorized, &error);
+        trust.status = Some(status.map_err(refused)?);
+    }
+    Ok(Some(trust))
 }
 
 impl Identified {
@@ -325,6 +340,13 @@ impl Identified {
             return Err((refused, transport));
         }
         client.client_id = ClientId::parse(&connect.client_id).map(|asked| asked.shared());
+        let status = trust.as_ref().and_then(|trust| trust.status.as_ref());
+        if let (Some(ocsp), Some(status)) = (&gatehouse.ocsp, status)
+            && let Err(not_good) = ocsp.check(status).await
+        {
+            let reason = ReasonCode::NotAuthorized;
+            return Err((Refused::by(Gate::Tls, reason, &not_good), transport));
+        }
         let asking = Asking {
             gatehouse,
             connect: &connect,

@@ -20,6 +20,7 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::{ClientConfig, RootCertStore};
 
 use crate::pki::files::{self, FileError};
+use crate::server::fetch::in_full;
 use crate::server::tls_config::{self, TlsError};
 
 /// Connections that are kept for the next request.
@@ -167,16 +168,4 @@ impl Https {
         let body = Limited::new(response.into_body(), bytes_max).collect().await;
         body.map(http_body_util::Collected::to_bytes).map_err(|_| NoAnswer::Body(bytes_max))
     }
-}
-
-/// An error with its causes.
-fn in_full(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }

@@ -10,7 +10,7 @@ use tokio::sync::{Notify, Semaphore};
 use tracing::warn;
 use zeroize::Zeroizing;
 
-use super::backend::{self, Breaker};
+use super::backend;
 use super::cache::KEPT_MAX;
 use super::https::Https;
 use super::keep::{Mark, mark};
@@ -25,6 +25,7 @@ use crate::identity::method::scram::{self, Exchange, Records};
 use crate::identity::method::token::{self, Keys, TokenError};
 use crate::identity::method::{Accepted, Refusal, Verdict};
 use crate::pki::files;
+use crate::server::breaker::Breaker;
 
 /// The name of the enhanced authentication by token.
 pub(super) const TOKEN_METHOD: &str = "JWT";

@@ -212,6 +212,9 @@ impl ClientCertVerifier for ClientVerifier {
         let not_good = Cell::new(None);
         let is_good = |path: &VerifiedPath<'_>| {
             let ids = self.ids(path).ok_or(webpki::Error::UnknownIssuer)?;
+            let between: SmallVec<[_; 4]> =
+                path.intermediate_certificates().map(webpki::Cert::der).collect();
+            revocations.note_points(end_entity, &between);
             revocations.check(&ids, now_unix_s).map_err(|why| {
                 not_good.set(Some(why));
                 webpki::Error::CertRevoked
