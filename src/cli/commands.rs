@@ -17,7 +17,7 @@ use crate::admin::registered::{
 use crate::broker::{Broker, DeviceChange, Now};
 use crate::mqtt::ClientId;
 use crate::policy::{Question, Words};
-use crate::registry::{Misnamed, Principal, WHY_BYTES_MAX};
+use crate::registry::{BAN_S_MAX, Misnamed, Principal, WHY_BYTES_MAX};
 use crate::router::Standing;
 use crate::store::Commit;
 
@@ -82,6 +82,11 @@ async fn bans(
                 return Err(failure(Misnamed::Why));
             }
             let target = target.parse().map_err(failure)?;
+            if for_s.is_some_and(|for_s| !(1..=BAN_S_MAX).contains(&for_s)) {
+                let why =
+                    "for_s is a second to 100 years; without it the ban is until it is removed";
+                return Err(Failure(why.to_owned()));
+            }
             let length = for_s.map(Duration::from_secs);
             let banned = broker.ban(target, length, why.into(), uid, Now::read());
             // Before the answer: who asks a method again finds the ban there.

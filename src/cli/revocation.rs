@@ -131,7 +131,8 @@ impl Lists {
                 for warning in warnings {
                     warn!("{warning}");
                 }
-                self.replace(revocations, true);
+                let is_told = revocations.have_more_than(&self.broker.revocations.load());
+                self.replace(revocations, is_told);
                 failures
             }
             Err(failure) => vec![failure],

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags, RenameFlags, open, renameat_with};
 use rustix::process::{Gid, Uid};
+use rustls::pki_types::pem;
 
 /// The largest file of certificates or keys that is read.
 pub const FILE_BYTES_MAX: u64 = 1024 * 1024;
@@ -104,6 +105,22 @@ pub fn read(path: &Path) -> Result<Vec<u8>, FileError> {
 pub fn read_up_to(path: &Path, bytes_max: u64) -> Result<Vec<u8>, FileError> {
     let file = open_regular(path).map_err(|error| FileError::io(path, OPEN, error))?;
     read_bounded(path, file, bytes_max)
+}
+
+/// What is wrong with PEM, in words.
+#[must_use]
+pub fn pem_problem(error: &pem::Error) -> String {
+    match error {
+        pem::Error::MissingSectionEnd { end_marker } => {
+            format!("it ends before {}", String::from_utf8_lossy(end_marker).trim())
+        }
+        pem::Error::IllegalSectionStart { line } => {
+            let line: String = String::from_utf8_lossy(line).trim().chars().take(64).collect();
+            format!("{line:?} begins nothing")
+        }
+        pem::Error::Base64Decode(_) => "what stands in it is not base64".to_owned(),
+        other => other.to_string(),
+    }
 }
 
 /// Reads a private key.

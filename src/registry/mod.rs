@@ -26,6 +26,8 @@ use crate::identity::{Identity, PrincipalKind};
 
 /// Bytes of a principal's name.
 const NAME_BYTES_MAX: usize = 1024;
+/// The longest ban that has an end, in seconds: 100 years.
+pub const BAN_S_MAX: u64 = 100 * 366 * 24 * 60 * 60;
 /// Bytes of a text that says why.
 pub const WHY_BYTES_MAX: usize = 256;
 

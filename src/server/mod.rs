@@ -537,15 +537,15 @@ async fn climb(
         None => gate_of_first_byte(settings),
     };
     progress.lock().0 = first;
-    let encrypted = match admitted.encrypt(gatehouse).await {
-        Ok(encrypted) => encrypted,
-        Err(refused) => return Err((refused, known(), None)),
-    };
-    if let Some(address) = encrypted.address() {
+    let announced = |address: SocketAddr| {
         let client = &mut progress.lock().1;
         client.address = Some(address.ip().to_canonical());
         client.port = Some(address.port());
-    }
+    };
+    let encrypted = match admitted.encrypt(gatehouse, announced).await {
+        Ok(encrypted) => encrypted,
+        Err(refused) => return Err((refused, known(), None)),
+    };
     let identified = match encrypted.identify(gatehouse) {
         Ok(identified) => identified,
         Err(refused) => return Err((refused, known(), None)),

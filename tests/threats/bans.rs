@@ -7,6 +7,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::harness::certificates::Identity;
+use crate::harness::raw::Raw;
 use crate::harness::wire::{Connect, Publish, Version, Will, property};
 use crate::harness::{Broker, Setup};
 use crate::{is, refusal};
@@ -141,6 +142,45 @@ fn a_banned_address_gets_no_answer_at_all() {
 }
 
 #[test]
+fn behind_a_proxy_the_address_that_it_announces_is_banned() {
+    let keys = "proxy_protocol = { trusted = [\"127.0.0.0/8\"] }";
+    let broker = Setup::new().plaintext_named("proxied", keys).start();
+    let from = |address: &str| {
+        let mut raw = Raw::tcp(broker.address("proxied"));
+        let header = format!("PROXY TCP4 {address} 192.0.2.1 5555 1883\r\n");
+        let _ = raw.try_send(&[header.as_bytes(), &Connect::new(V, address).bytes()].concat());
+        raw
+    };
+    let mut leaver = from("203.0.113.7");
+    assert_eq!(leaver.recv_packet()[0], 0x20);
+    ban(&broker, &["--address", "203.0.113.0/24"]);
+    leaver.expect_disconnect(&[BANNED]);
+    from("203.0.113.8").expect_end();
+    broker.audited("the refusal", |record| {
+        record["event"] == "connection.refused" && record["address"] == "203.0.113.8"
+    });
+    assert_eq!(from("203.0.114.8").recv_packet()[0], 0x20);
+    // Of the proxy itself nothing is held against those who come through it.
+    ban(&broker, &["--address", "127.0.0.1"]);
+    assert_eq!(from("203.0.114.9").recv_packet()[0], 0x20);
+}
+
+#[test]
+fn a_list_that_takes_several_answers_is_told_whole() {
+    let broker = Setup::new().plaintext().start();
+    // More than goes into one answer.
+    let names = (100..240).map(|at| format!("{at}{}", "x".repeat(3_800)));
+    let names: Vec<String> = names.collect();
+    for name in &names {
+        ban(&broker, &["--client-id", name]);
+    }
+    let list = done(&broker.ctl(&["--json", "ban", "list"]));
+    for name in &names {
+        assert_eq!(list.matches(name.as_str()).count(), 1);
+    }
+}
+
+#[test]
 fn a_ban_ends_when_its_time_is_over() {
     let broker = Setup::new().plaintext().start();
     let number = ban(&broker, &["--client-id", "a", "--for", "1s"]);
@@ -173,6 +213,7 @@ fn names_that_deceive_are_shown_as_what_they_are_and_nobody_is_no_target() {
         (&["ban", "add", "--principal", "Robot::x"][..], "names no principal"),
         (&["ban", "add", "--address", "10.0.0.1/8"], "write 10.0.0.0/8"),
         (&["ban", "add", "--client-id", "a", "--for", "0s"], "at least a second"),
+        (&["ban", "add", "--client-id", "a", "--for", "584542046090y"], "at most 100 years"),
         (&["ban", "remove", "77"], "there is no ban 77"),
         (&["device", "approve", "nobody"], "no device of this name is known"),
     ] {

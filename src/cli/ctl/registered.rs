@@ -10,7 +10,9 @@ use super::Args;
 use crate::admin::control::{Command, Response};
 use crate::admin::registered::{BanAnswer, BanRequest, DeviceAnswer, DeviceRequest};
 use crate::harmless::harmless;
-use crate::registry::{BanId, By, Misnamed, Principal, State, TargetText, WHY_BYTES_MAX};
+use crate::registry::{
+    BAN_S_MAX, BanId, By, Misnamed, Principal, State, TargetText, WHY_BYTES_MAX,
+};
 
 /// Whom a ban is about: a principal, a client id, both, an address or a certificate.
 #[derive(Clone, Debug, Default, PartialEq, Eq, clap::Args)]
@@ -103,7 +105,13 @@ pub enum DeviceVerb {
 
 fn length(text: &str) -> Result<Duration, String> {
     let length = humantime::parse_duration(text).map_err(|error| error.to_string())?;
-    if length < Duration::from_secs(1) { Err("at least a second".to_owned()) } else { Ok(length) }
+    if length < Duration::from_secs(1) {
+        Err("at least a second".to_owned())
+    } else if length > Duration::from_secs(BAN_S_MAX) {
+        Err("at most 100 years; without --for it is until it is removed".to_owned())
+    } else {
+        Ok(length)
+    }
 }
 
 fn state(text: &str) -> Result<State, String> {

@@ -20,6 +20,9 @@ use crate::pki::files::{self, FileError};
 /// The longest password, in bytes: longer ones would only cost time.
 pub const PASSWORD_BYTES_MAX: usize = 1024;
 
+/// The largest file: of some 140,000 names.
+const FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
+
 /// What new hashes cost: 19 MiB and two passes, as OWASP recommends.
 const MEMORY_KIB: u32 = 19 * 1024;
 const PASSES: u32 = 2;
@@ -74,7 +77,7 @@ impl From<FileError> for CredentialFileError {
 
 /// Reads a file that nobody but its owner may read.
 pub(super) fn read_private(path: &Path) -> Result<String, CredentialFileError> {
-    let bytes = files::read_key(path)?;
+    let bytes = files::read_secret_up_to(path, FILE_BYTES_MAX)?;
     String::from_utf8(bytes).map_err(|_| CredentialFileError::Line {
         path: path.to_owned(),
         line: 1,

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use aws_lc_rs::signature::{self, ParsedPublicKey, VerificationAlgorithm};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64URL;
 use jsonwebtoken::jwk::{
@@ -23,6 +24,8 @@ const KEYS_MAX: usize = 64;
 const KEY_ID_BYTES_MAX: usize = 256;
 const RSA_MODULUS_BYTES_MIN: usize = 256;
 const RSA_MODULUS_BYTES_MAX: usize = 1024;
+/// What a point begins with of which both numbers are there (SEC 1, 2.3.3).
+const UNCOMPRESSED: u8 = 4;
 
 /// What tokens have to say.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,9 +64,21 @@ pub enum KeysError {
         /// The id.
         kid: String,
     },
+    /// A key is none.
+    #[error("holds a key{} that is no {kind} key: its numbers are wrong", named(kid.as_deref()))]
+    Impossible {
+        /// Its id.
+        kid: Option<String>,
+        /// What it says it is.
+        kind: &'static str,
+    },
     /// None of its keys can be used.
     #[error("has no key for EdDSA (Ed25519), ES256, or RS256 with 2048 bits or more")]
     NoneUsable,
+}
+
+fn named(kid: Option<&str>) -> String {
+    kid.map_or_else(String::new, |kid| format!(" with the id {kid:?}"))
 }
 
 /// Keys that tokens are verified with.
@@ -95,7 +110,8 @@ impl Keys {
             return Err(KeysError::TooMany);
         }
         let mut keys: Vec<Key> = Vec::new();
-        for key in set.keys.iter().filter_map(usable) {
+        for jwk in &set.keys {
+            let Some(key) = usable(jwk)? else { continue };
             if let Some(kid) = &key.kid
                 && keys.iter().any(|other| other.kid.as_ref() == Some(kid))
             {
@@ -117,10 +133,10 @@ impl Keys {
 }
 
 /// A key with its one algorithm, where it has one of ours.
-fn usable(jwk: &Jwk) -> Option<Key> {
+fn usable(jwk: &Jwk) -> Result<Option<Key>, KeysError> {
     let common = &jwk.common;
     if !matches!(common.public_key_use, None | Some(PublicKeyUse::Signature)) {
-        return None;
+        return Ok(None);
     }
     let (algorithm, named) = match &jwk.algorithm {
         AlgorithmParameters::OctetKeyPair(key) if key.curve == EllipticCurve::Ed25519 => {
@@ -130,18 +146,64 @@ fn usable(jwk: &Jwk) -> Option<Key> {
             (Algorithm::ES256, KeyAlgorithm::ES256)
         }
         AlgorithmParameters::RSA(key) => {
-            let modulus = BASE64URL.decode(&key.n).ok()?;
+            let modulus = BASE64URL.decode(&key.n).unwrap_or_default();
             let significant = modulus.iter().skip_while(|byte| **byte == 0).count();
-            let fits = (RSA_MODULUS_BYTES_MIN..=RSA_MODULUS_BYTES_MAX).contains(&significant);
-            fits.then_some((Algorithm::RS256, KeyAlgorithm::RS256))?
+            if !(RSA_MODULUS_BYTES_MIN..=RSA_MODULUS_BYTES_MAX).contains(&significant) {
+                return Ok(None);
+            }
+            (Algorithm::RS256, KeyAlgorithm::RS256)
         }
-        _ => return None,
+        _ => return Ok(None),
     };
     if common.key_algorithm.is_some_and(|stated| stated != named) {
-        return None;
+        return Ok(None);
     }
-    let decoding = DecodingKey::from_jwk(jwk).ok()?;
-    Some(Key { kid: common.key_id.clone(), algorithm, decoding })
+    let (kind, is_possible) = check(&jwk.algorithm);
+    let decoding = DecodingKey::from_jwk(jwk).ok().filter(|_| is_possible);
+    let kid = common.key_id.clone();
+    let impossible = KeysError::Impossible { kid: kid.clone(), kind };
+    let decoding = decoding.ok_or(impossible)?;
+    Ok(Some(Key { kid, algorithm, decoding }))
+}
+
+/// What a key says it is, and whether its numbers can be such a key: else nobody would ever be let in
+/// by it, and that would show at the first login alone.
+fn check(key: &AlgorithmParameters) -> (&'static str, bool) {
+    let is_key = |algorithm: &'static dyn VerificationAlgorithm, bytes: Option<Vec<u8>>| {
+        bytes.is_some_and(|bytes| ParsedPublicKey::new(algorithm, bytes).is_ok())
+    };
+    let number = |text: &str| BASE64URL.decode(text).ok();
+    match key {
+        AlgorithmParameters::OctetKeyPair(key) => {
+            ("Ed25519", is_key(&signature::ED25519, number(&key.x)))
+        }
+        AlgorithmParameters::EllipticCurve(key) => {
+            let point = number(&key.x).zip(number(&key.y));
+            let point = point.map(|(x, y)| [&[UNCOMPRESSED][..], &x, &y].concat());
+            ("P-256", is_key(&signature::ECDSA_P256_SHA256_FIXED, point))
+        }
+        AlgorithmParameters::RSA(key) => {
+            ("RSA", number(&key.n).is_some() && number(&key.e).is_some())
+        }
+        _ => ("public", false),
+    }
+}
+
+/// What is wrong with a token, in words.
+fn why(error: &jsonwebtoken::errors::Error) -> String {
+    use jsonwebtoken::errors::ErrorKind;
+    match error.kind() {
+        ErrorKind::InvalidAlgorithm | ErrorKind::InvalidAlgorithmName => {
+            "it is signed with another algorithm than that of the key".to_owned()
+        }
+        ErrorKind::InvalidSignature => "the key has not signed it".to_owned(),
+        ErrorKind::ExpiredSignature => "it has expired".to_owned(),
+        ErrorKind::ImmatureSignature => "it is not valid yet".to_owned(),
+        ErrorKind::InvalidIssuer => "another issuer".to_owned(),
+        ErrorKind::InvalidAudience => "it is for another audience".to_owned(),
+        ErrorKind::MissingRequiredClaim(claim) => format!("it has no claim {claim:?}"),
+        _ => error.to_string(),
+    }
 }
 
 /// Why a token proves nothing.
@@ -217,7 +279,7 @@ pub fn verify(data: &[u8], keys: &Keys, settings: &Settings) -> Result<Accepted,
     validation.set_audience(&settings.audience);
     validation.set_required_spec_claims(&["exp", "iss", "aud"]);
     let decoded = decode::<Claims>(data, &key.decoding, &validation);
-    let claims = decoded.map_err(|error| TokenError::Refused(error.to_string()))?.claims;
+    let claims = decoded.map_err(|error| TokenError::Refused(why(&error)))?.claims;
     // The library takes a list of issuers as well, of which one is enough.
     if text(&claims, "iss")? != settings.issuer {
         return Err(TokenError::Refused("another issuer".to_owned()));

@@ -75,7 +75,7 @@ pub enum LoadError {
         path: PathBuf,
     },
     /// A file is not PEM.
-    #[error("{}: is not PEM: {source}", path.display())]
+    #[error("{}: is not PEM: {}", path.display(), files::pem_problem(source))]
     NotPem {
         /// The file.
         path: PathBuf,

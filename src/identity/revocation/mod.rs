@@ -127,6 +127,14 @@ impl Revocations {
         Self { lists: None, expired: Doubt::Refuse, missing: Doubt::Warn, points }
     }
 
+    /// True when a list is among them that is not among `before`, in this very reading.
+    #[must_use]
+    pub fn have_more_than(&self, before: &Self) -> bool {
+        let is_there =
+            |list: &Arc<Crl>| before.lists.iter().flatten().any(|other| Arc::ptr_eq(other, list));
+        self.lists.iter().flatten().any(|list| !is_there(list))
+    }
+
     /// How many certificates are named.
     #[must_use]
     pub fn len(&self) -> usize {

@@ -114,8 +114,12 @@ pub(super) struct Identified {
 
 impl Admitted {
     /// Reads the PROXY header, shakes hands for TLS and upgrades to WebSocket, as far as the
-    /// listener says so.
-    pub(super) async fn encrypt(self, gatehouse: &Gatehouse) -> Result<Encrypted, Refused> {
+    /// listener says so. Whoever is refused after its header is `client` by the announced address.
+    pub(super) async fn encrypt(
+        self,
+        gatehouse: &Gatehouse,
+        client: impl Fn(SocketAddr),
+    ) -> Result<Encrypted, Refused> {
         let Self { mut socket, mut address, mut slot } = self;
         let settings = &gatehouse.settings;
         let mut prefix = Vec::new();
@@ -132,6 +136,7 @@ impl Admitted {
             // Without a source the connection is the proxy's own (LOCAL).
             if let Some(source) = announced.source {
                 address = Some(source);
+                client(source);
                 gatehouse.check_address(source.ip())?;
                 slot = slot
                     .reannounce(source.ip(), Now::read().instant)
@@ -205,11 +210,6 @@ async fn in_time<T>(
 }
 
 impl Encrypted {
-    /// The client's address, of a trusted proxy the one it announced.
-    pub(super) fn address(&self) -> Option<SocketAddr> {
-        self.address
-    }
-
     /// Finds out who the client is: from its certificate, from its proxy, or nobody.
     pub(super) fn identify(self, gatehouse: &Gatehouse) -> Result<Identified, Refused> {
         let Self { transport, address, slot, tls_version, certificates, announced_name } = self;

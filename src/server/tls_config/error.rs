@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use crate::identity::CertificateError;
-use crate::pki::files::FileError;
+use crate::pki::files::{self, FileError};
 
 /// What works but should be looked after.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -54,7 +54,7 @@ pub enum TlsError {
     #[error(transparent)]
     File(#[from] FileError),
     /// The file is damaged.
-    #[error("{}: not PEM: {source}", path.display())]
+    #[error("{}: not PEM: {}", path.display(), files::pem_problem(source))]
     NotPem {
         /// The file.
         path: PathBuf,

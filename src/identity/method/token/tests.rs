@@ -252,6 +252,20 @@ fn keys_that_are_not_fit_are_passed_over_and_none_is_an_error() {
         let parsed = Keys::parse(json!({ "keys": [&jwk] }).to_string().as_bytes());
         assert_eq!(parsed.err(), Some(KeysError::NoneUsable), "{jwk}");
     }
+    for (name, jwk) in [
+        ("Ed25519", with("x", &BASE64URL.encode([1; 31]))),
+        (
+            "P-256",
+            json!({
+                "kty": "EC", "crv": "P-256", "kid": "k",
+                "x": BASE64URL.encode([1; 32]), "y": BASE64URL.encode([1; 32]),
+            }),
+        ),
+    ] {
+        let parsed = Keys::parse(json!({ "keys": [&jwk] }).to_string().as_bytes());
+        let impossible = KeysError::Impossible { kid: Some("k".into()), kind: name };
+        assert_eq!(parsed.err(), Some(impossible), "{jwk}");
+    }
     let twice = json!({ "keys": [ed.jwk(Some("k")), ed.jwk(Some("k"))] }).to_string();
     assert!(matches!(Keys::parse(twice.as_bytes()), Err(KeysError::Twice { .. })));
     for text in ["", "[]", "{}", "{\"keys\": 7}"] {
