@@ -67,7 +67,7 @@ impl Acl {
                 Action::Subscribe | Action::Receive => {
                     set(rules.clone().filter_map(|rule| rule.rewritten.clone()))?
                 }
-                Action::Connect | Action::Publish => PolicySet::new(),
+                Action::Connect | Action::Publish | Action::Enroll => PolicySet::new(),
             },
             reads: Reads::default(),
             bounds: Bounds::default(),

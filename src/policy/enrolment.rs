@@ -8,12 +8,16 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use cedar_policy::{Context, Entity, EntityUid, PolicySet, Request, RestrictedExpression};
+use cedar_policy::{
+    Context, Entity, EntityUid, ExpressionConstructionError, PolicySet, Request,
+    RestrictedExpression,
+};
 
 use super::bundle::Bundle;
-use super::judge;
+use super::facts::{EnrollFacts, SessionFacts};
+use super::judge::{self, Facts};
 use super::permit::Denial;
-use super::schema::uid;
+use super::schema::{Action, uid};
 use crate::identity::Identity;
 
 /// Somebody who asks for a certificate, with every fact settled.
@@ -37,6 +41,51 @@ pub struct Enrolment<'a> {
     pub now: SystemTime,
 }
 
+impl<'a> Enrolment<'a> {
+    /// As somebody asks about it who has the facts in words.
+    pub(super) fn of(
+        identity: &'a Identity,
+        session: &'a SessionFacts,
+        facts: &'a EnrollFacts,
+    ) -> Self {
+        Self {
+            identity,
+            profile: &facts.profile,
+            method: &facts.method,
+            factory: facts.factory.as_deref(),
+            listener: &session.listener,
+            source_ip: session.source_ip,
+            tls_version: session.tls_version,
+            now: facts.now,
+        }
+    }
+
+    /// `context.session`. There is no client id and no MQTT; what reads them finds what no client has.
+    pub(super) fn session(&self) -> Result<RestrictedExpression, ExpressionConstructionError> {
+        RestrictedExpression::new_record([
+            ("client_id".to_owned(), judge::string("")),
+            ("listener".to_owned(), judge::string(self.listener)),
+            ("source_ip".to_owned(), judge::ip(self.source_ip)),
+            ("protocol_version".to_owned(), judge::long(0)),
+            ("tls_version".to_owned(), judge::long(self.tls_version)),
+        ])
+    }
+
+    /// The rest of the context.
+    pub(super) fn facts(&self) -> Facts {
+        let is_shown = self.identity.certificate.is_some();
+        let mut facts = vec![
+            ("time".to_owned(), judge::time(self.now)),
+            ("method".to_owned(), judge::string(self.method)),
+            ("certificate".to_owned(), RestrictedExpression::new_bool(is_shown)),
+        ];
+        if let Some(factory) = self.factory {
+            facts.push(("factory".to_owned(), judge::string(factory)));
+        }
+        facts
+    }
+}
+
 impl Bundle {
     /// Judges by these policies whether a certificate may be given.
     ///
@@ -51,8 +100,10 @@ impl Bundle {
         let entities = entities.into_iter().chain([resource]);
         let entities = self.vocabulary.actions.clone().add_entities(entities, None);
         let entities = entities.map_err(Denial::failed)?;
-        let context = context(enrolment).map_err(Denial::failed)?;
-        let action = uid(&self.vocabulary.action, "enroll");
+        let session = ("session".to_owned(), enrolment.session().map_err(Denial::failed)?);
+        let facts = enrolment.facts().into_iter().chain([session]);
+        let context = Context::from_pairs(facts).map_err(Denial::failed)?;
+        let action = self.vocabulary.action(Action::Enroll);
         let request = Request::new(principal, action, profile, context, None);
         let request = request.map_err(Denial::failed)?;
         judge::decide(&self.authorizer.is_authorized(&request, &policies, &entities))
@@ -79,29 +130,6 @@ impl Bundle {
     }
 }
 
-fn context(enrolment: &Enrolment<'_>) -> Result<Context, Box<dyn std::error::Error>> {
-    let Enrolment { identity, method, factory, listener, source_ip, tls_version, now, .. } =
-        *enrolment;
-    // There is no client id and no MQTT; what reads them finds what no client has.
-    let session = RestrictedExpression::new_record([
-        ("client_id".to_owned(), judge::string("")),
-        ("listener".to_owned(), judge::string(listener)),
-        ("source_ip".to_owned(), judge::ip(source_ip)),
-        ("protocol_version".to_owned(), judge::long(0)),
-        ("tls_version".to_owned(), judge::long(tls_version)),
-    ])?;
-    let mut facts = vec![
-        ("session".to_owned(), session),
-        ("time".to_owned(), judge::time(now)),
-        ("method".to_owned(), judge::string(method)),
-        ("certificate".to_owned(), RestrictedExpression::new_bool(identity.certificate.is_some())),
-    ];
-    if let Some(factory) = factory {
-        facts.push(("factory".to_owned(), judge::string(factory)));
-    }
-    Ok(Context::from_pairs(facts)?)
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
@@ -110,7 +138,7 @@ mod tests {
 
     use super::*;
     use crate::identity::{CertificateFacts, PrincipalKind};
-    use crate::policy::PolicyEpoch;
+    use crate::policy::{PolicyEpoch, Question, Words};
 
     fn identity(name: &str, with_certificate: bool) -> Identity {
         Identity {
@@ -185,6 +213,55 @@ mod tests {
         assert_eq!(said(reads, &asked(&identity("dev1", true), "renewal")), "yes");
         let text = said(reads, &asked(&identity("dev1", false), "token"));
         assert!(text.starts_with("refused for"), "{text}");
+    }
+
+    #[test]
+    fn a_question_in_words_is_answered_as_it_is_judged_and_says_what_is_missing() {
+        let text = r#"@id("a") permit (principal is Device, action == Action::"enroll",
+            resource == Profile::"device")
+            when { context.method == "token" && context.session.client_id == "" };
+            @id("b") forbid (principal, action, resource)
+            when { context.session.source_ip.isInRange(ip("192.0.2.0/24")) };"#;
+        let bundle =
+            Arc::new(Bundle::load_text("enrolment.cedar", text, None, PolicyEpoch(1)).unwrap());
+        for (resource, facts, expected) in [
+            ("device", &[][..], "allowed by a"),
+            ("Profile::\"device\"", &[("method", "token")], "allowed by a"),
+            ("device", &[("method", "renewal")], "denied: no policy permits it"),
+            (
+                "device",
+                &[("method", "factory"), ("factory", "acme")],
+                "denied: no policy permits it",
+            ),
+            ("server", &[], "denied: no policy permits it"),
+            ("device", &[("source_ip", "192.0.2.7")], "denied: forbidden by b"),
+        ] {
+            let words =
+                Words { principal: "Device::dev1", action: "enroll", resource, ..Words::default() };
+            let question = Question::parse(&Words { facts: facts.to_vec(), ..words }).unwrap();
+            let answer = question.ask(&bundle);
+            assert_eq!(answer.to_string(), expected, "{facts:?}");
+            assert_eq!(question.judge(&bundle).is_ok(), answer.is_allowed(), "{facts:?}");
+            let explanation = question.explain(&bundle).unwrap();
+            assert_eq!(explanation.answer, expected);
+            assert_eq!(explanation.rules.len(), 2, "{explanation:?}");
+        }
+        for (facts, expected) in [
+            (("method", "wish"), "method=wish is none"),
+            (
+                ("factory", "acme"),
+                "a factory belongs to method=factory, and that method to a factory",
+            ),
+            (("client_id", "a"), "client_id is no fact of enroll"),
+            (("qos", "1"), "qos is no fact of enroll"),
+        ] {
+            let facts = vec![facts];
+            let words =
+                Words { principal: "Device::dev1", action: "enroll", facts, ..Words::default() };
+            assert_eq!(Question::parse(&words).unwrap_err().to_string(), expected);
+        }
+        let nobody = Words { principal: "Anonymous::a", action: "enroll", ..Words::default() };
+        assert!(Question::parse(&nobody).is_err());
     }
 
     #[test]

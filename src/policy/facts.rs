@@ -83,6 +83,19 @@ pub struct ReceiveFacts<'a> {
     pub now: SystemTime,
 }
 
+/// Facts of an enrolment.
+#[derive(Clone, Debug)]
+pub struct EnrollFacts {
+    /// The profile that the certificate would be issued with.
+    pub profile: Arc<str>,
+    /// What proves who it is: `token`, `factory` or `renewal`.
+    pub method: Arc<str>,
+    /// The name of the factory, of that method.
+    pub factory: Option<Arc<str>>,
+    /// The present time.
+    pub now: SystemTime,
+}
+
 /// A message that can be judged: its topic and facts are its own, so that what is judged is
 /// what is sent.
 pub trait Publication {

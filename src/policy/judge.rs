@@ -42,6 +42,13 @@ pub(super) struct Description {
     session: RestrictedExpression,
 }
 
+impl Description {
+    /// The same of another connection.
+    pub(super) fn with_session(self, session: RestrictedExpression) -> Self {
+        Self { session, ..self }
+    }
+}
+
 /// A request as Cedar takes it, with the policies that may answer it.
 pub(super) struct Inquiry<'a> {
     pub(super) policies: &'a PolicySet,

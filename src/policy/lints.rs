@@ -12,7 +12,7 @@ use super::polarity::Reads;
 use super::policy_filter::{Bindings, Placeholder, PolicyFilter, usable};
 use super::principals::Resolved;
 use super::problem::{Problem, Problems};
-use super::schema::{Action, Actions, Vocabulary};
+use super::schema::{Action, Vocabulary};
 use super::trie::{FilterIndex, Trie};
 use crate::identity::{Identity, PrincipalKind};
 use crate::mqtt::TopicFilter;
@@ -120,7 +120,9 @@ fn permits(rule: &Rule) -> bool {
 fn no_connect(rules: &[Rule]) -> Option<Problem> {
     let connects = |rule: &Rule| permits(rule) && rule.actions.contains(Action::Connect);
     // Policies that are about nothing a client of the broker does are for `pki serve`.
-    let about_clients = rules.iter().any(|rule| rule.actions != Actions::default());
+    let is_of_clients =
+        |rule: &Rule| Action::OF_CLIENTS.iter().any(|it| rule.actions.contains(*it));
+    let about_clients = rules.iter().any(is_of_clients);
     let nobody = about_clients && !rules.iter().any(connects);
     nobody.then(|| {
         Problem::new("no policy permits `connect`: nobody can use the broker")

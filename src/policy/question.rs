@@ -11,8 +11,10 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::cache::Small;
+use super::enrolment::Enrolment;
 use super::facts::{
-    ConnectFacts, Publication, PublishFacts, ReceiveFacts, SessionFacts, SubscribeFacts,
+    ConnectFacts, EnrollFacts, Publication, PublishFacts, ReceiveFacts, SessionFacts,
+    SubscribeFacts,
 };
 use super::permit::Denial;
 use super::schema::Action;
@@ -28,7 +30,7 @@ use typed::Facts;
 pub const TIME: &str = "2026-07-01T12:00:00Z";
 
 /// Every fact that can be said, with an example.
-pub const FACTS: [(&str, &str); 26] = [
+pub const FACTS: [(&str, &str); 28] = [
     ("qos", "1"),
     ("retain", "true"),
     ("will", "true"),
@@ -40,6 +42,8 @@ pub const FACTS: [(&str, &str); 26] = [
     ("session_expiry", "3600"),
     ("keep_alive", "60"),
     ("has_will", "true"),
+    ("method", "token"),
+    ("factory", "acme"),
     ("time", "2026-07-01T12:00:00Z"),
     ("client_id", "dev1"),
     ("listener", "devices"),
@@ -94,6 +98,8 @@ pub enum Asked {
         /// The present time.
         now: SystemTime,
     },
+    /// To be given a certificate.
+    Enroll(EnrollFacts),
 }
 
 impl Asked {
@@ -105,6 +111,7 @@ impl Asked {
             Self::Publish { .. } => Action::Publish,
             Self::Subscribe { .. } => Action::Subscribe,
             Self::Receive { .. } => Action::Receive,
+            Self::Enroll(_) => Action::Enroll,
         }
     }
 }
@@ -241,9 +248,10 @@ pub struct Words<'a> {
     pub principal: &'a str,
     /// Groups it is in, besides those that the policies give it.
     pub groups: Vec<&'a str>,
-    /// `connect`, `publish`, `subscribe` or `receive`.
+    /// `connect`, `publish`, `subscribe`, `receive` or `enroll`.
     pub action: &'a str,
-    /// The listener of a connect, the filter of a subscribe, otherwise the topic.
+    /// The listener of a connect, the filter of a subscribe, the profile of an enrolment, otherwise
+    /// the topic.
     pub resource: &'a str,
     /// Names and values, see [`FACTS`].
     pub facts: Vec<(&'a str, &'a str)>,
@@ -291,12 +299,13 @@ impl Question {
             Action::Receive => {
                 Asked::Receive { message: facts.sample(words.resource)?, now: facts.now()? }
             }
+            Action::Enroll => Asked::Enroll(facts.enroll(kind, words.resource)?),
         };
         let identity = Identity {
             kind,
             groups: words.groups.iter().map(|group| Arc::from(*group)).collect(),
             tags: facts.tags(),
-            certificate: facts.certificate(kind, &name)?.map(Arc::new),
+            certificate: facts.certificate(kind, action, &name)?.map(Arc::new),
             name,
         };
         Ok(Self { identity: Arc::new(identity), session: Arc::new(session), asked })
@@ -351,6 +360,10 @@ impl Question {
             Asked::Receive { message, now } => {
                 subject.receive(&message.topic, &message.delivery(*now))
             }
+            Asked::Enroll(facts) => {
+                let enrolment = Enrolment::of(&self.identity, &self.session, facts);
+                subject.bundle().check_enrolment(&enrolment)
+            }
         }
     }
 
@@ -394,7 +407,7 @@ pub(super) fn principal(text: &str) -> Result<(PrincipalKind, Arc<str>), Questio
 fn action(text: &str) -> Result<Action, QuestionError> {
     Action::ALL.into_iter().find(|action| action.as_str() == text).ok_or_else(|| {
         let remedy = nearest(text, Action::ALL.map(Action::as_str)).map_or_else(
-            || "write connect, publish, subscribe or receive".to_owned(),
+            || "write connect, publish, subscribe, receive or enroll".to_owned(),
             |known| format!("did you mean {known}?"),
         );
         QuestionError::new(format!("{text:?} is no action"), remedy)

@@ -24,11 +24,17 @@ pub enum Action {
     Subscribe,
     /// A message is delivered to a client.
     Receive,
+    /// A certificate is given over the network, by `portcullis pki serve`.
+    Enroll,
 }
 
 impl Action {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Connect, Self::Publish, Self::Subscribe, Self::Receive];
+    pub const ALL: [Self; 5] =
+        [Self::Connect, Self::Publish, Self::Subscribe, Self::Receive, Self::Enroll];
+    /// Those that the broker decides, for its clients.
+    pub const OF_CLIENTS: [Self; 4] =
+        [Self::Connect, Self::Publish, Self::Subscribe, Self::Receive];
 
     /// The id of the Cedar action.
     #[must_use]
@@ -38,6 +44,7 @@ impl Action {
             Self::Publish => "publish",
             Self::Subscribe => "subscribe",
             Self::Receive => "receive",
+            Self::Enroll => "enroll",
         }
     }
 }

@@ -10,8 +10,10 @@ use super::PolicyEpoch;
 use super::acl::{Acl, Class};
 use super::bundle::Bundle;
 use super::cache::{ClassCache, Key, Small, TopicCache};
+use super::enrolment::Enrolment;
 use super::facts::{
-    ConnectFacts, Publication, PublishFacts, ReceiveFacts, SessionFacts, SubscribeFacts,
+    ConnectFacts, EnrollFacts, Publication, PublishFacts, ReceiveFacts, SessionFacts,
+    SubscribeFacts,
 };
 use super::filters::Normalised;
 use super::judge::{self, Asker, Description, Facts, Inquiry};
@@ -258,8 +260,14 @@ impl Subject {
     /// # Errors
     /// The denial.
     pub(super) fn permits(&mut self, asked: &Asked) -> Result<Vec<Arc<str>>, Denial> {
-        let (asker, acls, _) = self.ready()?;
-        asker.permits(asker.inquiry(acls.of(asked.action()), asked)?)
+        let (asker, ..) = self.ready()?;
+        let acl = asker.bundle.acl(asked.action(), asker.identity, &asker.resolved.groups)?;
+        asker.permits(asker.inquiry(&acl, asked)?)
+    }
+
+    /// The policies that it is judged by.
+    pub(super) fn bundle(&self) -> &Bundle {
+        &self.bundle
     }
 
     /// Who asks, to put questions to other rules than its own.
@@ -353,17 +361,6 @@ impl Working {
     }
 }
 
-impl Acls {
-    fn of(&self, action: Action) -> &Acl {
-        match action {
-            Action::Connect => &self.connect,
-            Action::Publish => &self.publish,
-            Action::Subscribe => &self.subscribe,
-            Action::Receive => &self.receive,
-        }
-    }
-}
-
 impl Asker<'_> {
     /// A question, put to the rules of its action.
     ///
@@ -376,6 +373,7 @@ impl Asker<'_> {
         };
         match asked {
             Asked::Connect(facts) => self.connect(acl, facts),
+            Asked::Enroll(facts) => self.enroll(acl, facts),
             Asked::Subscribe { filter, facts } => self.subscribe(acl, filter, facts),
             Asked::Publish { message, now } => {
                 let facts = judge::publish(&message.facts(), *now);
@@ -412,6 +410,23 @@ impl Asker<'_> {
             resource: Entity::with_uid(listener),
             facts: judge::connect(facts),
             from: self.description()?,
+        })
+    }
+
+    /// An enrolment.
+    ///
+    /// # Errors
+    /// A denial, when it cannot be described.
+    fn enroll<'a>(&self, acl: &'a Acl, facts: &EnrollFacts) -> Result<Inquiry<'a>, Denial> {
+        let enrolment = Enrolment::of(self.identity, self.session, facts);
+        let profile = uid(&self.bundle.vocabulary.profile, &facts.profile);
+        let session = enrolment.session().map_err(Denial::failed)?;
+        Ok(Inquiry {
+            policies: &acl.policies,
+            action: Action::Enroll,
+            resource: Entity::with_uid(profile),
+            facts: enrolment.facts(),
+            from: self.description()?.with_session(session),
         })
     }
 

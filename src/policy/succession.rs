@@ -48,7 +48,7 @@ fn free_retired(retired: &Receiver<Arc<Bundle>>) {
     }
 }
 
-const ACTIONS: [Action; 4] = [Action::Connect, Action::Publish, Action::Subscribe, Action::Receive];
+const ACTIONS: [Action; 4] = Action::OF_CLIENTS;
 
 impl Bundle {
     /// True when all questions of this principal have the same answers as under `old`, for the

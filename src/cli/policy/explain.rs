@@ -14,9 +14,10 @@ pub(super) struct ExplainArgs {
     folder: PathBuf,
     /// Who asks: type and name, such as `Device::dev1`
     principal: String,
-    /// connect, publish, subscribe or receive
+    /// connect, publish, subscribe, receive, or enroll
     action: String,
-    /// The topic; of subscribe the filter, of connect the name of the listener
+    /// The topic; of subscribe the filter, of connect the name of the listener, of enroll that of the
+    /// profile
     resource: String,
     /// A fact, such as qos=1; without it an ordinary value is taken. May be given several times
     #[arg(long = "fact", value_name = "NAME=VALUE", value_parser = crate::cli::fact)]

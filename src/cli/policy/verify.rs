@@ -83,7 +83,7 @@ impl VerifyArgs {
 }
 
 fn action(text: &str) -> Result<Action, String> {
-    let known = Action::ALL.into_iter().find(|action| action.as_str() == text);
+    let known = Action::OF_CLIENTS.into_iter().find(|action| action.as_str() == text);
     known.ok_or_else(|| "write connect, publish, subscribe or receive".to_owned())
 }
 

@@ -69,6 +69,7 @@ impl Trial<'_> {
             Asked::Connect(_) => {
                 return format!("the listener is {:?}", self.asker.session.listener);
             }
+            Asked::Enroll(facts) => return format!("the profile is {:?}", facts.profile),
             Asked::Subscribe { filter, .. } => filter.filter.to_string(),
             Asked::Publish { message, .. } | Asked::Receive { message, .. } => {
                 message.topic.as_str().to_owned()

@@ -209,6 +209,7 @@ impl Question {
             action: self.asked.action().as_str().to_owned(),
             resource: match &self.asked {
                 Asked::Connect(_) => self.session.listener.to_string(),
+                Asked::Enroll(facts) => facts.profile.to_string(),
                 Asked::Subscribe { filter, .. } => filter.to_string(),
                 Asked::Publish { message, .. } | Asked::Receive { message, .. } => {
                     message.topic.as_str().to_owned()

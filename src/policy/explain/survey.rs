@@ -41,7 +41,8 @@ pub(super) struct Neighbour<'a> {
 
 /// What a filter is compared with.
 enum Target<'a> {
-    Listener,
+    /// A listener or a profile.
+    NoTopic,
     Topic(&'a str),
     Filter(Normalised<'a>),
 }
@@ -60,7 +61,7 @@ impl<'a> Survey<'a> {
         let rules: Vec<(&Rule, bool)> =
             asker.bundle.rules_of(asked.action(), asker.identity, &asker.resolved.groups).collect();
         let target = match asked {
-            Asked::Connect(_) => Target::Listener,
+            Asked::Connect(_) | Asked::Enroll(_) => Target::NoTopic,
             Asked::Subscribe { filter: SubscriptionFilter { filter, .. }, .. } => {
                 Target::Filter(Normalised::of(filter))
             }
@@ -122,7 +123,7 @@ impl Target<'_> {
     /// Levels that the nearest form of a filter has in common with the target.
     fn leading(&self, filter: &PolicyFilter, asker: &Asker<'_>) -> usize {
         let leading = |filter: &Normalised<'_>| match self {
-            Self::Listener => 0,
+            Self::NoTopic => 0,
             Self::Topic(topic) => filter.leading(&Normalised::of_topic(topic)),
             Self::Filter(wanted) => filter.leading(wanted),
         };
@@ -163,7 +164,7 @@ impl<'a> Known<'a> {
         let mut class = Class::default();
         let bindings = asker.bindings();
         match target {
-            Target::Listener => {}
+            Target::NoTopic => {}
             Target::Topic(topic) => {
                 self.trie.matching(topic, bindings, &mut |index| {
                     class.whole.insert(index);
@@ -185,7 +186,7 @@ impl<'a> Known<'a> {
     fn told(&self, class: &Class, target: &Target<'_>, asker: &Asker<'_>) -> (Vec<Filter>, usize) {
         let whole = match target {
             Target::Filter(_) => Relation::Covers,
-            Target::Listener | Target::Topic(_) => Relation::Matches,
+            Target::NoTopic | Target::Topic(_) => Relation::Matches,
         };
         let covering = class.whole.iter().map(|index| (*index, whole));
         let overlapping = class.part.difference(&class.whole);

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use super::super::facts::{ConnectFacts, SessionFacts};
+use super::super::facts::{ConnectFacts, EnrollFacts, SessionFacts};
 use super::super::schema::Action;
 use super::{FACTS, QuestionError, Sample, TIME, not_mqtt};
 use crate::identity::{CertificateFacts, PrincipalKind};
@@ -55,6 +55,8 @@ impl<'a> Facts<'a> {
                 "will" => &[Action::Publish],
                 "no_local" => &[Action::Subscribe],
                 "clean_start" | "session_expiry" | "keep_alive" | "has_will" => &[Action::Connect],
+                "method" | "factory" => &[Action::Enroll],
+                "client_id" | "protocol_version" => &Action::OF_CLIENTS,
                 _ => &Action::ALL,
             };
             if !used.contains(&action) {
@@ -135,6 +137,39 @@ impl<'a> Facts<'a> {
         })
     }
 
+    /// What proves who enrolls.
+    fn method(&self) -> &'a str {
+        self.find("method").unwrap_or("token")
+    }
+
+    pub(super) fn enroll(
+        &self,
+        kind: PrincipalKind,
+        profile: &str,
+    ) -> Result<EnrollFacts, QuestionError> {
+        const METHODS: [&str; 3] = ["token", "factory", "renewal"];
+        if kind == PrincipalKind::Anonymous {
+            let why = "nobody enrolls without a name";
+            return Err(QuestionError::new(why, "write Device, User or Service"));
+        }
+        let method = self.method();
+        if !METHODS.contains(&method) {
+            let remedy = format!("write one of {}", METHODS.join(", "));
+            return Err(QuestionError::new(format!("method={method} is none"), remedy));
+        }
+        if self.find("factory").is_some() != (method == "factory") {
+            let why = "a factory belongs to method=factory, and that method to a factory";
+            return Err(QuestionError::new(why, "write both facts, or neither"));
+        }
+        let profile = profile.strip_prefix("Profile::").unwrap_or(profile).trim_matches('"');
+        Ok(EnrollFacts {
+            profile: profile.into(),
+            method: method.into(),
+            factory: self.find("factory").map(Arc::from),
+            now: self.now()?,
+        })
+    }
+
     pub(super) fn sample(&self, topic: &str) -> Result<Sample, QuestionError> {
         let topic =
             TopicName::parse(topic).map_err(|violation| not_mqtt("name", topic, violation.what))?;
@@ -178,6 +213,7 @@ impl<'a> Facts<'a> {
                 ));
             }
             (Action::Connect, _) => resource,
+            (Action::Enroll, said) => said.unwrap_or("est"),
             (_, said) => said.unwrap_or("devices"),
         };
         let unquoted = listener.strip_prefix("Listener::").unwrap_or(listener).trim_matches('"');
@@ -206,10 +242,13 @@ impl<'a> Facts<'a> {
     pub(super) fn certificate(
         &self,
         kind: PrincipalKind,
+        action: Action,
         name: &Arc<str>,
     ) -> Result<Option<CertificateFacts>, QuestionError> {
         const YEAR: Duration = Duration::from_hours(24 * 365);
-        if !self.flag("certificate", kind != PrincipalKind::Anonymous)? {
+        // Who enrolls by token has none yet.
+        let is_first = action == Action::Enroll && self.method() == "token";
+        if !self.flag("certificate", kind != PrincipalKind::Anonymous && !is_first)? {
             return Ok(None);
         }
         let not_after = self.moment("not_after", self.now()? + YEAR)?;

@@ -45,7 +45,7 @@ impl Decision<'_> {
                  give both the same one, and look at what else changes with `policy diff`",
             );
         }
-        for action in Action::ALL {
+        for action in Action::OF_CLIENTS {
             let selection = self.selection(action);
             let ids = selection.ids();
             if !selection.new.iter().any(|rule| rule.policy.effect() == Effect::Permit) {
@@ -119,6 +119,7 @@ impl Decision<'_> {
         let vocabulary = &self.claim.bundle().vocabulary;
         let resource = match action {
             Action::Connect => &vocabulary.listener,
+            Action::Enroll => &vocabulary.profile,
             Action::Publish | Action::Receive => &vocabulary.topic,
             Action::Subscribe => &vocabulary.subscription,
         };

@@ -89,6 +89,7 @@ pub(super) fn laws_of_facts(action: Action) -> impl Iterator<Item = &'static str
     const PACKET: &[&str] = &["context.payload_size < 0 || context.payload_size > 268435455"];
     let (topic, rest): (&[&str], &[&str]) = match action {
         Action::Connect => (&[], CONNECT),
+        Action::Enroll => (&[], &[]),
         Action::Publish | Action::Receive => (TOPIC, PACKET),
         Action::Subscribe => (TOPIC, &[]),
     };

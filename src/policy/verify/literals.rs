@@ -70,7 +70,7 @@ impl Literal {
     /// Every literal that the policies of an action can name for a filter.
     pub(super) fn all(action: Action, filter: &str) -> impl Iterator<Item = Self> {
         let relations: &[Relation] = match action {
-            Action::Connect => &[],
+            Action::Connect | Action::Enroll => &[],
             Action::Publish | Action::Receive => &[Relation::Matched],
             Action::Subscribe => &[Relation::Covered, Relation::Overlapped],
         };

@@ -178,6 +178,8 @@ impl Claim {
                 let member = resolved.groups.iter().any(|it| **it == **group);
                 let meant = match &question.asked {
                     Asked::Connect(_) => *question.session.listener == **resource,
+                    // No claim is about it.
+                    Asked::Enroll(_) => false,
                     Asked::Publish { .. } | Asked::Receive { .. } | Asked::Subscribe { .. } => {
                         // What a topic overlaps matches it.
                         Shape::of(resource)?.may_overlap(&Shape::of(&words.resource)?)
