@@ -4,6 +4,7 @@
 //! stop. An accepted socket climbs the rungs of [`handshake`] in a task of its own, under one
 //! deadline, and becomes a [`connection`].
 
+mod accept;
 mod breaker;
 mod connection;
 pub mod fetch;
@@ -12,6 +13,7 @@ pub mod listener;
 pub mod login;
 pub mod ocsp;
 pub mod proxy_protocol;
+mod reload;
 mod terms;
 pub mod tls;
 pub mod tls_config;
@@ -20,22 +22,20 @@ pub mod websocket;
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
-use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout_at;
 use tracing::{info, warn};
 
+use self::accept::{Bound, bind};
 use self::handshake::{Admitted, Farewell, Refused, Unauthenticated, gate_of_first_byte};
 use self::listener::Endpoint;
 use self::login::{Chain, LoginError, Logins};
 use self::ocsp::Ocsp;
+pub use self::reload::{PreparedTls, TlsReload};
 use self::terms::AllTerms;
 use self::tls_config::{TlsProblem, TlsSetup};
 use self::transport::Socket;
@@ -48,19 +48,12 @@ use crate::gates::records::RecordLimit;
 use crate::identity::{Identity, PrincipalKind, TrustedIssuers};
 use crate::mqtt::ReasonCode;
 
-/// Connections that the kernel keeps waiting for accept.
-const BACKLOG: u32 = 4096;
 /// Refusals that are recorded one by one, by the admission gate of a listener, and by its other
 /// gates before identity; more are counted together.
 const REFUSALS_RECORDED_PER_SECOND: u32 = 100;
 /// Principals whose rates are kept at a time; those that are back at their full allowance are
 /// forgotten first.
 const PRINCIPALS_MAX: usize = 1_000_000;
-/// The pause after an accept that failed for want of descriptors or memory.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-/// The longest pause, after several in a row: how much later than the want it ends.
-const ACCEPT_PAUSE_MAX: Duration = Duration::from_secs(1);
-
 /// Everything one listener's connections share.
 #[derive(Debug)]
 struct Gatehouse {
@@ -136,70 +129,6 @@ pub struct Server {
     ocsp: Option<Arc<Ocsp>>,
 }
 
-/// Reads the files of all listeners again: those of TLS, and of passwords, records and keys.
-#[derive(Debug)]
-pub struct TlsReload(Vec<Arc<Gatehouse>>, Arc<Logins>);
-
-impl TlsReload {
-    /// Reads and checks the files of every listener, of TLS as `settings` name them now.
-    ///
-    /// # Errors
-    /// Of the first whose files are not fine; nothing has changed.
-    pub fn prepare(&self, settings: &[listener::Settings]) -> Result<PreparedTls, BindError> {
-        let mut prepared = Vec::new();
-        for gatehouse in &self.0 {
-            let Some(running) = &gatehouse.settings.tls else { continue };
-            let named = settings.iter().find(|one| one.name == gatehouse.settings.name);
-            let tls = named.and_then(|one| one.tls.as_ref()).unwrap_or(running);
-            let setup = tls_config::server_config(tls, &gatehouse.broker.revocations);
-            let setup = setup.map_err(|error| BindError::Tls {
-                listener: Arc::clone(&gatehouse.settings.name),
-                error: error.into(),
-            })?;
-            prepared.push((Arc::clone(gatehouse), Arc::new(setup)));
-        }
-        let logins = self.1.prepare()?;
-        Ok(PreparedTls(prepared, Arc::clone(&self.1), logins))
-    }
-}
-
-impl TlsReload {
-    /// Drops every yes that methods of authentication have said and that was kept: somebody is
-    /// not to be let in any more.
-    pub fn forget_logins(&self) {
-        self.1.forget();
-    }
-}
-
-/// Files that were read and are not in force yet.
-#[derive(Debug)]
-pub struct PreparedTls(Vec<(Arc<Gatehouse>, Arc<TlsSetup>)>, Arc<Logins>, login::Prepared);
-
-impl PreparedTls {
-    /// The authorities that clients' certificates will have to come from, of all listeners.
-    #[must_use]
-    pub fn trusted_issuers(&self) -> TrustedIssuers {
-        let setups = self.0.iter().map(|(_, setup)| Arc::clone(&setup.trusted_issuers));
-        TrustedIssuers::of_all(setups)
-    }
-
-    /// New connections use them from now on.
-    pub fn put_in_force(self) {
-        for (gatehouse, setup) in self.0 {
-            if let Some(tls) = &gatehouse.tls {
-                tls.store(setup);
-            }
-        }
-        self.1.put_in_force(self.2);
-    }
-}
-
-#[derive(Debug)]
-enum Bound {
-    Tcp(TcpListener),
-    Unix(UnixListener),
-}
-
 impl Server {
     /// Opens all listeners.
     ///
@@ -265,13 +194,7 @@ impl Server {
     #[must_use]
     pub fn addresses(&self) -> Vec<(Arc<str>, String)> {
         let address = |(gatehouse, bound): &(Arc<Gatehouse>, Bound)| {
-            let text = match (bound, &gatehouse.settings.endpoint) {
-                (Bound::Tcp(listener), _) => {
-                    listener.local_addr().map_or_else(|_| String::new(), |at| at.to_string())
-                }
-                (Bound::Unix(_), Endpoint::Unix(path)) => path.display().to_string(),
-                (Bound::Unix(_), Endpoint::Tcp(_)) => String::new(),
-            };
+            let text = bound.address(&gatehouse.settings.endpoint);
             (Arc::clone(&gatehouse.settings.name), text)
         };
         self.listeners.iter().map(address).collect()
@@ -310,8 +233,9 @@ impl Server {
         for (gatehouse, bound) in self.listeners {
             let (mut stop, stopping) = (stop.clone(), stop.clone());
             tasks.spawn(async move {
+                let admitted = |socket, peer| admit(&gatehouse, socket, peer, stopping.clone());
                 tokio::select! {
-                    () = accept_all(&gatehouse, &bound, &stopping) => {}
+                    () = bound.accept_all(&gatehouse.settings.name, admitted) => {}
                     _ = stop.wait_for(|stop| *stop) => {}
                 }
                 if let Endpoint::Unix(path) = &gatehouse.settings.endpoint {
@@ -322,115 +246,6 @@ impl Server {
         }
         while tasks.join_next().await.is_some() {}
     }
-}
-
-fn bind(endpoint: &Endpoint) -> io::Result<Bound> {
-    match endpoint {
-        Endpoint::Tcp(address) => {
-            let socket =
-                if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-            socket.set_reuseaddr(true)?;
-            socket.bind(*address)?;
-            Ok(Bound::Tcp(socket.listen(BACKLOG)?))
-        }
-        Endpoint::Unix(path) => {
-            remove_stale_socket(path)?;
-            let listener = UnixListener::bind(path)?;
-            std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
-            Ok(Bound::Unix(listener))
-        }
-    }
-}
-
-/// A socket file that a killed broker left behind is removed; one that is served is not.
-fn remove_stale_socket(path: &Path) -> io::Result<()> {
-    use std::os::unix::fs::FileTypeExt;
-    let Ok(metadata) = std::fs::symlink_metadata(path) else { return Ok(()) };
-    let dead = metadata.file_type().is_socket()
-        && std::os::unix::net::UnixStream::connect(path)
-            .is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused);
-    if dead { std::fs::remove_file(path) } else { Ok(()) }
-}
-
-async fn accept_all(gatehouse: &Arc<Gatehouse>, bound: &Bound, stop: &watch::Receiver<bool>) {
-    let mut trouble = Trouble::default();
-    loop {
-        let accepted = match bound {
-            Bound::Tcp(listener) => {
-                listener.accept().await.map(|(stream, peer)| (tcp(stream), Some(peer)))
-            }
-            Bound::Unix(listener) => {
-                listener.accept().await.map(|(stream, _)| (Socket::Unix(stream), None))
-            }
-        };
-        match accepted {
-            Ok((socket, peer)) => {
-                trouble.ends();
-                admit(gatehouse, socket, peer, stop.clone());
-            }
-            Err(error) if is_about_one_connection(&error) => {}
-            Err(error) => {
-                if let Some(failures) = trouble.fails(Now::read().instant) {
-                    warn!(listener = %gatehouse.settings.name, failures, %error, "cannot accept");
-                }
-                tokio::time::sleep(trouble.pause()).await;
-            }
-        }
-    }
-}
-
-/// Accepts that fail, one after the other: for want of descriptors they would do so as often as
-/// they are tried.
-#[derive(Debug, Default)]
-struct Trouble {
-    in_a_row: u32,
-    told_at: Option<Instant>,
-    untold: u64,
-}
-
-impl Trouble {
-    /// One more failed; `Some`: how many since the last time this was said, which is to be said
-    /// now, once a second at most.
-    fn fails(&mut self, now: Instant) -> Option<u64> {
-        self.in_a_row = self.in_a_row.saturating_add(1);
-        self.untold += 1;
-        let waits = self
-            .told_at
-            .is_some_and(|at| now.saturating_duration_since(at) < Duration::from_secs(1));
-        if waits {
-            return None;
-        }
-        self.told_at = Some(now);
-        Some(std::mem::take(&mut self.untold))
-    }
-
-    /// One succeeded.
-    fn ends(&mut self) {
-        self.in_a_row = 0;
-    }
-
-    /// How long to wait before the next: twice as long each time.
-    fn pause(&self) -> Duration {
-        let doublings = self.in_a_row.saturating_sub(1).min(16);
-        ACCEPT_PAUSE.saturating_mul(1 << doublings).min(ACCEPT_PAUSE_MAX)
-    }
-}
-
-fn tcp(stream: TcpStream) -> Socket {
-    // Without it small answers wait for the peer's delayed acknowledgement; its failure costs
-    // no more than that.
-    let _ = stream.set_nodelay(true);
-    Socket::Tcp(stream)
-}
-
-/// The peer went before it was accepted: nothing is wrong with the listener.
-fn is_about_one_connection(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::ConnectionAborted
-            | io::ErrorKind::ConnectionReset
-            | io::ErrorKind::ConnectionRefused
-    )
 }
 
 /// The admission gate, before a task is spent on the connection.
@@ -588,31 +403,4 @@ fn refuse(gatehouse: &Gatehouse, refused: &Refused, client: audit::Subject) {
         statement: *statement,
     };
     gatehouse.broker.audit.record(Event::about(&Arc::new(client), kind));
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn accepts_that_fail_are_told_once_a_second_and_tried_less_and_less_often() {
-        let mut trouble = Trouble::default();
-        let began = Instant::now();
-        let at = |millis| began + Duration::from_millis(millis);
-        assert_eq!(trouble.fails(at(0)), Some(1));
-        assert_eq!(trouble.pause(), ACCEPT_PAUSE);
-        assert_eq!(trouble.fails(at(50)), None);
-        assert_eq!(trouble.pause(), 2 * ACCEPT_PAUSE);
-        assert_eq!(trouble.fails(at(999)), None);
-        assert_eq!(trouble.fails(at(1000)), Some(3));
-        for _ in 0..100 {
-            assert_eq!(trouble.fails(at(1001)), None);
-        }
-        assert_eq!(trouble.pause(), ACCEPT_PAUSE_MAX);
-        trouble.ends();
-        // One that succeeds between two failures does not make them louder.
-        assert_eq!(trouble.fails(at(1002)), None);
-        assert_eq!(trouble.pause(), ACCEPT_PAUSE);
-        assert_eq!(trouble.fails(at(2001)), Some(102));
-    }
 }
