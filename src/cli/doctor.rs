@@ -191,13 +191,13 @@ fn weakness(parsed: &X509Certificate<'_>) -> Option<String> {
 fn lists(config: &Config, trusted: &TrustedIssuers, findings: &mut Findings) {
     let place = "revocation.lists";
     let Some(settings) = &config.revocation else {
-        if trusted.described().next().is_some() {
+        if config.ocsp.is_none() && trusted.described().next().is_some() {
             let what = "is not set: nobody looks whether a certificate was taken back".to_owned();
             findings.add(
                 Level::Warning,
                 place,
                 what,
-                "name the list of each authority in client_ca",
+                "name the list of each authority in client_ca, or a responder in [ocsp]",
             );
         }
         return;
