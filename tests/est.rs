@@ -8,84 +8,18 @@
     reason = "a test fails by panic"
 )]
 
+mod place;
+
 use std::fs;
-use std::io::{BufRead as _, BufReader, Read as _};
+use std::io::Read as _;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::PathBuf;
-use std::process::{Child, Command, Output, Stdio};
 
 use serde_json::Value;
-use tempfile::TempDir;
 
-/// A folder with an authority in `ca`, a certificate for the service, and what devices have.
-struct Place(TempDir);
-
-const CONFIG: &str = r#"
-[est]
-address = "127.0.0.1:0"
-authority = "ca"
-policies = "policies"
-connections_burst_per_address = 10000
-connections_per_second_per_address = 10000
-[est.tls]
-certificate = "localhost.pem"
-key = "localhost.key"
-[audit]
-path = "est.jsonl"
-"#;
-
-const PERMIT_ALL: &str = r#"
-@id("devices") permit (principal is Device, action == Action::"enroll", resource);
-@id("no-evil") forbid (principal == Device::"evil", action == Action::"enroll", resource);
-"#;
+use place::service::{BROKER, CONFIG, PERMIT_ALL, Process};
+use place::{Place, json_lines, text, until};
 
 impl Place {
-    fn new() -> Self {
-        let place = Self(tempfile::tempdir().unwrap());
-        place.run("ca init --dir ca --name Plant --no-passphrase");
-        place.run("cert issue --ca ca --profile server --name localhost --ip 127.0.0.1");
-        fs::create_dir(place.path("policies")).unwrap();
-        place.write("policies/all.cedar", PERMIT_ALL);
-        place.write("pki.toml", CONFIG);
-        place
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
-    }
-
-    fn read(&self, name: &str) -> String {
-        fs::read_to_string(self.path(name)).unwrap()
-    }
-
-    fn write(&self, name: &str, text: &str) {
-        fs::write(self.path(name), text).unwrap();
-    }
-
-    fn command(&self, program: &str, line: &str) -> Command {
-        let mut command = Command::new(program);
-        command.args(line.split_whitespace()).current_dir(self.0.path()).stdin(Stdio::null());
-        command.env_remove("PORTCULLIS_PASSPHRASE");
-        command
-    }
-
-    fn portcullis(&self, line: &str) -> Output {
-        self.command(env!("CARGO_BIN_EXE_portcullis"), line).output().unwrap()
-    }
-
-    /// Runs a command that has to succeed; what it says on standard output.
-    fn run(&self, line: &str) -> String {
-        let output = self.portcullis(line);
-        assert!(output.status.success(), "{line}: {}", text(&output));
-        String::from_utf8(output.stdout).unwrap()
-    }
-
-    fn openssl(&self, line: &str) -> String {
-        let output = self.command("openssl", line).output().unwrap();
-        assert!(output.status.success(), "openssl {line}: {}", text(&output));
-        text(&output)
-    }
-
     /// Makes a key and a signing request, as EST sends it, in `FILE.b64`.
     fn request(&self, file: &str, options: &str) {
         self.openssl(&format!(
@@ -100,46 +34,26 @@ impl Place {
         self.run(&format!("cert token create --ca ca --for {name} --ttl 1h")).trim().to_owned()
     }
 
-    fn listed(&self) -> Vec<Value> {
-        json_lines(&self.run("cert list --ca ca --json"))
-    }
-
     fn names(&self) -> Vec<String> {
         let listed = self.listed();
         listed.iter().map(|it| it["name"].as_str().unwrap().to_owned()).collect()
     }
 
     fn audited(&self, event: &str) -> Vec<Value> {
-        let mut lines = json_lines(&self.read("est.jsonl"));
-        lines.retain(|line| line["event"] == event);
-        lines
+        self.events("est.jsonl", event)
     }
 
-    fn serve(&self) -> Service<'_> {
-        let line = "pki serve --config pki.toml --ready-json";
-        let mut child = self
-            .command(env!("CARGO_BIN_EXE_portcullis"), line)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut ready = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut ready).unwrap();
-        if ready.is_empty() {
-            let mut said = String::new();
-            child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
-            let _ = child.wait();
-            panic!("it does not serve: {said}");
-        }
-        let ready: Value = serde_json::from_str(&ready).unwrap();
-        Service { place: self, child, address: ready["address"].as_str().unwrap().to_owned() }
+    fn enrolling(&self) -> Service<'_> {
+        let process = self.serve();
+        let address = process.address("/address");
+        Service { place: self, process, address }
     }
 }
 
 /// A running `pki serve`.
 struct Service<'a> {
     place: &'a Place,
-    child: Child,
+    process: Process,
     address: String,
 }
 
@@ -211,45 +125,22 @@ impl Service<'_> {
     }
 
     fn signal(&self, signal: rustix::process::Signal) {
-        let pid = rustix::process::Pid::from_child(&self.child);
-        rustix::process::kill_process(pid, signal).unwrap();
+        self.process.signal(signal);
     }
 
     /// Ends it, so that all is in the audit file.
-    fn end(mut self) {
-        self.signal(rustix::process::Signal::TERM);
-        let status = self.child.wait().unwrap();
-        assert!(status.success(), "{status}");
+    fn end(self) {
+        self.process.end();
     }
-}
-
-impl Drop for Service<'_> {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn text(output: &Output) -> String {
-    format!(
-        "{}{}",
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr)
-    )
-}
-
-/// The lines of a file that may be written to: the last one counts when it is whole.
-fn json_lines(text: &str) -> Vec<Value> {
-    let whole = text.rfind('\n').map_or("", |end| &text[..end]);
-    whole.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
 #[test]
 fn a_device_learns_whom_to_trust_enrolls_by_a_token_and_renews() {
-    let place = Place::new();
-    let service = place.serve();
+    let place = Place::with_service();
+    let service = place.enrolling();
 
-    let limits = fs::read_to_string(format!("/proc/{}/limits", service.child.id())).unwrap();
+    let limits =
+        fs::read_to_string(format!("/proc/{}/limits", service.process.child.id())).unwrap();
     let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
     assert_eq!(core.split_whitespace().nth(4), Some("0"), "no image of the key: {core}");
 
@@ -301,8 +192,8 @@ fn a_device_learns_whom_to_trust_enrolls_by_a_token_and_renews() {
 
 #[test]
 fn a_token_is_good_once_for_its_name_and_until_its_end() {
-    let place = Place::new();
-    let service = place.serve();
+    let place = Place::with_service();
+    let service = place.enrolling();
     for name in ["dev1", "dev2"] {
         place.request(name, &format!("-subj /CN={name}"));
     }
@@ -345,8 +236,8 @@ fn a_token_is_good_once_for_its_name_and_until_its_end() {
 
 #[test]
 fn of_many_who_show_one_token_at_once_one_gets_a_certificate() {
-    let place = Place::new();
-    let service = place.serve();
+    let place = Place::with_service();
+    let service = place.enrolling();
     place.request("dev1", "-subj /CN=dev1");
     let token = place.token("dev1");
     let statuses: Vec<u16> = std::thread::scope(|scope| {
@@ -361,11 +252,11 @@ fn of_many_who_show_one_token_at_once_one_gets_a_certificate() {
 
 #[test]
 fn guessing_is_throttled_and_the_answer_says_when_to_come_again() {
-    let place = Place::new();
+    let place = Place::with_service();
     let config = CONFIG
         .replace("[est.tls]", "failures_per_name = 3\nfailure_forgotten_after = \"1h\"\n[est.tls]");
     place.write("pki.toml", &config);
-    let service = place.serve();
+    let service = place.enrolling();
     place.request("dev1", "-subj /CN=dev1");
     let token = place.token("dev1");
     for _ in 0..3 {
@@ -380,8 +271,8 @@ fn guessing_is_throttled_and_the_answer_says_when_to_come_again() {
 
 #[test]
 fn a_request_that_is_none_or_asks_for_more_is_refused_and_leaves_the_token() {
-    let place = Place::new();
-    let service = place.serve();
+    let place = Place::with_service();
+    let service = place.enrolling();
     place.request("dev1", "-subj /CN=dev1");
     place.request("other", "-subj /CN=other");
     place.request("ca", "-subj /CN=dev1 -addext basicConstraints=critical,CA:TRUE");
@@ -440,8 +331,8 @@ fn a_request_that_is_none_or_asks_for_more_is_refused_and_leaves_the_token() {
 
 #[test]
 fn a_policy_decides_and_keeps_the_token() {
-    let place = Place::new();
-    let service = place.serve();
+    let place = Place::with_service();
+    let service = place.enrolling();
     place.request("evil", "-subj /CN=evil");
     let token = place.token("evil");
     let answer = service.enroll("evil", "evil", &token);
@@ -457,7 +348,7 @@ fn a_policy_decides_and_keeps_the_token() {
         "policies/all.cedar",
         &PERMIT_ALL.replace("\"enroll\", resource", "\"connect\", resource"),
     );
-    let service = place.serve();
+    let service = place.enrolling();
     place.request("dev1", "-subj /CN=dev1");
     let token = place.token("dev1");
     assert_eq!(service.enroll("dev1", "dev1", &token).status, 403);
@@ -466,8 +357,8 @@ fn a_policy_decides_and_keeps_the_token() {
 
 #[test]
 fn only_the_same_names_are_renewed_and_only_by_a_good_certificate_of_ours() {
-    let place = Place::new();
-    let service = place.serve();
+    let place = Place::with_service();
+    let service = place.enrolling();
     // Names beside its own are given by whoever has the authority, not for a token.
     let alternative = "-addext subjectAltName=DNS:victim.plant.example";
     place.request("foreign", &format!("-subj /CN=dev3 {alternative}"));
@@ -514,12 +405,12 @@ fn only_the_same_names_are_renewed_and_only_by_a_good_certificate_of_ours() {
 
 #[test]
 fn a_factory_vouches_for_the_name_that_its_certificate_says() {
-    let place = Place::new();
+    let place = Place::with_service();
     let factory = "[est.factory.acme]\nca = \"acme/trust.pem\"\n[audit]";
     place.write("pki.toml", &CONFIG.replace("[audit]", factory));
     place.run("ca init --dir acme --name Acme --no-passphrase");
     place.run("cert issue --ca acme --profile device --name sn-7 --out factory");
-    let service = place.serve();
+    let service = place.enrolling();
     place.request("sn-7", "-subj /CN=sn-7");
     place.request("sn-8", "-subj /CN=sn-8");
     let shown = "--cert factory/sn-7.pem --key factory/sn-7.key";
@@ -549,7 +440,7 @@ fn a_factory_vouches_for_the_name_that_its_certificate_says() {
 
 #[test]
 fn a_factory_of_openssl_with_a_pattern_gives_each_name_once() {
-    let place = Place::new();
+    let place = Place::with_service();
     let factory = "tls_1_2 = true\n[est.factory.acme]\nca = \"acme.pem\"\n\
                    names = [\"pump-*\"]\n[audit]";
     place.write("pki.toml", &CONFIG.replace("[audit]", factory));
@@ -570,7 +461,7 @@ fn a_factory_of_openssl_with_a_pattern_gives_each_name_once() {
              -days 20000 -extfile extensions -out f{serial}.pem"
         ));
     }
-    let service = place.serve();
+    let service = place.enrolling();
     let shown = |serial| format!("--tls-max 1.2 --cert f{serial}.pem --key f{serial}.key");
     for name in ["pump-1", "other"] {
         place.request(name, &format!("-subj /CN={name}"));
@@ -587,7 +478,7 @@ fn a_factory_of_openssl_with_a_pattern_gives_each_name_once() {
 
 #[test]
 fn a_certificate_that_its_factory_takes_back_is_refused_in_the_handshake() {
-    let place = Place::new();
+    let place = Place::with_service();
     let more = "[est.factory.acme]\nca = \"acme/trust.pem\"\n\
                 [revocation]\nlists = [\"ca/crls.pem\", \"acme/crls.pem\"]\n[audit]";
     place.write("pki.toml", &CONFIG.replace("[audit]", more));
@@ -598,7 +489,7 @@ fn a_certificate_that_its_factory_takes_back_is_refused_in_the_handshake() {
     }
     place.run("ca crl --dir ca");
     place.run("ca crl --dir acme");
-    let service = place.serve();
+    let service = place.enrolling();
     let enroll = |name| {
         let shown = format!("--cert factory/{name}.pem --key factory/{name}.key");
         service.post("simpleenroll", &format!("{name}.b64"), &shown)
@@ -615,9 +506,9 @@ fn a_certificate_that_its_factory_takes_back_is_refused_in_the_handshake() {
 
 #[test]
 fn a_process_that_is_killed_gives_no_second_certificate_for_a_token() {
-    let place = Place::new();
+    let place = Place::with_service();
     for round in 0..6_u64 {
-        let mut service = place.serve();
+        let mut service = place.enrolling();
         let name = format!("dev{round}");
         place.request(&name, &format!("-subj /CN={name}"));
         let token = place.token(&name);
@@ -633,12 +524,12 @@ fn a_process_that_is_killed_gives_no_second_certificate_for_a_token() {
             });
             // Somewhere on the way, another place each time.
             std::thread::sleep(std::time::Duration::from_millis(5 + 7 * round));
-            service.child.kill().unwrap();
+            service.process.child.kill().unwrap();
             // What it had locked is free once it is gone.
-            service.child.wait().unwrap();
+            service.process.child.wait().unwrap();
             asking.join().unwrap();
         });
-        let service = place.serve();
+        let service = place.enrolling();
         let before = place.names().iter().filter(|one| **one == name).count();
         let answer = service.enroll(&name, &name, &token);
         let after = place.names().iter().filter(|one| **one == name).count();
@@ -648,10 +539,8 @@ fn a_process_that_is_killed_gives_no_second_certificate_for_a_token() {
 
 #[test]
 fn another_authority_is_taken_up_after_a_rotation_with_the_same_passphrase() {
-    let place = Place::new();
-    place.write("passphrase", "correct horse battery staple\n");
-    let mode = fs::Permissions::from_mode(0o600);
-    fs::set_permissions(place.path("passphrase"), mode).unwrap();
+    let place = Place::with_service();
+    place.write_secret("passphrase", "correct horse battery staple\n");
     fs::remove_dir_all(place.path("ca")).unwrap();
     place.run("ca init --dir ca --name Plant --passphrase-file passphrase");
     fs::remove_file(place.path("localhost.key")).unwrap();
@@ -663,7 +552,7 @@ fn another_authority_is_taken_up_after_a_rotation_with_the_same_passphrase() {
     assert!(text(&output).contains("passphrase"), "{}", text(&output));
     let given = "passphrase_file = \"passphrase\"\n[est.tls]";
     place.write("pki.toml", &CONFIG.replace("[est.tls]", given));
-    let service = place.serve();
+    let service = place.enrolling();
     service.enrolled("dev1", "");
     place.run("ca rotate --dir ca --passphrase-file passphrase");
     // Issued by the one before, renewed by the one now.
@@ -673,19 +562,10 @@ fn another_authority_is_taken_up_after_a_rotation_with_the_same_passphrase() {
     assert_ne!(issuers[1], issuers[2], "{issuers:?}");
 }
 
-/// Waits until something is so; the time is a bound, not a guess.
-fn until(what: &str, mut is_so: impl FnMut() -> bool) {
-    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
-    while !is_so() {
-        assert!(std::time::Instant::now() < deadline, "{what}");
-        std::thread::sleep(std::time::Duration::from_millis(20));
-    }
-}
-
 #[test]
 fn policies_are_read_again_and_those_with_a_fault_are_not() {
-    let place = Place::new();
-    let service = place.serve();
+    let place = Place::with_service();
+    let service = place.enrolling();
     service.enrolled("dev1", "");
     place.write("policies/all.cedar", "permit (");
     service.signal(rustix::process::Signal::HUP);
@@ -702,38 +582,12 @@ fn policies_are_read_again_and_those_with_a_fault_are_not() {
 
 #[test]
 fn the_broker_is_told_of_what_is_issued_and_revoked() {
-    let place = Place::new();
+    let place = Place::with_service();
     place.run("ca crl --dir ca");
-    fs::create_dir(place.path("permissive")).unwrap();
-    let permit = "@id(\"all\") permit (principal, action, resource);";
-    place.write("permissive/all.cedar", permit);
-    place.write(
-        "broker.toml",
-        r#"
-policies = "permissive"
-[listener.devices]
-address = "127.0.0.1:0"
-[listener.devices.tls]
-certificate = "localhost.pem"
-key = "localhost.key"
-client_ca = "ca/trust.pem"
-[revocation]
-lists = ["ca/crls.pem"]
-[store]
-folder = "store"
-[audit]
-path = "broker.jsonl"
-[control]
-socket = "run/control.sock"
-"#,
-    );
-    let mut broker = place
-        .command(env!("CARGO_BIN_EXE_portcullis"), "serve --config broker.toml --ready-json")
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut ready = String::new();
-    BufReader::new(broker.stdout.take().unwrap()).read_line(&mut ready).unwrap();
+    let more =
+        "[revocation]\nlists = [\"ca/crls.pem\"]\n[control]\nsocket = \"run/control.sock\"\n";
+    place.write("broker.toml", &format!("{BROKER}{more}"));
+    let broker = place.serve_broker();
     let socket = CONFIG.replace("[est.tls]", "broker_socket = \"run/control.sock\"\n[est.tls]");
     place.write("pki.toml", &socket);
     let told = |what: &str| {
@@ -743,21 +597,20 @@ socket = "run/control.sock"
         });
         calls
     };
-    let service = place.serve();
+    let service = place.enrolling();
     service.enrolled("dev1", "");
     until("the broker is told of the certificate", || !told("issued: ").is_empty());
     place.run("cert revoke --ca ca --name dev1");
     until("the broker is told of the revocation", || !told("revoked: 1").is_empty());
     assert_eq!(told("revoked: 1")[0]["outcome"], "done");
     service.end();
-    broker.kill().unwrap();
-    broker.wait().unwrap();
+    drop(broker);
     let told = place.audited("enroll.broker-told");
     assert_eq!(told.len(), 2, "{told:?}");
     assert!(told.iter().all(|line| line["outcome"] == "done"), "{told:?}");
 
     // Nothing depends on it: without a broker it goes on.
-    let service = place.serve();
+    let service = place.enrolling();
     service.enrolled("dev2", "");
     until("it is on record", || place.audited("enroll.broker-told").len() == 3);
     assert_eq!(place.audited("enroll.broker-told")[2]["outcome"], "failed");
@@ -765,11 +618,11 @@ socket = "run/control.sock"
 
 #[test]
 fn who_says_nothing_or_comes_too_often_is_cut_off() {
-    let place = Place::new();
+    let place = Place::with_service();
     let limits = "first_byte_deadline = \"200ms\"\nrequest_deadline = \"3s\"\nrequests_burst = 1\n\
                   requests_per_second = 1\nconnections_per_address_max = 3\n[est.tls]";
     place.write("pki.toml", &CONFIG.replace("[est.tls]", limits));
-    let service = place.serve();
+    let service = place.enrolling();
     // Nothing at all, and no more than the beginning of a handshake.
     for beginning in [&b""[..], b"\x16\x03\x01"] {
         let mut stream = std::net::TcpStream::connect(&service.address).unwrap();
@@ -814,7 +667,7 @@ fn who_says_nothing_or_comes_too_often_is_cut_off() {
 
 #[test]
 fn a_configuration_with_a_fault_is_refused_with_line_and_remedy() {
-    let place = Place::new();
+    let place = Place::with_service();
     for (from, to, told) in [
         ("authority =", "autority =", "did you mean authority?"),
         ("key = \"localhost.key\"", "", "est.tls.key is missing"),

@@ -8,74 +8,30 @@
     reason = "a test fails by panic"
 )]
 
+mod place;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::path::Path;
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use tempfile::TempDir;
 
-/// A folder with an authority in `ca`, and what is made in it.
-struct Place(TempDir);
+use place::{PORTCULLIS, Place, json_lines, text};
 
 impl Place {
-    fn empty() -> Self {
-        let place = Self(tempfile::tempdir().unwrap());
-        place.write("passphrase", "correct horse battery staple\n");
-        fs::set_permissions(place.path("passphrase"), fs::Permissions::from_mode(0o600)).unwrap();
+    fn with_passphrase() -> Self {
+        let place = Self::empty();
+        place.write_secret("passphrase", "correct horse battery staple\n");
         place
     }
 
     fn with_authority() -> Self {
-        let place = Self::empty();
+        let place = Self::with_passphrase();
         place.run("ca init --dir ca --name Factory --no-passphrase");
         place
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
-    }
-
-    fn read(&self, name: &str) -> String {
-        fs::read_to_string(self.path(name)).unwrap()
-    }
-
-    fn write(&self, name: &str, text: &str) {
-        fs::write(self.path(name), text).unwrap();
-    }
-
-    fn command(&self, program: &str, line: &str) -> Command {
-        let mut command = Command::new(program);
-        command.args(line.split_whitespace()).current_dir(self.0.path()).stdin(Stdio::null());
-        command.env_remove("PORTCULLIS_PASSPHRASE");
-        command
-    }
-
-    fn portcullis(&self, line: &str) -> Output {
-        self.command(env!("CARGO_BIN_EXE_portcullis"), line).output().unwrap()
-    }
-
-    /// Runs a command that has to succeed; what it says on standard output.
-    fn run(&self, line: &str) -> String {
-        let output = self.portcullis(line);
-        assert!(output.status.success(), "{line}: {}", text(&output));
-        String::from_utf8(output.stdout).unwrap()
-    }
-
-    /// Runs a command that has to be refused; why it was.
-    fn refused(&self, line: &str) -> String {
-        let output = self.portcullis(line);
-        assert_eq!(output.status.code(), Some(1), "{line}: {}", text(&output));
-        text(&output)
-    }
-
-    fn openssl(&self, line: &str) -> String {
-        let output = self.command("openssl", line).output().unwrap();
-        assert!(output.status.success(), "openssl {line}: {}", text(&output));
-        text(&output)
     }
 
     /// What OpenSSL says of a certificate under a file of whom to trust; the chain is in its file.
@@ -90,29 +46,15 @@ impl Place {
         assert!(verified, "{said}");
     }
 
-    fn listed(&self) -> Vec<Value> {
-        let lines = self.run("cert list --ca ca --json");
-        lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
-    }
-
     fn audited(&self) -> Vec<Value> {
-        let lines = self.read("ca/audit.jsonl");
-        lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+        json_lines(&self.read("ca/audit.jsonl"))
     }
-}
-
-fn text(output: &Output) -> String {
-    format!(
-        "{}{}",
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr)
-    )
 }
 
 #[test]
 fn what_is_issued_and_revoked_is_what_openssl_says_too() {
     for key_type in ["p256", "p384", "ed25519"] {
-        let place = Place::empty();
+        let place = Place::with_passphrase();
         place.run(&format!("ca init --dir ca --key-type {key_type} --passphrase-file passphrase"));
         let issue =
             format!("cert issue --ca ca --passphrase-file passphrase --key-type {key_type}");
@@ -143,7 +85,7 @@ fn what_is_issued_and_revoked_is_what_openssl_says_too() {
 
 #[test]
 fn keys_are_encrypted_the_way_openssl_opens_them() {
-    let place = Place::empty();
+    let place = Place::with_passphrase();
     place.run("ca init --dir ca --passphrase-file passphrase");
     for key in ["ca/ca.key", "ca/root.key"] {
         assert!(place.read(key).starts_with("-----BEGIN ENCRYPTED PRIVATE KEY-----"));
@@ -159,7 +101,7 @@ fn keys_are_encrypted_the_way_openssl_opens_them() {
     let error =
         place.refused("cert issue --ca ca --passphrase-file wrong --profile device --name dev1");
     assert!(error.contains("chmod 600"), "{error}");
-    fs::set_permissions(place.path("wrong"), fs::Permissions::from_mode(0o600)).unwrap();
+    place.set_mode("wrong", 0o600);
     let error =
         place.refused("cert issue --ca ca --passphrase-file wrong --profile device --name dev1");
     assert!(error.contains("does not open this key"), "{error}");
@@ -181,13 +123,13 @@ fn keys_are_encrypted_the_way_openssl_opens_them() {
         "pkcs8 -topk8 -in ca/ca.key -passin file:passphrase -scrypt -passout file:again -out scrypt.key",
     );
     fs::rename(place.path("scrypt.key"), place.path("ca/ca.key")).unwrap();
-    fs::set_permissions(place.path("ca/ca.key"), fs::Permissions::from_mode(0o600)).unwrap();
+    place.set_mode("ca/ca.key", 0o600);
     place.run(&format!("{issue} --name dev3"));
 }
 
 #[test]
 fn an_authority_without_a_passphrase_is_one_by_choice() {
-    let place = Place::empty();
+    let place = Place::with_passphrase();
     let error = place.refused("ca init --dir ca");
     assert!(error.contains("--no-passphrase"), "{error}");
     assert!(!place.path("ca/ca.key").exists());
@@ -254,7 +196,7 @@ fn a_hostile_request_is_refused_and_leaves_nothing_behind() {
 
 #[test]
 fn an_authority_that_openssl_made_is_taken_over() {
-    let place = Place::empty();
+    let place = Place::with_passphrase();
     place.openssl(
         "req -x509 -newkey rsa:2048 -nodes -keyout old.key -out old.pem -days 400 \
          -subj /C=DE/O=Works/OU=One/CN=Works -addext keyUsage=critical,keyCertSign,cRLSign",
@@ -371,9 +313,8 @@ fn a_new_root_is_trusted_by_whoever_trusts_the_old_one() {
 
 #[test]
 fn a_root_may_have_a_passphrase_of_its_own() {
-    let place = Place::empty();
-    place.write("other", "another passphrase\n");
-    fs::set_permissions(place.path("other"), fs::Permissions::from_mode(0o600)).unwrap();
+    let place = Place::with_passphrase();
+    place.write_secret("other", "another passphrase\n");
     place.run("ca init --dir ca --passphrase-file passphrase --root-passphrase-file other");
     place.openssl("pkey -in ca/root.key -passin file:other -noout");
     place.openssl("pkey -in ca/ca.key -passin file:passphrase -noout");
@@ -498,7 +439,7 @@ fn the_inventory_survives_a_kill_at_any_point() {
     let line = "cert issue --ca ca --profile device --csv all.csv --out out --skip-existing";
     for wait_ms in [0, 20, 60, 120, 200, 300, 450, 600] {
         let mut child = place
-            .command(env!("CARGO_BIN_EXE_portcullis"), line)
+            .command(PORTCULLIS, line)
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
@@ -564,7 +505,7 @@ fn a_profile_of_ones_own_says_where_the_lists_are() {
 fn names_of_others_do_nothing_to_a_terminal() {
     let place = Place::with_authority();
     let output = place
-        .command(env!("CARGO_BIN_EXE_portcullis"), "cert issue --ca ca --profile server --name")
+        .command(PORTCULLIS, "cert issue --ca ca --profile server --name")
         .arg("\u{1b}[2Jbroker")
         .output()
         .unwrap();
@@ -581,7 +522,7 @@ fn an_issuing_key_stays_in_its_token() {
     let module =
         ["/usr/lib/softhsm/libsofthsm2.so", "/usr/lib/x86_64-linux-gnu/softhsm/libsofthsm2.so"];
     let module = module.into_iter().find(|path| Path::new(path).exists()).unwrap();
-    let place = Place::empty();
+    let place = Place::with_passphrase();
     fs::create_dir(place.path("tokens")).unwrap();
     let tokens = place.path("tokens");
     place.write("softhsm2.conf", &format!("directories.tokendir = {}\n", tokens.display()));
@@ -592,9 +533,8 @@ fn an_issuing_key_stays_in_its_token() {
         text(&output)
     };
     run("softhsm2-util", "--init-token --free --label portcullis --so-pin 12345678 --pin 87654321");
-    place.write("pin", "87654321\n");
-    fs::set_permissions(place.path("pin"), fs::Permissions::from_mode(0o600)).unwrap();
-    let portcullis = |line: &str| run(env!("CARGO_BIN_EXE_portcullis"), line);
+    place.write_secret("pin", "87654321\n");
+    let portcullis = |line: &str| run(PORTCULLIS, line);
     let token = format!("pkcs11:token=portcullis;object=issuing?module-path={module}");
     portcullis(&format!(
         "ca init --dir ca --passphrase-file pin --root-passphrase-file passphrase --token {token}"
@@ -617,10 +557,9 @@ fn an_issuing_key_stays_in_its_token() {
     place.assert_verified(options, "dev3.pem");
     place.assert_verified(options, "dev2.pem");
 
-    place.write("wrong", "11111111\n");
-    fs::set_permissions(place.path("wrong"), fs::Permissions::from_mode(0o600)).unwrap();
+    place.write_secret("wrong", "11111111\n");
     let mut command = place.command(
-        env!("CARGO_BIN_EXE_portcullis"),
+        PORTCULLIS,
         "cert issue --ca ca --passphrase-file wrong --profile device --name dev4",
     );
     let output = command.env("SOFTHSM2_CONF", place.path("softhsm2.conf")).output().unwrap();

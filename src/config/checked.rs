@@ -1,21 +1,18 @@
 //! The configuration as meant: settings of every module, checked one by one and together.
 
-use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::fs;
-use std::io::Read;
 use std::net::SocketAddr;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::error::{ConfigError, Problem};
-use super::file::{FILE_BYTES_MAX, File};
+use super::error::ConfigError;
 use super::kind::{Flag, Location, Word, address, list};
+use super::logs::{AuditSettings, LogSettings, read_audit, read_log};
 use super::quantity::{bytes, count, show_bytes, span};
+use super::reading::{checked, load};
 use super::revocation::{read_ocsp, read_revocation};
-use super::section::{Origin, Report, Section};
+use super::section::{Origin, Section};
 use super::{authentication, listener, profile, registered};
 use crate::gates::{Profile, flapping};
 use crate::identity::revocation::{self};
@@ -65,15 +62,6 @@ pub struct Config {
     pub warnings: Vec<String>,
 }
 
-/// The audit log.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AuditSettings {
-    /// The file.
-    pub path: PathBuf,
-    /// Events that may wait to be written.
-    pub queue_max: u32,
-}
-
 /// The control socket.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ControlSettings {
@@ -100,44 +88,6 @@ pub struct BrokerSettings {
     pub unauthenticated_bytes_max: u64,
 }
 
-/// The diagnostic log, on standard error.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LogSettings {
-    /// The least important level that is written.
-    pub level: LogLevel,
-    /// One JSON object per line instead of text.
-    pub json: bool,
-}
-
-/// The importance of a line in the diagnostic log.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LogLevel {
-    /// What needs a person.
-    Error,
-    /// What may need one soon.
-    Warn,
-    /// What an operator wants to know.
-    Info,
-    /// What helps to find a fault.
-    Debug,
-    /// Everything.
-    Trace,
-}
-
-impl LogLevel {
-    /// The word in the configuration, which `tracing` understands as well.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Error => "error",
-            Self::Warn => "warn",
-            Self::Info => "info",
-            Self::Debug => "debug",
-            Self::Trace => "trace",
-        }
-    }
-}
-
 /// What happens when the policy folder changes while the broker runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WatchPolicies {
@@ -159,14 +109,6 @@ const WATCH_POLICIES: Word<WatchPolicies> = Word(&[
 pub(super) const DURABILITY: Word<Option<Durability>> =
     Word(&[("fsync", Some(Durability::Fsync)), ("os", Some(Durability::Os)), ("memory", None)]);
 
-const LOG_LEVEL: Word<LogLevel> = Word(&[
-    (LogLevel::Error.as_str(), LogLevel::Error),
-    (LogLevel::Warn.as_str(), LogLevel::Warn),
-    (LogLevel::Info.as_str(), LogLevel::Info),
-    (LogLevel::Debug.as_str(), LogLevel::Debug),
-    (LogLevel::Trace.as_str(), LogLevel::Trace),
-]);
-
 /// The highest sum of bytes that can be configured: far beyond any machine, far below overflow.
 const BYTES_MAX: u64 = 1 << 44;
 
@@ -178,8 +120,8 @@ impl Config {
     /// Everything that is wrong, with key, line and remedy; the file counts as wrong when it
     /// cannot be read, is larger than 1 MiB or is not UTF-8.
     pub fn load(path: &Path, overrides: &[String]) -> Result<Self, ConfigError> {
-        let Typed { name, text, folder, is_open } = Typed::read(path)?;
-        let mut config = Self::from_text(&name, &text, &folder, overrides)?;
+        let (mut config, is_open) =
+            load(path, |name, text, folder| Self::from_text(name, text, folder, overrides))?;
         config.warnings.extend(is_open);
         Ok(config)
     }
@@ -199,86 +141,6 @@ impl Config {
         config.warnings = told.warnings;
         Ok(config)
     }
-}
-
-/// A configuration file as it was found.
-pub(super) struct Typed {
-    pub(super) name: String,
-    pub(super) text: String,
-    pub(super) folder: PathBuf,
-    /// A warning, where others can change it.
-    pub(super) is_open: Option<String>,
-}
-
-impl Typed {
-    /// Reads a file.
-    ///
-    /// # Errors
-    /// When it cannot be read, is too large, or no UTF-8.
-    pub(super) fn read(path: &Path) -> Result<Self, ConfigError> {
-        let name = path.display().to_string();
-        let unreadable = |message: String, remedy: &str| {
-            ConfigError::new(vec![Problem {
-                source: name.clone(),
-                line_and_column: None,
-                key: String::new(),
-                message,
-                remedy: remedy.to_owned(),
-                excerpt: None,
-            }])
-        };
-        let read = || -> std::io::Result<(Vec<u8>, u32, PathBuf)> {
-            let file = fs::File::open(path)?;
-            let mode = file.metadata()?.permissions().mode();
-            let mut content = Vec::new();
-            file.take(FILE_BYTES_MAX as u64 + 1).read_to_end(&mut content)?;
-            let folder = std::path::absolute(path)?.parent().map(Path::to_path_buf);
-            Ok((content, mode, folder.unwrap_or_default()))
-        };
-        let (content, mode, folder) = read().map_err(|error| {
-            unreadable(format!("cannot be read: {error}"), "name a file that the broker may read")
-        })?;
-        if content.len() > FILE_BYTES_MAX {
-            return Err(unreadable("is larger than 1 MiB".into(), "name a configuration file"));
-        }
-        let is_open = (mode & 0o022 != 0)
-            .then(|| format!("{name} can be changed by users other than its owner"));
-        let text = String::from_utf8(content)
-            .map_err(|_| unreadable("is not UTF-8".into(), "save it as UTF-8"))?;
-        Ok(Self { name, text, folder, is_open })
-    }
-}
-
-/// What is told of a configuration besides what it means.
-pub(super) struct Told {
-    pub(super) origins: Vec<Origin>,
-    pub(super) warnings: Vec<String>,
-}
-
-/// Parses a text and reads it, whole or not at all.
-///
-/// # Errors
-/// Everything that is wrong with it.
-pub(super) fn checked<T>(
-    name: &str,
-    text: &str,
-    overrides: &[String],
-    read: impl FnOnce(&mut Section<'_>) -> T,
-) -> Result<(T, Told), ConfigError> {
-    let file = File::parse(name, text, overrides).map_err(ConfigError::new)?;
-    let report = RefCell::new(Report {
-        texts: file.texts,
-        problems: Vec::new(),
-        warnings: Vec::new(),
-        origins: Vec::new(),
-    });
-    let meant = read(&mut Section::root(&file.root, &report));
-    let Report { problems, warnings, mut origins, .. } = report.into_inner();
-    if !problems.is_empty() {
-        return Err(ConfigError::new(problems));
-    }
-    origins.sort_by(|left, right| left.key.cmp(&right.key));
-    Ok((meant, Told { origins, warnings }))
 }
 
 fn read(root: &mut Section<'_>, folder: &Path) -> Config {
@@ -367,17 +229,6 @@ fn read_listeners(
         }
     }
     listeners
-}
-
-pub(super) fn read_audit(
-    section: &mut Section<'_>,
-    path: &Location,
-    default: &str,
-) -> AuditSettings {
-    AuditSettings {
-        path: section.take("path", path, path.folder.join(default)),
-        queue_max: section.take("queue_max", &count(16, 1_000_000), 8192),
-    }
 }
 
 fn read_store(section: &mut Section<'_>, path: &Location) -> Option<store::Settings> {
@@ -519,13 +370,6 @@ fn warn_of_shares(
                 root.warn(&format!("profile.{name}.{one_key}"), &message);
             }
         }
-    }
-}
-
-pub(super) fn read_log(section: &mut Section<'_>) -> LogSettings {
-    LogSettings {
-        level: section.take("level", &LOG_LEVEL, LogLevel::Info),
-        json: section.take("json", &Flag, false),
     }
 }
 

@@ -4,19 +4,18 @@ use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::checked::{Typed, checked, read_audit, read_log};
+use super::admission;
 use super::error::ConfigError;
 use super::file::Value;
-use super::kind::{
-    Flag, Kind, Location, Word, Wrong, address, list, list_not_empty, network, quoted,
-};
-use super::listener::{check_socket_path, everywhere};
+use super::kind::{Flag, Kind, Location, Word, Wrong, address, list_not_empty, quoted};
+use super::listener::check_socket_path;
+use super::logs::{AuditSettings, LogSettings, read_audit, read_log};
 use super::quantity::{count, span};
+use super::reading::{checked, load};
 use super::revocation::read_lists;
 use super::section::{Origin, Section};
-use super::{AuditSettings, LogSettings};
 use crate::est::{Factory, NamePattern, Offered, Settings};
-use crate::gates::{admission, grinding};
+use crate::gates::grinding;
 use crate::identity::revocation;
 use crate::pki::ProfileName;
 use crate::server::listener::Tls;
@@ -45,8 +44,8 @@ impl EstConfig {
     /// # Errors
     /// Everything that is wrong, with key, line and remedy.
     pub fn load(path: &Path, overrides: &[String]) -> Result<Self, ConfigError> {
-        let Typed { name, text, folder, is_open } = Typed::read(path)?;
-        let mut config = Self::from_text(&name, &text, &folder, overrides)?;
+        let (mut config, is_open) =
+            load(path, |name, text, folder| Self::from_text(name, text, folder, overrides))?;
         config.warnings.extend(is_open);
         Ok(config)
     }
@@ -108,7 +107,7 @@ fn read_est(section: &mut Section<'_>, folder: &Path) -> Option<Settings> {
     let authority = section.take("authority", &path, folder.join("ca"));
     let passphrase_file = section.find("passphrase_file", &path);
     let policies = section.take("policies", &path, folder.join("enrolment"));
-    let admission = read_admission(section);
+    let admission = admission::read(section, &ADMISSION);
     let requests_per_second = section.take("requests_per_second", &number, PER_SECOND);
     let requests_burst = section.take("requests_burst", &number, BURST);
     let failures = grinding::Settings {
@@ -140,42 +139,17 @@ fn read_est(section: &mut Section<'_>, folder: &Path) -> Option<Settings> {
 const CONNECTIONS_PER_SECOND: NonZeroU32 = NonZeroU32::new(4).unwrap();
 const CONNECTIONS_BURST: NonZeroU32 = NonZeroU32::new(32).unwrap();
 
-/// Who may connect. Each connection is one request, so these bound requests as well.
-fn read_admission(section: &mut Section<'_>) -> admission::Settings {
-    let allow = list_not_empty(network(), "name networks, or leave the key out to allow every one");
-    let (number, connections) = (count(NonZeroU32::MIN, MOST), count(1, 100_000));
-    let deadline = span(Duration::from_millis(100), Duration::from_mins(5));
-    let request_deadline = section.take("request_deadline", &deadline, Duration::from_secs(10));
-    let first_byte = Duration::from_secs(2).min(request_deadline);
-    let first_byte_deadline = section.take("first_byte_deadline", &deadline, first_byte);
-    if first_byte_deadline > request_deadline {
-        section.refuse(
-            "first_byte_deadline",
-            "is longer than request_deadline, which ends the wait for a first byte as well",
-            "make it the shorter one",
-        );
-    }
-    let connections_max = section.take("connections_max", &connections, 256);
-    admission::Settings {
-        allow: section.take("allow", &allow, everywhere()),
-        deny: section.take("deny", &list(network()), Vec::new()),
-        connections_per_address_max: section.take("connections_per_address_max", &connections, 16),
-        connections_per_second_per_address: section.take(
-            "connections_per_second_per_address",
-            &number,
-            CONNECTIONS_PER_SECOND,
-        ),
-        connections_burst_per_address: section.take(
-            "connections_burst_per_address",
-            &number,
-            CONNECTIONS_BURST,
-        ),
-        connections_max,
-        handshakes_max: connections_max,
-        first_byte_deadline,
-        connect_deadline: request_deadline,
-    }
-}
+/// Each connection is one request, so these bound requests as well.
+const ADMISSION: admission::Defaults = admission::Defaults {
+    deadline: "request_deadline",
+    connections_max: 256,
+    connections_per_address_max: 16,
+    connections_per_second: CONNECTIONS_PER_SECOND,
+    connections_burst: CONNECTIONS_BURST,
+    handshakes_max: None,
+    connections_bound: 100_000,
+    rate_bound: MOST,
+};
 
 fn read_tls(tls: &mut Section<'_>, path: &Location) -> Option<Tls> {
     let mut required = |key| {

@@ -1,22 +1,20 @@
 //! Listeners: `[listener.NAME]`, and what may not be combined in one.
 
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
-use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use ipnet::IpNet;
 
 use super::kind::{
     Flag, Kind, Location, Text, Word, address, list, list_not_empty, network, origin,
 };
-use super::quantity::{count, span};
 use super::rule;
 use super::section::Section;
-use super::{authentication, profile};
-use crate::gates::{Profile, admission};
+use super::{admission, authentication, profile};
+use crate::gates::{self, Profile};
 use crate::identity::{self, Binding, PrincipalKind, Source};
 use crate::server::listener::{Endpoint, Settings, Tls, WebSocket};
 use crate::suggest::nearest;
@@ -301,50 +299,19 @@ const CONNECTION_RATE_MAX: NonZeroU32 = NonZeroU32::new(1_000_000_000).unwrap();
 const CONNECTIONS_PER_SECOND: NonZeroU32 = NonZeroU32::new(16).unwrap();
 const CONNECTIONS_BURST: NonZeroU32 = NonZeroU32::new(64).unwrap();
 
-/// Every address.
-pub(super) fn everywhere() -> Vec<IpNet> {
-    vec![
-        Ipv4Net::new_assert(Ipv4Addr::UNSPECIFIED, 0).into(),
-        Ipv6Net::new_assert(Ipv6Addr::UNSPECIFIED, 0).into(),
-    ]
-}
+const ADMISSION: admission::Defaults = admission::Defaults {
+    deadline: "connect_deadline",
+    connections_max: 10_000,
+    connections_per_address_max: 64,
+    connections_per_second: CONNECTIONS_PER_SECOND,
+    connections_burst: CONNECTIONS_BURST,
+    handshakes_max: Some(256),
+    connections_bound: 10_000_000,
+    rate_bound: CONNECTION_RATE_MAX,
+};
 
-fn read_admission(section: &mut Section<'_>) -> admission::Settings {
-    let allow = list_not_empty(network(), "name networks, or leave the key out to allow every one");
-    let connections = count(1, 10_000_000);
-    let deadline = span(Duration::from_millis(100), Duration::from_mins(5));
-    let connect_deadline = section.take("connect_deadline", &deadline, Duration::from_secs(10));
-    let first_byte_deadline = section.take(
-        "first_byte_deadline",
-        &deadline,
-        Duration::from_secs(2).min(connect_deadline),
-    );
-    if first_byte_deadline > connect_deadline {
-        section.refuse(
-            "first_byte_deadline",
-            "is longer than connect_deadline, which ends the wait for a first byte as well",
-            "make it the shorter one",
-        );
-    }
-    let settings = admission::Settings {
-        allow: section.take("allow", &allow, everywhere()),
-        deny: section.take("deny", &list(network()), Vec::new()),
-        connections_per_address_max: section.take("connections_per_address_max", &connections, 64),
-        connections_per_second_per_address: section.take(
-            "connections_per_second_per_address",
-            &count(NonZeroU32::MIN, CONNECTION_RATE_MAX),
-            CONNECTIONS_PER_SECOND,
-        ),
-        connections_burst_per_address: section.take(
-            "connections_burst_per_address",
-            &count(NonZeroU32::MIN, CONNECTION_RATE_MAX),
-            CONNECTIONS_BURST,
-        ),
-        connections_max: section.take("connections_max", &connections, 10_000),
-        handshakes_max: section.take("handshakes_max", &count(1, 1_000_000), 256),
-        first_byte_deadline,
-        connect_deadline,
-    };
+fn read_admission(section: &mut Section<'_>) -> gates::admission::Settings {
+    let settings = admission::read(section, &ADMISSION);
     if section.has("unix") && !section.has("address") {
         for key in ["allow", "deny"] {
             if section.has(key) {

@@ -8,6 +8,7 @@
 //! Nothing here opens a file but the configuration itself, and nothing below this layer knows
 //! TOML: each module gets its own `Settings`.
 
+mod admission;
 mod authentication;
 mod checked;
 mod error;
@@ -15,8 +16,10 @@ mod est;
 mod file;
 mod kind;
 mod listener;
+mod logs;
 mod profile;
 mod quantity;
+mod reading;
 mod registered;
 mod revocation;
 mod rule;
@@ -24,11 +27,10 @@ mod section;
 #[cfg(test)]
 mod tests;
 
-pub use checked::{
-    AuditSettings, BrokerSettings, Config, ControlSettings, LogLevel, LogSettings, WatchPolicies,
-};
+pub use checked::{BrokerSettings, Config, ControlSettings, WatchPolicies};
 pub use error::{ConfigError, Problem};
 pub use est::EstConfig;
+pub use logs::{AuditSettings, LogLevel, LogSettings};
 pub use section::{Origin, SetBy};
 
 /// Parses and checks `text` as a configuration file, and draws its errors: never panics.
