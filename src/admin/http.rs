@@ -4,38 +4,28 @@
 //! read it either: it sends the name it was loaded from as `Host`, and only addresses and
 //! `localhost` are answered.
 
-use std::convert::Infallible;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use http_body_util::Full;
-use hyper::body::Bytes;
-use hyper::header::{self, HeaderValue};
+use hyper::header;
 use hyper::http::uri::Authority;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper::{Method, Request, Response, StatusCode};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper::{Method, Request, StatusCode};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
 use crate::metrics::{self, Metrics};
+use crate::server::http::{self, Page, TEXT, page};
 
 /// More wait in the kernel's queue; scrapes and probes are few and short.
 const CONNECTIONS_MAX: usize = 16;
 const HEADER_DEADLINE: Duration = Duration::from_secs(5);
 /// From accept to the end of the answer.
 const CONNECTION_DEADLINE: Duration = Duration::from_secs(10);
-const HEADERS_MAX: usize = 32;
-/// Bytes of a request; hyper takes no less.
-const BUFFER_BYTES_MAX: usize = 8 * 1024;
 /// The pause after an accept that failed for want of something, such as file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-
-const TEXT: &str = "text/plain; charset=utf-8";
 
 /// The server, bound and not serving yet.
 #[derive(Debug)]
@@ -105,17 +95,8 @@ impl Http {
 }
 
 async fn serve_one(stream: TcpStream, pages: Arc<Pages>) {
-    let service = service_fn(|request| {
-        let answer = pages.answer(&request);
-        async move { Ok::<_, Infallible>(answer) }
-    });
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_DEADLINE)
-        .keep_alive(false)
-        .max_headers(HEADERS_MAX)
-        .max_buf_size(BUFFER_BYTES_MAX)
-        .serve_connection(TokioIo::new(stream), service);
+    let answer = |request| std::future::ready(pages.answer(&request));
+    let connection = http::serve_one(stream, HEADER_DEADLINE, answer);
     match tokio::time::timeout(CONNECTION_DEADLINE, connection).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => tracing::debug!(%error, "an HTTP request failed"),
@@ -124,7 +105,7 @@ async fn serve_one(stream: TcpStream, pages: Arc<Pages>) {
 }
 
 impl Pages {
-    fn answer<B>(&self, request: &Request<B>) -> Response<Full<Bytes>> {
+    fn answer<B>(&self, request: &Request<B>) -> Page {
         if !is_for_this_machine(request) {
             return page(StatusCode::MISDIRECTED_REQUEST, TEXT, "not served under this name\n");
         }
@@ -133,9 +114,7 @@ impl Pages {
             return page(StatusCode::NOT_FOUND, TEXT, "not found\n");
         }
         if request.method() != Method::GET {
-            let mut refusal = page(StatusCode::METHOD_NOT_ALLOWED, TEXT, "GET only\n");
-            refusal.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET"));
-            return refusal;
+            return http::method_not_allowed("GET");
         }
         match path {
             "/metrics" => page(StatusCode::OK, metrics::MEDIA_TYPE, self.metrics.render()),
@@ -162,20 +141,6 @@ fn is_for_this_machine<B>(request: &Request<B>) -> bool {
     let unbracketed =
         host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
     host.eq_ignore_ascii_case("localhost") || unbracketed.parse::<IpAddr>().is_ok()
-}
-
-fn page(
-    status: StatusCode,
-    media_type: &'static str,
-    body: impl Into<Bytes>,
-) -> Response<Full<Bytes>> {
-    let mut page = Response::new(Full::new(body.into()));
-    *page.status_mut() = status;
-    let headers = page.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type));
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    page
 }
 
 #[cfg(test)]

@@ -126,7 +126,7 @@ async fn serve(config: EstConfig, opening: Opening, ready_json: bool) -> Result<
     }
     let parts = Parts { policies: Arc::clone(&policies), audit: audit.clone(), metrics };
     let est = Est::bind(Arc::clone(&settings), Arc::clone(&authority), parts).await?;
-    let address = est.address()?;
+    let (address, lists_address) = (est.address()?, est.lists_address()?);
     let put_in_force = est.put_in_force();
     let mut background = JoinSet::new();
     background.spawn(est.serve());
@@ -134,8 +134,12 @@ async fn serve(config: EstConfig, opening: Opening, ready_json: bool) -> Result<
         background.spawn(lists.keep_watch(revocation));
     }
     info!(%address, "certificates are given");
+    if let Some(address) = lists_address {
+        info!(%address, "lists of revoked certificates are served");
+    }
     if ready_json {
-        say!("{}", json!({ "ready": true, "address": address.to_string() }));
+        let lists = lists_address.map(|address| address.to_string());
+        say!("{}", json!({ "ready": true, "address": address.to_string(), "lists": lists }));
     }
     let reloading = Reloading {
         folder: settings.policies.clone(),

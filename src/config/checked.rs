@@ -387,7 +387,7 @@ fn check_endpoints(root: &Section<'_>, config: &Config) {
     let control =
         control.map(|control| ("control.socket".into(), Endpoint::Unix(control.socket.clone())));
     for (key, endpoint) in listeners.chain(metrics).chain(control) {
-        match taken.iter().find(|(_, other)| collide(&endpoint, other)) {
+        match taken.iter().find(|(_, other)| collide_endpoints(&endpoint, other)) {
             Some((other, _)) => {
                 let message = format!("is where {other} listens already");
                 root.refuse(&key, &message, "give each its own");
@@ -397,18 +397,21 @@ fn check_endpoints(root: &Section<'_>, config: &Config) {
     }
 }
 
-/// True when two endpoints cannot be bound together. Port 0 stands for any free one.
-fn collide(left: &Endpoint, right: &Endpoint) -> bool {
+/// True when two endpoints cannot be bound together.
+fn collide_endpoints(left: &Endpoint, right: &Endpoint) -> bool {
     match (left, right) {
         (Endpoint::Unix(left), Endpoint::Unix(right)) => left == right,
-        (Endpoint::Tcp(left), Endpoint::Tcp(right)) => {
-            // A dual-stack [::] takes the port of IPv4 as well.
-            let covers = |all: &SocketAddr, one: &SocketAddr| {
-                all.ip().is_unspecified() && (all.is_ipv6() || one.is_ipv4())
-            };
-            let same_port = left.port() == right.port() && left.port() != 0;
-            same_port && (left.ip() == right.ip() || covers(left, right) || covers(right, left))
-        }
+        (Endpoint::Tcp(left), Endpoint::Tcp(right)) => collide(*left, *right),
         (Endpoint::Tcp(_), Endpoint::Unix(_)) | (Endpoint::Unix(_), Endpoint::Tcp(_)) => false,
     }
+}
+
+/// True when two addresses cannot be bound together. Port 0 stands for any free one.
+pub(super) fn collide(left: SocketAddr, right: SocketAddr) -> bool {
+    // A dual-stack [::] takes the port of IPv4 as well.
+    let covers = |all: SocketAddr, one: SocketAddr| {
+        all.ip().is_unspecified() && (all.is_ipv6() || one.is_ipv4())
+    };
+    let same_port = left.port() == right.port() && left.port() != 0;
+    same_port && (left.ip() == right.ip() || covers(left, right) || covers(right, left))
 }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::admission;
+use super::checked::collide;
 use super::error::ConfigError;
 use super::file::Value;
 use super::kind::{Flag, Kind, Location, Word, Wrong, address, list_not_empty, quoted};
@@ -14,10 +15,10 @@ use super::quantity::{count, span};
 use super::reading::{checked, load};
 use super::revocation::read_lists;
 use super::section::{Origin, Section};
-use crate::est::{Factory, NamePattern, Offered, Settings};
+use crate::est::{Factory, ListSettings, NamePattern, Offered, Settings};
 use crate::gates::grinding;
 use crate::identity::revocation;
-use crate::pki::ProfileName;
+use crate::pki::{CRL_VALIDITY, ProfileName};
 use crate::server::listener::Tls;
 
 /// A whole configuration of enrolment.
@@ -73,7 +74,12 @@ fn read(root: &mut Section<'_>, folder: &Path) -> Option<EstConfig> {
     // Not the broker's, where both have one folder.
     let audit = read_audit(&mut root.section("audit"), &path, "audit/pki.jsonl");
     let log = read_log(&mut root.section("log"));
-    let est = read_est(&mut root.section("est"), folder)?;
+    let lists = read_served(&mut root.section("lists"));
+    let est = read_est(&mut root.section("est"), folder, lists)?;
+    if let Some(address) = est.lists.address.filter(|it| collide(*it, est.address)) {
+        let message = format!("is {address}, where est.address listens already");
+        root.refuse("lists.address", &message, "give each its own");
+    }
     Some(EstConfig { est, revocation, audit, log, origins: Vec::new(), warnings: Vec::new() })
 }
 
@@ -83,7 +89,7 @@ const PER_ADDRESS: NonZeroU32 = NonZeroU32::new(30).unwrap();
 const PER_NAME: NonZeroU32 = NonZeroU32::new(10).unwrap();
 const MOST: NonZeroU32 = NonZeroU32::new(100_000).unwrap();
 
-fn read_est(section: &mut Section<'_>, folder: &Path) -> Option<Settings> {
+fn read_est(section: &mut Section<'_>, folder: &Path, lists: ListSettings) -> Option<Settings> {
     let path = Location { folder: folder.into() };
     let listen = section.find("address", &address());
     if !section.has("address") {
@@ -133,7 +139,26 @@ fn read_est(section: &mut Section<'_>, folder: &Path) -> Option<Settings> {
         requests_burst,
         failures,
         broker_socket,
+        lists,
     })
+}
+
+/// The lists of revoked certificates.
+fn read_served(section: &mut Section<'_>) -> ListSettings {
+    let days = |days: u64| Duration::from_hours(24 * days);
+    let number = count(NonZeroU32::MIN, MOST);
+    ListSettings {
+        address: section.find("address", &address()),
+        validity: section.take("validity", &span(Duration::from_hours(1), days(400)), CRL_VALIDITY),
+        max_age: section.take(
+            "max_age",
+            &span(Duration::from_secs(1), days(400)),
+            Duration::from_mins(5),
+        ),
+        admission: admission::read(section, &ADMISSION),
+        requests_per_second: section.take("requests_per_second", &number, PER_SECOND),
+        requests_burst: section.take("requests_burst", &number, BURST),
+    }
 }
 
 const CONNECTIONS_PER_SECOND: NonZeroU32 = NonZeroU32::new(4).unwrap();

@@ -1,5 +1,6 @@
 //! The authority that signs, and what follows from it: whom to trust, and whose certificates count.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -61,6 +62,11 @@ impl Authority {
 
     pub(super) fn current(&self) -> Arc<Opened> {
         self.current.load_full()
+    }
+
+    /// The folder of the authority.
+    pub(super) fn folder(&self) -> &Path {
+        &self.settings.authority
     }
 
     /// The authorities whose certificates, and lists of revoked ones, are taken.

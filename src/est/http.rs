@@ -1,18 +1,13 @@
 //! One request of HTTP, read within its bounds, and its answer.
 
-use std::convert::Infallible;
 use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use bytes::Bytes;
-use http_body_util::{BodyExt as _, Full, Limited};
+use http_body_util::{BodyExt as _, Limited};
 use hyper::body::{Body as _, Incoming};
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper::{Method, Request, Response, StatusCode};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper::{Method, Request, StatusCode};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tokio_rustls::server::TlsStream;
@@ -23,15 +18,12 @@ use super::message;
 use super::server::Shared;
 use crate::pki::ProfileName;
 use crate::pki::request::REQUEST_BYTES_MAX;
+use crate::server::http::{self, Page, TEXT, page};
 
 /// Bytes of a body: the largest request, in base64 with its lines.
 const BODY_BYTES_MAX: usize = REQUEST_BYTES_MAX;
-const HEADERS_MAX: usize = 32;
-/// Bytes of the head of a request; hyper takes no less.
-const BUFFER_BYTES_MAX: usize = 8 * 1024;
 const ROOT: &str = "/.well-known/est/";
 
-const TEXT: &str = "text/plain; charset=utf-8";
 const CERTIFICATES: &str = "application/pkcs7-mime; smime-type=certs-only";
 const ATTRIBUTES: &str = "application/csrattrs";
 const REQUEST: &str = "application/pkcs10";
@@ -51,18 +43,12 @@ pub(super) async fn answer(
     peer: Arc<Peer>,
     deadline: Instant,
 ) {
-    let service = service_fn(|request| {
+    let answer = |request| {
         let (shared, peer) = (Arc::clone(&shared), Arc::clone(&peer));
-        async move { Ok::<_, Infallible>(respond(&shared, &peer, request, deadline).await) }
-    });
+        async move { respond(&shared, &peer, request, deadline).await }
+    };
     let left = deadline.saturating_duration_since(Instant::now());
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(left)
-        .keep_alive(false)
-        .max_headers(HEADERS_MAX)
-        .max_buf_size(BUFFER_BYTES_MAX)
-        .serve_connection(TokioIo::new(stream), service);
+    let connection = http::serve_one(stream, left, answer);
     if let Err(error) = connection.await {
         tracing::debug!(%error, "a request of EST failed");
     }
@@ -73,7 +59,7 @@ async fn respond(
     peer: &Arc<Peer>,
     request: Request<Incoming>,
     deadline: Instant,
-) -> Response<Full<Bytes>> {
+) -> Page {
     match resolve(shared, peer, request, deadline).await {
         Ok(response) => response,
         Err(refusal) => {
@@ -88,7 +74,7 @@ async fn resolve(
     peer: &Arc<Peer>,
     request: Request<Incoming>,
     deadline: Instant,
-) -> Result<Response<Full<Bytes>>, Refusal> {
+) -> Result<Page, Refusal> {
     let (label, resource) = route(request.uri().path())
         .ok_or_else(|| Refusal::new(StatusCode::NOT_FOUND, "there is nothing here"))?;
     let profile = label.map(|label| offered(shared, label)).transpose()?;
@@ -102,17 +88,17 @@ async fn resolve(
     }
     match resource {
         Resource::Certificates => {
-            Ok(page(StatusCode::OK, CERTIFICATES, shared.authority.current().certificates.clone()))
+            Ok(encoded(CERTIFICATES, shared.authority.current().certificates.clone()))
         }
         Resource::Attributes => {
             let attributes = message::attributes().map_err(|error| Refusal::of_ours(&error))?;
-            Ok(page(StatusCode::OK, ATTRIBUTES, attributes))
+            Ok(encoded(ATTRIBUTES, attributes))
         }
         Resource::Enrolment(operation) => {
             let asked = read(shared, operation, profile, request, deadline).await?;
             let der = decide(shared, peer, asked).await?;
             let body = message::certificates(&[&der]).map_err(|error| Refusal::of_ours(&error))?;
-            Ok(page(StatusCode::OK, CERTIFICATES, body))
+            Ok(encoded(CERTIFICATES, body))
         }
     }
 }
@@ -222,10 +208,9 @@ fn credentials(headers: &HeaderMap) -> Credentials {
     }
 }
 
-fn refused(refusal: &Refusal) -> Response<Full<Bytes>> {
+fn refused(refusal: &Refusal) -> Page {
     let mut response = page(refusal.status, TEXT, format!("{}\n", refusal.told));
     let headers = response.headers_mut();
-    headers.remove(HeaderName::from_static("content-transfer-encoding"));
     for (name, value) in &refusal.headers {
         if let Ok(value) = HeaderValue::from_str(value) {
             headers.insert(name, value);
@@ -234,20 +219,12 @@ fn refused(refusal: &Refusal) -> Response<Full<Bytes>> {
     response
 }
 
-fn page(
-    status: StatusCode,
-    media_type: &'static str,
-    body: impl Into<Bytes>,
-) -> Response<Full<Bytes>> {
-    let mut page = Response::new(Full::new(body.into()));
-    *page.status_mut() = status;
-    let headers = page.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type));
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+/// What was asked for, in base64.
+fn encoded(media_type: &'static str, body: String) -> Page {
+    let mut page = page(StatusCode::OK, media_type, body);
     // For clients from before RFC 8951, which does without it.
     let name = HeaderName::from_static("content-transfer-encoding");
-    headers.insert(name, HeaderValue::from_static("base64"));
+    page.headers_mut().insert(name, HeaderValue::from_static("base64"));
     page
 }
 

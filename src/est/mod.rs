@@ -9,24 +9,31 @@
 //! `server` takes connections, `http` reads a request and answers it, `enroll` decides, in that
 //! order and in one place. Whatever goes wrong on the way is a refusal, which is audited; the peer
 //! is told why only where it has proven who it is.
+//!
+//! Beside it `lists` serves the authority's lists of revoked certificates, without TLS, and `upkeep`
+//! renews them.
 
 mod authority;
+mod door;
 mod enroll;
 mod http;
+mod lists;
 mod message;
 mod notice;
 mod server;
+mod upkeep;
 
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 pub use authority::{Authority, Open};
 pub use server::{Est, Parts, StartError};
 
 use crate::gates::{admission, grinding};
-use crate::pki::ProfileName;
+use crate::pki::{Profile, ProfileError, ProfileName};
 use crate::server::listener::Tls;
 
 /// The name of the listener, in policies and in the audit log.
@@ -59,6 +66,25 @@ pub struct Settings {
     pub failures: grinding::Settings,
     /// The control socket of the broker that is told what was issued and revoked.
     pub broker_socket: Option<PathBuf>,
+    /// The authority's lists of revoked certificates.
+    pub lists: ListSettings,
+}
+
+/// How the authority's lists of revoked certificates are renewed, and served.
+#[derive(Clone, Debug)]
+pub struct ListSettings {
+    /// Where they are served by plain HTTP; `None`: nowhere.
+    pub address: Option<SocketAddr>,
+    /// How long one is good for that is written here; it is renewed when half of that is left.
+    pub validity: Duration,
+    /// How long a cache may keep one.
+    pub max_age: Duration,
+    /// Who may connect, and how long a request may take to come.
+    pub admission: admission::Settings,
+    /// Requests a second, from everybody together.
+    pub requests_per_second: NonZeroU32,
+    /// Requests at once, from everybody together.
+    pub requests_burst: NonZeroU32,
 }
 
 /// A profile that certificates are issued with.
@@ -70,6 +96,19 @@ pub struct Offered {
     pub file: Option<PathBuf>,
     /// The names that it is for.
     pub names: Vec<NamePattern>,
+}
+
+impl Offered {
+    /// The profile, as built in or from its file.
+    ///
+    /// # Errors
+    /// When the file is no profile.
+    pub fn read(&self) -> Result<Profile, ProfileError> {
+        match &self.file {
+            Some(path) => Profile::from_file(self.profile, path),
+            None => Profile::built_in(self.profile),
+        }
+    }
 }
 
 /// An authority elsewhere whose certificates devices come with.

@@ -9,20 +9,23 @@ use arc_swap::ArcSwap;
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use parking_lot::Mutex;
 use rustls::pki_types::CertificateDer;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, mpsc};
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 
 use super::authority::Authority;
+use super::door::Door;
 use super::enroll::Peer;
+use super::lists::Lists;
 use super::notice::{self, Notices};
-use super::{LISTENER, Settings, http};
+use super::upkeep::Upkeep;
+use super::{LISTENER, Offered, Settings, http};
 use crate::audit::{AuditLog, Event, Kind, event::Subject};
-use crate::gates::admission::{Admission, Slot};
+use crate::gates::admission::{self, Refused, Slot};
 use crate::gates::grinding::Grinding;
 use crate::gates::records::RecordLimit;
 use crate::identity::CertificateError;
-use crate::metrics::{ListenerGauges, Metrics};
+use crate::metrics::Metrics;
 use crate::pki::{PkiError, Profile, ProfileError, Tokens};
 use crate::policy::Bundle;
 use crate::server::tls_config::{self, TlsError, TlsProblem};
@@ -30,11 +33,9 @@ use crate::server::tls_config::{self, TlsError, TlsProblem};
 /// Requests that are decided at a time, each by a thread that waits for the disk.
 const DECISIONS_MAX: usize = 4;
 /// From the end of a request to the end of its answer: the inventory may be in use for a while.
-const ANSWER_DEADLINE: Duration = Duration::from_mins(1);
+pub(super) const ANSWER_DEADLINE: Duration = Duration::from_mins(1);
 /// Beyond that they are counted.
 const REFUSALS_RECORDED_PER_SECOND: u32 = 200;
-/// The pause after an accept that failed for want of something, such as file descriptors.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Why enrolment cannot be offered, or not any more.
 #[derive(Debug, thiserror::Error)]
@@ -46,7 +47,7 @@ pub enum StartError {
     #[error(transparent)]
     Profile(#[from] ProfileError),
     /// A file of TLS.
-    #[error("est.tls: {0}")]
+    #[error("est.{0}")]
     Tls(#[from] TlsProblem),
     /// A file of certificates.
     #[error("est: {0}")]
@@ -62,10 +63,12 @@ pub enum StartError {
     Encoding(#[from] der::Error),
     /// The address cannot be bound.
     #[error(
-        "est.address: cannot listen on {address}: {source}{}",
+        "{key}: cannot listen on {address}: {source}{}",
         crate::server::listener::remedy(source)
     )]
     Bind {
+        /// The key of the configuration.
+        key: &'static str,
         /// The address.
         address: SocketAddr,
         /// Why.
@@ -86,7 +89,10 @@ pub struct Parts {
 
 /// Enrolment, bound and not serving yet.
 pub struct Est {
-    listener: TcpListener,
+    door: Door,
+    /// Where lists are served.
+    lists_door: Option<Door>,
+    lists: Arc<Lists>,
     shared: Arc<Shared>,
     issued: mpsc::Receiver<String>,
 }
@@ -110,7 +116,7 @@ pub(super) struct Shared {
 }
 
 impl Est {
-    /// Reads the profiles, and binds the address.
+    /// Reads the profiles, and binds the addresses.
     ///
     /// # Errors
     /// [`StartError`].
@@ -119,15 +125,7 @@ impl Est {
         authority: Arc<Authority>,
         Parts { policies, audit, metrics }: Parts,
     ) -> Result<Self, StartError> {
-        let address = settings.address;
-        let profiles = settings
-            .profiles
-            .iter()
-            .map(|offered| match &offered.file {
-                Some(path) => Profile::from_file(offered.profile, path),
-                None => Profile::built_in(offered.profile),
-            })
-            .collect::<Result<_, _>>()?;
+        let profiles = settings.profiles.iter().map(Offered::read).collect::<Result<_, _>>()?;
         let quota =
             Quota::per_second(settings.requests_per_second).allow_burst(settings.requests_burst);
         let (notices, issued) = notice::queue();
@@ -146,17 +144,30 @@ impl Est {
             audit,
             metrics,
         };
-        let listener = TcpListener::bind(address).await;
-        let listener = listener.map_err(|source| StartError::Bind { address, source })?;
-        Ok(Self { listener, shared: Arc::new(shared), issued })
+        let settings = &shared.settings;
+        let door = bind("est.address", settings.address, &settings.admission).await?;
+        let lists_door = match settings.lists.address {
+            Some(address) => Some(bind("lists.address", address, &settings.lists.admission).await?),
+            None => None,
+        };
+        let lists = Arc::new(Lists::new(&settings.lists));
+        Ok(Self { door, lists_door, lists, shared: Arc::new(shared), issued })
     }
 
-    /// Where it listens.
+    /// Where certificates are given.
     ///
     /// # Errors
     /// When the system does not tell.
     pub fn address(&self) -> io::Result<SocketAddr> {
-        self.listener.local_addr()
+        self.door.address()
+    }
+
+    /// Where lists are served.
+    ///
+    /// # Errors
+    /// When the system does not tell.
+    pub fn lists_address(&self) -> io::Result<Option<SocketAddr>> {
+        self.lists_door.as_ref().map(Door::address).transpose()
     }
 
     /// From now on these policies decide.
@@ -165,42 +176,49 @@ impl Est {
         move |policies| shared.policies.store(policies)
     }
 
-    /// Serves until the future is dropped, and tells the broker, where there is one to tell;
-    /// connections end with it.
+    /// Serves until the future is dropped, looks after the lists of revoked certificates, and tells
+    /// the broker, where there is one to tell; connections end with it.
     pub async fn serve(self) {
-        let Self { listener, shared, issued } = self;
-        let admission = shared.settings.admission.clone();
-        let admission = Admission::new(admission, ListenerGauges::default(), Instant::now());
-        let mut connections = JoinSet::new();
-        connections.spawn(notice::keep_telling(Arc::clone(&shared), issued));
-        loop {
-            tokio::select! {
-                accepted = listener.accept() => match accepted {
-                    Ok((stream, peer)) => match admission.admit(peer.ip(), Instant::now()) {
-                        Ok(slot) => {
-                            let shared = Arc::clone(&shared);
-                            connections.spawn(async move { shared.connection(stream, peer, slot).await });
-                        }
-                        Err(refused) => shared.refused(peer, None, refused.to_string()),
-                    },
-                    Err(error) => {
-                        tracing::warn!(%error, "enrolment cannot accept");
-                        tokio::time::sleep(ACCEPT_PAUSE).await;
-                    }
-                },
-                Some(ended) = connections.join_next() => {
-                    if let Err(error) = ended && error.is_panic() {
-                        shared.metrics.panics.inc();
-                        let kind = Kind::TaskPanicked { task: "est", message: error.to_string().into() };
-                        shared.audit.record(Event::broker(kind));
-                    }
-                }
-            }
+        let Self { door, lists_door, lists, shared, issued } = self;
+        let validity = shared.settings.lists.validity;
+        let authority = Arc::clone(&shared.authority);
+        let upkeep = Upkeep::new(authority, Arc::clone(&lists), shared.audit.clone(), validity);
+        let mut tasks = JoinSet::new();
+        tasks.spawn(upkeep.keep_looking());
+        tasks.spawn(notice::keep_telling(Arc::clone(&shared), issued));
+        if let Some(door) = lists_door {
+            let ours = Arc::clone(&shared);
+            tasks.spawn(async move {
+                let connection =
+                    |stream, peer, slot| Arc::clone(&lists).connection(stream, peer, slot);
+                let refused =
+                    |peer, why| tracing::debug!(%peer, %why, "no list is given to somebody");
+                door.keep_open(JoinSet::new(), connection, refused, |error| ours.panicked(error))
+                    .await;
+            });
         }
+        let connection = |stream, peer, slot| Arc::clone(&shared).connection(stream, peer, slot);
+        let refused = |peer, why: Refused| shared.refused(peer, None, why.to_string());
+        door.keep_open(tasks, connection, refused, |error| shared.panicked(error)).await;
     }
 }
 
+async fn bind(
+    key: &'static str,
+    address: SocketAddr,
+    admission: &admission::Settings,
+) -> Result<Door, StartError> {
+    let bound = Door::bind(address, admission.clone()).await;
+    bound.map_err(|source| StartError::Bind { key, address, source })
+}
+
 impl Shared {
+    fn panicked(&self, error: &JoinError) {
+        self.metrics.panics.inc();
+        let kind = Kind::TaskPanicked { task: "est", message: error.to_string().into() };
+        self.audit.record(Event::broker(kind));
+    }
+
     /// Records a connection that never came to a request.
     fn refused(&self, peer: SocketAddr, fingerprint: Option<Arc<str>>, why: String) {
         let subject = Arc::new(Subject::connection(&LISTENER.into(), Some(peer)));

@@ -169,6 +169,14 @@ impl Ca {
         Ok(format!("{}{retired}", self.certificates_pem()?))
     }
 
+    /// Looks whether this is the authority that is in place.
+    ///
+    /// # Errors
+    /// [`PkiError::Rotated`], or when the inventory cannot be read.
+    pub fn check_in_place(&self) -> Result<(), PkiError> {
+        self.contents(|contents| self.check_current(contents))?
+    }
+
     /// Refuses to go on when `ca rotate` has put another authority in place of this one since it
     /// was opened.
     pub(super) fn check_current(&self, contents: &Contents) -> Result<(), PkiError> {
@@ -205,7 +213,7 @@ fn retired_in_use(
         .collect()
 }
 
-/// The beginning of a hash, for the name of a folder.
+/// The beginning of a hash, for the name of a folder, and in the URL of a list.
 pub(super) fn short(hash: &str) -> &str {
     hash.get(..16).unwrap_or(hash)
 }

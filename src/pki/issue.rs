@@ -138,7 +138,7 @@ impl Ca {
         }
         params.is_ca = IsCa::ExplicitNoCa;
         if !profile.crl_urls.is_empty() {
-            let uris = profile.crl_urls.clone();
+            let uris = profile.crl_urls_of(&self.signer.hash);
             params.crl_distribution_points.push(CrlDistributionPoint { uris });
         }
         params.subject_alt_names =

@@ -14,6 +14,8 @@
 //! | revoke, and write the lists of revoked ones | [`Ca::by_serial`], `by_name` or `by_file`, then [`Ca::revoke`] |
 //! | write the lists before the last ones end | [`Ca::write_crls`] |
 //! | what was issued, what became of it | [`Ca::contents`] |
+//! | write them when that is due | [`Ca::renew_crls`] |
+//! | give them out | [`Ca::published_lists`] |
 //! | whom to trust | [`Ca::certificates_pem`] |
 //! | let a request in that has no certificate yet | [`Tokens::look`], then [`Tokens::spend`] before it is signed |
 //!
@@ -22,6 +24,7 @@
 
 mod bundle;
 mod ca;
+pub mod changes;
 mod create;
 pub mod files;
 pub mod inventory;
@@ -30,12 +33,14 @@ mod key;
 mod name;
 mod one_time;
 mod profile;
+mod published;
 pub mod request;
 mod revoke;
 mod rotate;
 mod signer;
 #[cfg(feature = "pkcs11")]
 mod token;
+mod upkeep;
 
 pub use bundle::pkcs12;
 pub use ca::Ca;
@@ -45,6 +50,7 @@ pub use key::{KeyError, KeySource, KeyType, Passphrase, PrivateKey, Protection};
 pub use name::{AlternativeNames, NameError, NameRule, unsafe_character};
 pub use one_time::{TOKENS_MAX, Token, TokenRefusal, Tokens};
 pub use profile::{Profile, ProfileError, ProfileName};
+pub use published::Published;
 pub use request::{Request, RequestError, Subject};
 pub use revoke::{CRL_VALIDITY, Crl, Revoked, Target, plain_serial};
 pub use rotate::{Rotated, Rotation};

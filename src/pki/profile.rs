@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use rcgen::{ExtendedKeyUsagePurpose, KeyUsagePurpose};
 
+use super::ca::short;
 use super::files::{self, FileError};
 use super::name::{AlternativeForm, NameRule};
 
@@ -20,6 +21,9 @@ pub(super) const VALIDITY_MAX: Duration = Duration::from_hours(20 * 365 * 24);
 const CRL_URLS_MAX: usize = 4;
 /// Bytes of such a URL.
 const CRL_URL_BYTES_MAX: usize = 512;
+/// What stands in such a URL for the beginning of the hash of the authority that issues: a list is
+/// that of one authority, also when another has taken its place.
+const ISSUER: &str = "${issuer}";
 
 /// The profiles there are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
@@ -116,7 +120,7 @@ pub enum ProfileError {
         path: PathBuf,
     },
     /// A list of revoked certificates would be nowhere.
-    #[error("{}: `crl_urls` are {CRL_URLS_MAX} URLs at most, http:// or https:// and {CRL_URL_BYTES_MAX} bytes each at most", path.display())]
+    #[error("{}: `crl_urls` are {CRL_URLS_MAX} URLs at most, http:// or https:// and {CRL_URL_BYTES_MAX} bytes each at most, with no placeholder but {ISSUER}", path.display())]
     CrlUrls {
         /// The file.
         path: PathBuf,
@@ -184,6 +188,11 @@ impl Profile {
         Self::parse(name, &String::from_utf8_lossy(&bytes), path)
     }
 
+    /// Where the list of the authority with this hash is.
+    pub(super) fn crl_urls_of(&self, issuer: &str) -> Vec<String> {
+        self.crl_urls.iter().map(|url| url.replace(ISSUER, short(issuer))).collect()
+    }
+
     fn parse(name: ProfileName, text: &str, path: &Path) -> Result<Self, ProfileError> {
         let path_owned = || path.to_owned();
         let file: File = toml::from_str(text).map_err(|source| ProfileError::NotAProfile {
@@ -207,6 +216,7 @@ impl Profile {
             let rest = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://"));
             rest.is_some_and(|rest| !rest.is_empty())
                 && url.len() <= CRL_URL_BYTES_MAX
+                && !url.replace(ISSUER, "").contains("${")
                 && url.chars().all(|c| c.is_ascii_graphic())
         };
         if file.crl_urls.len() > CRL_URLS_MAX || !file.crl_urls.iter().all(is_url) {

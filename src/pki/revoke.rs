@@ -14,6 +14,7 @@ use x509_parser::x509::SubjectPublicKeyInfo;
 use super::ca::{Ca, short};
 use super::files::{self, Access};
 use super::inventory::{Contents, Held, Reason, Record, Revocation, SignedCrl};
+use super::published::der_path;
 use super::signer::Signer;
 use super::{PkiError, serial_hex};
 
@@ -205,12 +206,20 @@ impl Ca {
     }
 
     /// Those that sign lists of revoked certificates, the present one first.
-    fn signers(&self) -> impl Iterator<Item = &Signer> {
+    pub(super) fn signers(&self) -> impl Iterator<Item = &Signer> {
         std::iter::once(&self.signer).chain(&self.retired)
     }
 
     fn signs_for(&self, issuer: &str) -> bool {
         self.signers().any(|signer| signer.hash == issuer)
+    }
+
+    /// The file of the list of one of them, PEM.
+    pub(super) fn crl_path_of(&self, signer: &Signer) -> PathBuf {
+        if signer.hash == self.signer.hash {
+            return Self::crl_path(&self.folder);
+        }
+        Self::crl_path(&Self::retired_path(&self.folder).join(short(&signer.hash)))
     }
 
     pub(super) fn write_crls_held(
@@ -221,13 +230,7 @@ impl Ca {
     ) -> Result<Vec<Crl>, PkiError> {
         let mut crls = Vec::new();
         for signer in self.signers() {
-            let is_current = signer.hash == self.signer.hash;
-            let folder = if is_current {
-                self.folder.clone()
-            } else {
-                Self::retired_path(&self.folder).join(short(&signer.hash))
-            };
-            crls.push(write_crl(signer, held, &Self::crl_path(&folder), validity, now)?);
+            crls.push(write_crl(signer, held, &self.crl_path_of(signer), validity, now)?);
         }
         let mut all = String::new();
         for (signer, crl) in self.signers().zip(&crls) {
@@ -257,6 +260,17 @@ fn root_crls(folder: &Path) -> Vec<PathBuf> {
     paths
 }
 
+/// What stands in a list of an authority that is signed now.
+pub(super) fn listed<'a>(
+    contents: &'a Contents,
+    issuer: &'a str,
+    now: OffsetDateTime,
+) -> impl Iterator<Item = &'a (OffsetDateTime, Revocation)> {
+    let is_listed =
+        move |one: &Revocation| one.issuer == issuer && one.not_after + KEPT_AFTER_END > now;
+    contents.revocations().filter(move |(_, one)| is_listed(one))
+}
+
 /// Signs the next list of an authority and writes it, PEM and DER. Its number is on record before
 /// anybody can see it, so that no number is ever used twice.
 pub(super) fn write_crl(
@@ -270,13 +284,8 @@ pub(super) fn write_crl(
     let validity = time::Duration::try_from(validity).map_err(|_| PkiError::ValidityTooLong)?;
     let next_update = now.checked_add(validity).ok_or(PkiError::ValidityTooLong)?;
     let next_update = next_update.replace_nanosecond(0).unwrap_or(next_update);
-    let listed: Vec<_> = held
-        .contents()
-        .revocations()
-        .filter(|(_, one)| one.issuer == signer.hash && one.not_after + KEPT_AFTER_END > now)
-        .collect();
-    let mut revoked_certs = Vec::with_capacity(listed.len());
-    for (time, one) in listed {
+    let mut revoked_certs = Vec::new();
+    for (time, one) in listed(held.contents(), &signer.hash, now) {
         revoked_certs.push(RevokedCertParams {
             serial_number: serial_number(&one.serial)?,
             revocation_time: time.replace_nanosecond(0).unwrap_or(*time),
@@ -302,14 +311,12 @@ pub(super) fn write_crl(
     .signed_by(&signer.issuer)?;
     held.append(now, &[Record::Crl(signed.clone())])?;
     let der = crl.der().to_vec();
-    let mut der_path = path.as_os_str().to_owned();
-    der_path.push(".der");
-    files::put(Path::new(&der_path), &der, Access::Everybody)?;
+    files::put(&der_path(path), &der, Access::Everybody)?;
     files::put(path, pem_of(&der).as_bytes(), Access::Everybody)?;
     Ok(Crl { signed, authority: signer.name.clone(), path: path.to_owned(), der })
 }
 
-fn pem_of(der: &[u8]) -> String {
+pub(super) fn pem_of(der: &[u8]) -> String {
     pkcs8::der::pem::encode_string("X509 CRL", pkcs8::LineEnding::LF, der).unwrap_or_default()
 }
 

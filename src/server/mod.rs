@@ -9,6 +9,7 @@ mod breaker;
 mod connection;
 pub mod fetch;
 mod handshake;
+pub mod http;
 pub mod listener;
 pub mod login;
 pub mod ocsp;

@@ -83,6 +83,12 @@ fn what_is_wrong_is_named_with_the_remedy() {
         ),
         ("[est]\npolices = \"p\"\n", "est.polices is not a known key; did you mean policies?"),
         ("[control]\n", "control is not a known key"),
+        (
+            "[est]\naddress = \"0.0.0.0:8443\"\n[lists]\naddress = \"127.0.0.1:8443\"\n\
+             [est.tls]\ncertificate = \"c\"\nkey = \"k\"\n",
+            "lists.address is 127.0.0.1:8443, where est.address listens already",
+        ),
+        ("[lists]\nvalidity = \"1m\"\n", "lists.validity is"),
         ("policies = \"p\"\n", "policies is not a known key"),
     ] {
         let error = parse(text, &[]).unwrap_err().to_string();
