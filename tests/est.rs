@@ -616,6 +616,65 @@ fn the_broker_is_told_of_what_is_issued_and_revoked() {
     assert_eq!(place.audited("enroll.broker-told")[2]["outcome"], "failed");
 }
 
+/// As root, since only root can be two users; whom the socket listens to is a test of its own.
+#[test]
+fn an_authority_of_another_user_tells_the_broker_what_was_revoked_and_nothing_else() {
+    const USER: u32 = 54_321;
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let place = Place::with_service();
+    // What is the authority's belongs to that user; the rest can be reached.
+    fs::create_dir(place.path("own")).unwrap();
+    for name in ["localhost.pem", "localhost.key"] {
+        fs::copy(place.path(name), place.path("own").join(name)).unwrap();
+    }
+    fs::copy(place::PORTCULLIS, place.path("program")).unwrap();
+    for (name, mode) in [(".", 0o711), ("program", 0o755), ("ca/trust.pem", 0o644)] {
+        place.set_mode(name, mode);
+    }
+    for folder in ["ca", "own"] {
+        let inside = fs::read_dir(place.path(folder)).unwrap().map(|entry| entry.unwrap().path());
+        for path in inside.chain([place.path(folder)]) {
+            std::os::unix::fs::chown(path, Some(USER), Some(USER)).unwrap();
+        }
+    }
+    let config = CONFIG
+        .replace("localhost.", "own/localhost.")
+        .replace("est.jsonl", "own/est.jsonl")
+        .replace("[est.tls]", "broker_socket = \"run/control.sock\"\n[est.tls]");
+    place.write("pki.toml", &config);
+    let control = format!("[control]\nsocket = \"run/control.sock\"\nauthority_uids = [{USER}]\n");
+    let lists = "[revocation]\nlists = [\"ca/crls.pem\"]\n";
+    place.write("broker.toml", &format!("{BROKER}{lists}{control}"));
+    let broker = place.serve_broker();
+    let as_user = |line: &str| {
+        let mut command = place.command(place.path("program").to_str().unwrap(), line);
+        std::os::unix::process::CommandExt::uid(&mut command, USER);
+        std::os::unix::process::CommandExt::gid(&mut command, USER);
+        command
+    };
+    let service = Process::start(&mut as_user("pki serve --config pki.toml --ready-json"));
+    let issue = "cert issue --ca ca --profile device --name dev1 --out own";
+    let issued = as_user(issue).output().unwrap();
+    assert!(issued.status.success(), "{}", text(&issued));
+    let revoked = as_user("cert revoke --ca ca --name dev1").output().unwrap();
+    assert!(revoked.status.success(), "{}", text(&revoked));
+    let calls = || place.events("broker.jsonl", "control.call");
+    until("the broker is told", || calls().iter().any(|call| call["about"] == "revoked: 1"));
+    let call = calls().into_iter().find(|call| call["about"] == "revoked: 1").unwrap();
+    assert_eq!((&call["outcome"], &call["uid"]), (&"done".into(), &USER.into()));
+    for verb in ["status", "reload"] {
+        let refused = as_user(&format!("ctl --socket run/control.sock {verb}")).output().unwrap();
+        assert!(!refused.status.success(), "{verb}");
+        assert!(text(&refused).contains("may only say"), "{verb}: {}", text(&refused));
+    }
+    service.end();
+    drop(broker);
+    let told = place.events("own/est.jsonl", "enroll.broker-told");
+    assert!(told.iter().any(|line| line["outcome"] == "done"), "{told:?}");
+}
+
 #[test]
 fn who_says_nothing_or_comes_too_often_is_cut_off() {
     let place = Place::with_service();

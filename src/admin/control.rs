@@ -1,17 +1,20 @@
 //! The control socket: a few commands for the operator on the same machine.
 //!
 //! One connection is one call: a line of JSON each way. The socket has mode 0600 and lies in a
-//! folder of mode 0700; besides that the kernel tells who calls. A caller names a command, and a
+//! folder of mode 0700, unless other users are named who may call; whoever calls, the kernel tells
+//! who it is, and that decides. A caller names a command, and a
 //! question where it asks one, but never a file: what is reloaded are the files the broker was
 //! started with. Where the answer is a backup, its bytes follow the line: whoever called writes
 //! them, with his own rights.
 
+mod place;
+
 use std::fmt;
-use std::fs::{self, DirBuilder, Permissions};
+use std::fs::{self, Permissions};
 use std::io;
 use std::net::IpAddr;
-use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,13 +23,17 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{Mutex, mpsc};
+use tokio::sync::{Mutex, Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
+pub use place::check;
+
+use self::place::Modes;
 use super::registered::{BanRequest, DeviceRequest};
 use crate::audit::event::Outcome;
 use crate::audit::{AuditLog, Event, Kind};
+use crate::gates::records::RecordLimit;
 use crate::metrics::Metrics;
 use crate::policy::Explanation;
 
@@ -35,6 +42,10 @@ pub const REQUEST_BYTES_MAX: u64 = 4 * 1024;
 
 /// Calls at a time; more wait in the kernel's queue.
 const CALLS_MAX: usize = 4;
+/// Of these, by users that may say one thing.
+const AUTHORITY_CALLS_MAX: usize = 1;
+/// Beyond that they are counted.
+const STRANGERS_RECORDED_PER_SECOND: u32 = 10;
 /// For reading a request, and again for writing the answer.
 const DEADLINE: Duration = Duration::from_secs(5);
 /// For writing a part of what follows an answer: the caller may have to wait for its disk.
@@ -49,11 +60,32 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Where the control socket is, and who may use it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
-    /// The path of the socket. Its folder is made with mode 0700 if there is none.
+    /// The path of the socket. Its folder is made if there is none.
     pub path: PathBuf,
-    /// User ids that may call, besides the broker's own. Since only the broker's own user and
-    /// root get into the folder, this is for root, who may not call unless named.
+    /// User ids that may give every command, besides the broker's own.
     pub uids: Vec<u32>,
+    /// User ids that may say that certificates were issued or revoked, and nothing else: that of
+    /// `pki serve`.
+    pub authority_uids: Vec<u32>,
+}
+
+/// What somebody may say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Rights {
+    All,
+    /// That certificates were issued or revoked.
+    Revocations,
+}
+
+impl Settings {
+    /// What a user may say; `None`: nothing.
+    fn rights(&self, uid: u32, own_uid: u32) -> Option<Rights> {
+        if uid == own_uid || self.uids.contains(&uid) {
+            Some(Rights::All)
+        } else {
+            self.authority_uids.contains(&uid).then_some(Rights::Revocations)
+        }
+    }
 }
 
 /// What the broker can be told.
@@ -309,13 +341,17 @@ impl fmt::Debug for ControlHandle {
 #[derive(Debug)]
 pub struct Control {
     listener: UnixListener,
-    settings: Settings,
     shared: Arc<Shared>,
 }
 
 #[derive(Debug)]
 struct Shared {
-    uids: Vec<u32>,
+    own_uid: u32,
+    settings: Settings,
+    /// Held by a caller that may say one thing: it must not keep an operator waiting.
+    authority: Semaphore,
+    /// Calls of strangers that are recorded.
+    strangers: RecordLimit,
     /// For reading a request, and again for writing the answer.
     deadline: Duration,
     /// For writing a part of what follows an answer.
@@ -335,17 +371,24 @@ impl Control {
     /// listens there, when the path is something else than a socket, or the system refuses.
     pub fn bind(settings: Settings, handle: ControlHandle, audit: AuditLog) -> io::Result<Self> {
         let own_uid = rustix::process::geteuid().as_raw();
-        prepare_folder(&settings.path, own_uid)?;
-        remove_stale(&settings.path)?;
+        let modes = Modes::of(&settings, own_uid);
+        place::prepare_folder(&settings.path, own_uid, modes)?;
+        place::remove_stale(&settings.path)?;
         let listener = UnixListener::bind(&settings.path)?;
-        fs::set_permissions(&settings.path, Permissions::from_mode(0o600))?;
-        let mut uids = settings.uids.clone();
-        uids.push(own_uid);
-        let (deadline, part_deadline) = (DEADLINE, PART_DEADLINE);
-        let reload = Mutex::new(());
-        let pace_from = PACE_FROM;
-        let shared = Shared { uids, deadline, part_deadline, pace_from, handle, reload, audit };
-        Ok(Self { listener, settings, shared: Arc::new(shared) })
+        fs::set_permissions(&settings.path, Permissions::from_mode(modes.socket))?;
+        let shared = Shared {
+            own_uid,
+            settings,
+            authority: Semaphore::new(AUTHORITY_CALLS_MAX),
+            strangers: RecordLimit::per_second(STRANGERS_RECORDED_PER_SECOND),
+            deadline: DEADLINE,
+            part_deadline: PART_DEADLINE,
+            pace_from: PACE_FROM,
+            handle,
+            reload: Mutex::new(()),
+            audit,
+        };
+        Ok(Self { listener, shared: Arc::new(shared) })
     }
 
     /// Serves until the future is dropped; calls end with it.
@@ -379,24 +422,33 @@ impl Control {
 impl Drop for Control {
     fn drop(&mut self) {
         // Nothing depends on it: what stays behind is replaced at the next start.
-        let _ = fs::remove_file(&self.settings.path);
+        let _ = fs::remove_file(&self.shared.settings.path);
     }
 }
 
 impl Shared {
     async fn call(&self, mut stream: UnixStream) {
         let uid = stream.peer_cred().ok().map(|credentials| credentials.uid());
-        let allowed = uid.is_some_and(|uid| self.uids.contains(&uid));
-        let (command, reply) = if allowed {
-            match self.read_request(&mut stream).await {
-                Ok(command) => {
-                    let command = command.asked_by(uid);
-                    (Some(command.clone()), self.carry_out(command).await)
-                }
-                Err(error) => (None, Response::Failed(error.to_string()).into()),
+        let rights = uid.and_then(|uid| self.settings.rights(uid, self.own_uid));
+        let Some(rights) = rights else { return self.turn_away(&mut stream, uid).await };
+        let _place = match rights {
+            Rights::All => None,
+            Rights::Revocations => self.authority.acquire().await.ok(),
+        };
+        let (command, reply) = match self.read_request(&mut stream).await {
+            Ok(command) => {
+                let command = command.asked_by(uid);
+                let is_within =
+                    rights == Rights::All || matches!(command, Command::Revocations { .. });
+                let reply = if is_within {
+                    self.carry_out(command.clone()).await
+                } else {
+                    let why = "this user may only say that certificates were issued or revoked";
+                    Response::Failed(why.to_owned()).into()
+                };
+                (Some(command), reply)
             }
-        } else {
-            (None, Response::Failed("this user may not control the broker".to_owned()).into())
+            Err(error) => (None, Response::Failed(error.to_string()).into()),
         };
         let response = match reply {
             Reply::Answer(response) => response,
@@ -417,6 +469,19 @@ impl Shared {
         self.record(uid, command.as_ref(), &about, outcome);
         if let Err(error) = self.write_response(&mut stream, &response).await {
             tracing::debug!(%error, "a caller of the control socket did not take its answer");
+        }
+    }
+
+    /// Who may say nothing is not listened to. Anybody on the machine may try.
+    async fn turn_away(&self, stream: &mut UnixStream, uid: Option<u32>) {
+        let why = "this user may not control the broker".to_owned();
+        if self.strangers.may_record(std::time::Instant::now()) {
+            self.record(uid, None, "", Err(&why));
+        } else {
+            self.audit.leave_out();
+        }
+        if let Err(error) = self.write_response(stream, &Response::Failed(why)).await {
+            tracing::debug!(%error, "a stranger at the control socket did not take its answer");
         }
     }
 
@@ -511,83 +576,6 @@ impl Shared {
         timeout(self.deadline, written)
             .await
             .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
-    }
-}
-
-/// Says whether a control socket could be bound at a path, and changes nothing. One that a running
-/// broker listens on is fine.
-///
-/// # Errors
-/// What [`Control::bind`] would say of the folder, or of something else at the path.
-pub fn check(socket: &Path) -> io::Result<()> {
-    let folder = folder_of(socket)?;
-    match check_folder(folder, rustix::process::geteuid().as_raw()) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            // It is made, where the one around it is there.
-            let around = folder.parent().filter(|around| !around.as_os_str().is_empty());
-            let rights = rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK;
-            return Ok(rustix::fs::access(around.unwrap_or(Path::new(".")), rights)?);
-        }
-        checked => checked?,
-    }
-    match fs::symlink_metadata(socket) {
-        Ok(metadata) if !metadata.file_type().is_socket() => Err(no_socket(socket)),
-        _ => Ok(()),
-    }
-}
-
-fn folder_of(socket: &Path) -> io::Result<&Path> {
-    socket.parent().filter(|folder| !folder.as_os_str().is_empty()).ok_or_else(|| {
-        io::Error::new(io::ErrorKind::InvalidInput, "the control socket needs a folder")
-    })
-}
-
-/// Makes the folder, or checks that it is the broker's own and nobody else may enter it.
-fn prepare_folder(socket: &Path, own_uid: u32) -> io::Result<()> {
-    let folder = folder_of(socket)?;
-    match DirBuilder::new().mode(0o700).create(folder) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-        _ => {}
-    }
-    check_folder(folder, own_uid)
-}
-
-fn check_folder(folder: &Path, own_uid: u32) -> io::Result<()> {
-    let metadata = fs::symlink_metadata(folder)?;
-    if metadata.is_dir() && metadata.uid() == own_uid && metadata.mode() & 0o777 == 0o700 {
-        return Ok(());
-    }
-    Err(io::Error::new(
-        io::ErrorKind::PermissionDenied,
-        format!(
-            "the control socket needs a folder of the broker's own user (uid {own_uid}) with \
-             mode 0700; {} has uid {} and mode {:04o}",
-            folder.display(),
-            metadata.uid(),
-            metadata.mode() & 0o7777
-        ),
-    ))
-}
-
-fn no_socket(path: &Path) -> io::Error {
-    let why = format!("{} is there already, and is no socket", path.display());
-    io::Error::new(io::ErrorKind::AlreadyExists, why)
-}
-
-/// Removes a socket nobody listens on. Nobody else can put one there: the folder is ours alone.
-fn remove_stale(path: &Path) -> io::Result<()> {
-    match fs::symlink_metadata(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(error),
-        Ok(metadata) if !metadata.file_type().is_socket() => Err(no_socket(path)),
-        Ok(_) => match std::os::unix::net::UnixStream::connect(path) {
-            Ok(_) => Err(io::Error::new(
-                io::ErrorKind::AddrInUse,
-                format!("another broker listens on {}", path.display()),
-            )),
-            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path),
-            Err(error) => Err(error),
-        },
     }
 }
 

@@ -79,9 +79,9 @@ impl CheckArgs {
             problems.push(running::about_audit(&config.audit.path, &error).0);
         }
         if let Some(control) = &config.control
-            && let Err(error) = control::check(&control.socket)
+            && let Err(error) = control::check(control)
         {
-            problems.push(running::about_control(&control.socket, &error).0);
+            problems.push(running::about_control(&control.path, &error).0);
         }
         let listeners = Listeners::of(&config);
         let policies = Bundle::load_dir(&config.policies, PolicyEpoch(1)).and_then(|bundle| {

@@ -242,8 +242,8 @@ fn broker(config: &Config, findings: &mut Findings) {
         let what = "is not set: the running broker cannot be asked".to_owned();
         return findings.add(Level::Warning, "control.socket", what, "set it");
     };
-    let place = control.socket.display().to_string();
-    let answer = match ctl::call(&control.socket, Command::Survey) {
+    let place = control.path.display().to_string();
+    let answer = match ctl::call(&control.path, Command::Survey) {
         Ok(Response::Done(answer)) => serde_json::from_value::<Survey>(answer),
         Ok(Response::Failed(why)) => Err(serde::de::Error::custom(why)),
         Err(error) => {

@@ -16,7 +16,7 @@ use tracing::{error, info, warn};
 use super::revocation::Lists;
 use super::watch::{FolderWatch, keep_watch};
 use super::{Failure, commands, confine};
-use crate::admin::control::{self, Control};
+use crate::admin::control::Control;
 use crate::admin::http::Http;
 use crate::audit::{self, AuditLog, Event, Kind, Version};
 use crate::broker::{self, Broker, Now};
@@ -122,8 +122,7 @@ impl Running {
             metrics_address = Some(http.address()?);
             background.spawn(http.serve());
         }
-        if let Some(socket) = config.control {
-            let settings = control::Settings { path: socket.socket, uids: socket.uids };
+        if let Some(settings) = config.control {
             let handle = commands::handle(&reloader);
             let path = settings.path.clone();
             let control = Control::bind(settings, handle, audit.clone())

@@ -14,6 +14,7 @@ use super::reading::{checked, load};
 use super::revocation::{read_ocsp, read_revocation};
 use super::section::{Origin, Section};
 use super::{authentication, listener, profile, registered};
+use crate::admin::control;
 use crate::gates::{Profile, flapping};
 use crate::identity::revocation::{self};
 use crate::registry;
@@ -51,7 +52,7 @@ pub struct Config {
     /// The listener of `/metrics`, `/healthz` and `/readyz`.
     pub metrics: Option<SocketAddr>,
     /// The socket of `portcullis ctl`.
-    pub control: Option<ControlSettings>,
+    pub control: Option<control::Settings>,
     /// Limits of the broker as a whole.
     pub broker: BrokerSettings,
     /// The diagnostic log.
@@ -60,15 +61,6 @@ pub struct Config {
     pub origins: Vec<Origin>,
     /// What is allowed and yet risky.
     pub warnings: Vec<String>,
-}
-
-/// The control socket.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ControlSettings {
-    /// The Unix socket.
-    pub socket: PathBuf,
-    /// Users that may give commands, beside the broker's own.
-    pub uids: Vec<u32>,
 }
 
 /// Limits of the broker as a whole.
@@ -266,15 +258,27 @@ fn read_metrics(section: &mut Section<'_>) -> Option<SocketAddr> {
     Some(address)
 }
 
-fn read_control(section: &mut Section<'_>, path: &Location) -> Option<ControlSettings> {
+/// Whom the kernel does not know the name of: whoever is not in the broker's user namespace.
+const NOBODY: u32 = 65534;
+
+fn read_control(section: &mut Section<'_>, path: &Location) -> Option<control::Settings> {
     let socket = section.find("socket", path);
-    let uids = section.take("uids", &list(count(0, u32::MAX - 1)), Vec::new());
-    if section.has("uids") && !section.has("socket") {
-        section.refuse("uids", "has no effect without socket", "set socket, or remove it");
-    }
-    let socket = socket?;
-    listener::check_socket_path(section, "socket", &socket);
-    Some(ControlSettings { socket, uids })
+    let mut read = |key| {
+        let uids = section.take(key, &list(count(0, u32::MAX - 1)), Vec::new());
+        if section.has(key) && !section.has("socket") {
+            section.refuse(key, "has no effect without socket", "set socket, or remove it");
+        }
+        if uids.contains(&NOBODY) {
+            let message =
+                format!("has {NOBODY}, which stands for everybody whom the kernel cannot name");
+            section.refuse(key, &message, "give the caller a user of its own");
+        }
+        uids
+    };
+    let (uids, authority_uids) = (read("uids"), read("authority_uids"));
+    let path = socket?;
+    listener::check_socket_path(section, "socket", &path);
+    Some(control::Settings { path, uids, authority_uids })
 }
 
 fn read_broker(section: &mut Section<'_>) -> BrokerSettings {
@@ -383,10 +387,10 @@ fn check_endpoints(root: &Section<'_>, config: &Config) {
         )
     });
     let metrics = config.metrics.map(|address| ("metrics.address".into(), Endpoint::Tcp(address)));
-    let control = config.control.as_ref();
-    let control =
-        control.map(|control| ("control.socket".into(), Endpoint::Unix(control.socket.clone())));
-    for (key, endpoint) in listeners.chain(metrics).chain(control) {
+    let control_socket = config.control.as_ref();
+    let control_socket = control_socket
+        .map(|control| ("control.socket".into(), Endpoint::Unix(control.path.clone())));
+    for (key, endpoint) in listeners.chain(metrics).chain(control_socket) {
         match taken.iter().find(|(_, other)| collide_endpoints(&endpoint, other)) {
             Some((other, _)) => {
                 let message = format!("is where {other} listens already");

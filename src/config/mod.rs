@@ -27,7 +27,7 @@ mod section;
 #[cfg(test)]
 mod tests;
 
-pub use checked::{BrokerSettings, Config, ControlSettings, WatchPolicies};
+pub use checked::{BrokerSettings, Config, WatchPolicies};
 pub use error::{ConfigError, Problem};
 pub use est::EstConfig;
 pub use logs::{AuditSettings, LogLevel, LogSettings};

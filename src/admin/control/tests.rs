@@ -1,6 +1,7 @@
 //! The control socket as its callers see it.
 
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, symlink};
+use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use serde_json::{Value, json};
@@ -31,7 +32,17 @@ impl Bench {
     }
 
     fn bind(&self, handle: ControlHandle) -> io::Result<Control> {
-        let settings = Settings { path: self.path(), uids: Vec::new() };
+        self.bind_for(handle, &[], &[])
+    }
+
+    fn bind_for(
+        &self,
+        handle: ControlHandle,
+        uids: &[u32],
+        authority_uids: &[u32],
+    ) -> io::Result<Control> {
+        let (uids, authority_uids) = (uids.to_vec(), authority_uids.to_vec());
+        let settings = Settings { path: self.path(), uids, authority_uids };
         Control::bind(settings, handle, self.audit.clone())
     }
 
@@ -221,13 +232,78 @@ async fn what_is_no_request_is_refused_and_audited() {
 async fn a_caller_that_is_not_on_the_list_is_refused_before_it_is_read() {
     let bench = Bench::new();
     let mut control = bench.bind(obedient()).unwrap();
-    Arc::get_mut(&mut control.shared).unwrap().uids = vec![u32::MAX];
+    Arc::get_mut(&mut control.shared).unwrap().own_uid = u32::MAX;
     let _task = bench.serve(control);
-    let mut stream = UnixStream::connect(bench.path()).await.unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).await.unwrap();
-    assert!(answer.contains("may not control"), "{answer}");
-    assert_eq!(bench.audited()[0]["outcome"], "failed");
+    for _ in 0..2 * STRANGERS_RECORDED_PER_SECOND {
+        let mut stream = UnixStream::connect(bench.path()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.contains("may not control"), "{answer}");
+    }
+    let audited = bench.audited();
+    let calls = audited.iter().filter(|line| line["event"] == "control.call");
+    assert!(calls.count() < 2 * STRANGERS_RECORDED_PER_SECOND as usize, "{audited:?}");
+    assert_eq!(audited[0]["outcome"], "failed");
+}
+
+#[tokio::test]
+async fn the_authoritys_user_may_say_one_thing() {
+    let bench = Bench::new();
+    let own = rustix::process::geteuid().as_raw();
+    let mut control = bench.bind_for(obedient(), &[], &[own]).unwrap();
+    // Whoever calls here is somebody else.
+    Arc::get_mut(&mut control.shared).unwrap().own_uid = u32::MAX;
+    let _task = bench.serve(control);
+    let answer = bench.call(b"{\"verb\":\"revocations\",\"about\":\"revoked: 1\"}\n").await;
+    assert_eq!(answer, "{\"done\":{\"certificates\":1}}\n");
+    for verb in ["status", "reload", "backup", "survey"] {
+        let answer = bench.call(format!("{{\"verb\":\"{verb}\"}}\n").as_bytes()).await;
+        assert!(answer.contains("may only say that certificates"), "{verb}: {answer}");
+    }
+    let ban = b"{\"verb\":\"ban\",\"ban\":{\"list\":{}}}\n";
+    assert!(bench.call(ban).await.starts_with("{\"failed\":"));
+    let audited = bench.audited();
+    assert_eq!((&audited[0]["outcome"], &audited[0]["uid"]), (&json!("done"), &json!(own)));
+    assert!(audited[1..].iter().all(|line| line["outcome"] == "failed"), "{audited:?}");
+}
+
+#[test]
+fn each_user_has_its_rights_and_others_have_none() {
+    let (uids, authority_uids) = (vec![0, 7], vec![8, 7]);
+    let settings = Settings { path: "run/s".into(), uids, authority_uids };
+    for (uid, rights) in [
+        (5, Some(Rights::All)),
+        (0, Some(Rights::All)),
+        (7, Some(Rights::All)),
+        (8, Some(Rights::Revocations)),
+        (9, None),
+        (65534, None),
+    ] {
+        assert_eq!(settings.rights(uid, 5), rights, "{uid}");
+    }
+}
+
+#[tokio::test]
+async fn the_folder_is_open_to_others_only_where_others_may_call() {
+    let own = rustix::process::geteuid().as_raw();
+    let other = own + 1;
+    for (uids, authority_uids, folder, socket) in [
+        (&[][..], &[][..], 0o700, 0o600),
+        (&[0, own][..], &[own][..], 0o700, 0o600),
+        (&[other][..], &[][..], 0o711, 0o666),
+        (&[][..], &[other][..], 0o711, 0o666),
+    ] {
+        let bench = Bench::new();
+        let _control = bench.bind_for(obedient(), uids, authority_uids).unwrap();
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode(bench.path().parent().unwrap()), folder, "{uids:?} {authority_uids:?}");
+        assert_eq!(mode(&bench.path()), socket, "{uids:?} {authority_uids:?}");
+    }
+    // One that is there is not opened without a word.
+    let bench = Bench::new();
+    fs::DirBuilder::new().mode(0o700).create(bench.path().parent().unwrap()).unwrap();
+    let error = bench.bind_for(obedient(), &[other], &[]).unwrap_err();
+    assert!(error.to_string().contains("since other users may call, with mode 0711"), "{error}");
 }
 
 #[tokio::test]
@@ -303,14 +379,15 @@ async fn a_folder_that_others_may_enter_is_refused() {
     let elsewhere = tempfile::tempdir().unwrap();
     symlink(elsewhere.path(), bench.folder.path().join("run")).unwrap();
     assert!(bench.bind(obedient()).is_err(), "a link");
-    let bare = Settings { path: "control.sock".into(), uids: Vec::new() };
+    let (uids, authority_uids) = (Vec::new(), Vec::new());
+    let bare = Settings { path: "control.sock".into(), uids, authority_uids };
     assert!(Control::bind(bare, obedient(), bench.audit.clone()).is_err(), "no folder");
 }
 
 #[tokio::test]
 async fn a_dead_brokers_socket_is_replaced_and_nothing_else() {
     let bench = Bench::new();
-    DirBuilder::new().mode(0o700).create(bench.path().parent().unwrap()).unwrap();
+    fs::DirBuilder::new().mode(0o700).create(bench.path().parent().unwrap()).unwrap();
     drop(std::os::unix::net::UnixListener::bind(bench.path()).unwrap());
     let alive = bench.bind(obedient()).unwrap();
     assert_eq!(bench.bind(obedient()).unwrap_err().kind(), io::ErrorKind::AddrInUse);

@@ -330,7 +330,8 @@ mod tests {
                 _ => Response::Failed("there is no store".to_owned()),
             }
         });
-        let settings = Settings { path: path.clone(), uids: Vec::new() };
+        let (uids, authority_uids) = (Vec::new(), Vec::new());
+        let settings = Settings { path: path.clone(), uids, authority_uids };
         let audit = AuditLog::to_writer(io::sink()).unwrap();
         let control = Control::bind(settings, handle, audit).unwrap();
         let broker = tokio::spawn(control.serve(std::sync::Arc::default()));

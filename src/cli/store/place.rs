@@ -97,7 +97,7 @@ impl Place {
         let settings = config.store.ok_or_else(|| {
             Failure("store.durability is \"memory\": there is no store; set it to \"fsync\"".into())
         })?;
-        Ok(Self { settings, socket: config.control.map(|control| control.socket) })
+        Ok(Self { settings, socket: config.control.map(|control| control.path) })
     }
 
     /// The store to be read, or what the broker sends that has it open.

@@ -89,7 +89,7 @@ fn every_key_can_be_set_to_something_else() {
         "policies = \"/p\"\n[listener.a]\nunix = \"s.sock\"\nplaintext = true\n\
          identity = \"anonymous\"\nwebsocket = { path = \"/w\", origins = [\"https://x.example\"] }\n\
          [audit]\npath = \"a.log\"\nqueue_max = 99\n[metrics]\naddress = \"[::1]:9\"\n\
-         [control]\nsocket = \"c.sock\"\nuids = [0, 1000]\n[log]\nlevel = \"trace\"\njson = true\n\
+         [control]\nsocket = \"c.sock\"\nuids = [0, 1000]\nauthority_uids = [998]\n[log]\nlevel = \"trace\"\njson = true\n\
          [broker]\ndrain = \"1m 30s\"\nqueued_bytes_max = 1073741824\n",
         &[],
     );
@@ -101,7 +101,9 @@ fn every_key_can_be_set_to_something_else() {
     assert_eq!(config.policies, Path::new("/p"));
     assert_eq!(config.audit, AuditSettings { path: "/etc/p/a.log".into(), queue_max: 99 });
     assert_eq!(config.metrics, Some("[::1]:9".parse().unwrap()));
-    let control = ControlSettings { socket: "/etc/p/c.sock".into(), uids: vec![0, 1000] };
+    let (uids, authority_uids) = (vec![0, 1000], vec![998]);
+    let control =
+        crate::admin::control::Settings { path: "/etc/p/c.sock".into(), uids, authority_uids };
     assert_eq!(config.control, Some(control));
     assert_eq!(config.log, LogSettings { level: LogLevel::Trace, json: true });
     assert_eq!(config.broker.drain, Duration::from_secs(90));

@@ -287,6 +287,12 @@ fn what_contradicts_itself_is_refused_at_the_key_that_was_typed() {
             "--set:1:14: control.uids has no effect without socket; set socket, or remove it",
         ),
         (
+            PLAIN,
+            &["control.socket=c", "control.authority_uids=[65534]"],
+            "--set:1:24: control.authority_uids has 65534, which stands for everybody whom the \
+          kernel cannot name; give the caller a user of its own",
+        ),
+        (
             TLS,
             &["metrics.address=127.0.0.1:8883"],
             "--set:1:17: metrics.address is where listener.a.address listens already; \
