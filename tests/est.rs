@@ -676,6 +676,69 @@ fn an_authority_of_another_user_tells_the_broker_what_was_revoked_and_nothing_el
 }
 
 #[test]
+fn a_configuration_is_checked_with_all_files_that_it_names_and_nothing_is_changed() {
+    let place = Place::with_service();
+    let more = "[lists]\naddress = \"127.0.0.1:0\"\n[revocation]\nlists = [\"ca/crls.pem\"]\n";
+    let config = format!("{CONFIG}{more}");
+    let fine = |place: &Place| {
+        let output = place.portcullis("pki check --config pki.toml");
+        assert!(output.status.success(), "{}", text(&output));
+        text(&output)
+    };
+    place.write("pki.toml", &config);
+    let said = fine(&place);
+    assert!(said.contains("fine: 1 profile, 2 policies"), "{said}");
+    assert!(said.contains("lists.validity"), "{said}");
+    let values = place.run("pki check --config pki.toml --json");
+    let values: Value = serde_json::from_str(&values).unwrap();
+    assert_eq!(values["problems"], serde_json::json!([]));
+    assert_eq!(values["values"]["est.policies"]["from"], "pki.toml:5");
+    assert!(!place.path("est.jsonl").exists(), "nothing is made");
+
+    place.write("no.crl", "nothing");
+    place.write("secret", "correct horse battery staple\n");
+    place.set_mode("secret", 0o644);
+    fs::copy(place.path("localhost.key"), place.path("open.key")).unwrap();
+    place.set_mode("open.key", 0o640);
+    for (from, to, told) in [
+        ("\"policies\"", "\"nowhere\"", "pki.toml:5: est.policies: "),
+        ("\"ca\"", "\"nowhere\"", "pki.toml:4: est.authority: "),
+        ("\"localhost.pem\"", "\"nowhere.pem\"", "pki.toml:9: est.tls.certificate: "),
+        ("\"localhost.key\"", "\"open.key\"", "the private key has mode 0640"),
+        ("\"est.jsonl\"", "\"policies\"", "pki.toml:12: audit.path: "),
+        ("\"ca/crls.pem\"", "\"no.crl\"", "pki.toml:16: revocation.lists: "),
+        ("[audit]", "[est.factory.a]\nca = \"no.crl\"\n[audit]", "pki.toml:12: est.factory.a.ca: "),
+        (
+            "[audit]",
+            "[est.profile.device]\nfile = \"no.crl\"\n[audit]",
+            "pki.toml:12: est.profile.device.file: ",
+        ),
+        (
+            "[est.tls]",
+            "passphrase_file = \"secret\"\n[est.tls]",
+            "secret: the private key has mode 0644",
+        ),
+    ] {
+        place.write("pki.toml", &config.replacen(from, to, 1));
+        let said = place.refused("pki check --config pki.toml");
+        assert!(said.contains(told), "{to}: {said}");
+    }
+
+    // A passphrase that is not at hand is asked for at the start, not here.
+    fs::remove_dir_all(place.path("ca")).unwrap();
+    place.set_mode("secret", 0o600);
+    place.run("ca init --dir ca --name Plant --passphrase-file secret");
+    place.write("pki.toml", &config);
+    assert!(fine(&place).contains("is asked for at the start"));
+    let given = "passphrase_file = \"secret\"\n[est.tls]";
+    place.write("pki.toml", &config.replace("[est.tls]", given));
+    assert!(!fine(&place).contains("warning"), "{}", fine(&place));
+    place.write_secret("secret", "not the passphrase\n");
+    let said = place.refused("pki check --config pki.toml");
+    assert!(said.contains("pki.toml:8: est.passphrase_file: "), "{said}");
+}
+
+#[test]
 fn who_says_nothing_or_comes_too_often_is_cut_off() {
     let place = Place::with_service();
     let limits = "first_byte_deadline = \"200ms\"\nrequest_deadline = \"3s\"\nrequests_burst = 1\n\

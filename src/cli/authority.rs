@@ -126,11 +126,18 @@ pub(super) struct Passphrases {
     /// The root's key, where it is kept elsewhere.
     root_key: Option<PathBuf>,
     typed: HashMap<PathBuf, Passphrase>,
+    /// Whether a person may be asked.
+    asks: bool,
 }
 
 impl Passphrases {
     pub(super) fn new(args: &PassphraseArgs) -> Self {
-        Self { args: args.clone(), root_key: None, typed: HashMap::new() }
+        Self { args: args.clone(), root_key: None, typed: HashMap::new(), asks: true }
+    }
+
+    /// The same, and nobody is asked.
+    pub(super) fn without_asking(self) -> Self {
+        Self { asks: false, ..self }
     }
 
     /// The same, with the root's key in this file.
@@ -146,7 +153,7 @@ impl Passphrases {
         if let Some(typed) = self.typed.get(path) {
             return Ok(typed.clone());
         }
-        if !std::io::stdin().is_terminal() {
+        if !self.asks || !std::io::stdin().is_terminal() {
             return Err(KeyError::NoPassphrase { path: path.to_owned() });
         }
         let typed = Passphrase::existing(ask(&format!("Passphrase of {}: ", path.display()))?)?;

@@ -11,7 +11,7 @@ use super::running::{self, Listeners};
 use super::{Failure, coloured, count};
 use crate::admin::control;
 use crate::audit;
-use crate::config::Config;
+use crate::config::{Config, Origin};
 use crate::identity::{TrustedIssuers, revocation};
 use crate::policy::{Bundle, PolicyEpoch};
 use crate::server::{login, tls_config};
@@ -97,16 +97,8 @@ impl CheckArgs {
             0
         });
         if self.json {
-            let values: serde_json::Map<_, _> = config
-                .origins
-                .iter()
-                .map(|origin| {
-                    let from = origin.from.to_string();
-                    (origin.key.clone(), json!({ "value": origin.value, "from": from }))
-                })
-                .collect();
             let told = json!({
-                "values": values,
+                "values": values(&config.origins),
                 "client_cas": client_cas,
                 "policies": policies,
                 "warnings": warnings,
@@ -114,10 +106,7 @@ impl CheckArgs {
             });
             say!("{told}");
         } else {
-            let width = config.origins.iter().map(|origin| origin.key.len()).max().unwrap_or(0);
-            for origin in &config.origins {
-                say!("{:width$}  {}  # {}", origin.key, origin.value, origin.from);
-            }
+            say_values(&config.origins);
             for ClientCa { listener, subject, issuer } in &client_cas {
                 let subject = subject.escape_debug();
                 say!("client CA of listener {listener}: issuer = \"{issuer}\"  # {subject}");
@@ -139,5 +128,22 @@ impl CheckArgs {
         } else {
             Err(Failure(problems.join("\nerror: ")))
         }
+    }
+}
+
+/// Every effective value with its origin, for machines.
+pub(super) fn values(origins: &[Origin]) -> serde_json::Map<String, serde_json::Value> {
+    let value = |origin: &Origin| {
+        let from = origin.from.to_string();
+        (origin.key.clone(), json!({ "value": origin.value, "from": from }))
+    };
+    origins.iter().map(value).collect()
+}
+
+/// The same, for people.
+pub(super) fn say_values(origins: &[Origin]) {
+    let width = origins.iter().map(|origin| origin.key.len()).max().unwrap_or(0);
+    for origin in origins {
+        say!("{:width$}  {}  # {}", origin.key, origin.value, origin.from);
     }
 }

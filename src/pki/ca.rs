@@ -86,6 +86,14 @@ impl Ca {
     /// the passphrase is wrong.
     pub fn open(folder: &Path, unlock: Unlock<'_>, now: OffsetDateTime) -> Result<Self, PkiError> {
         rotate::finish(folder, now)?;
+        Self::read(folder, unlock, now)
+    }
+
+    /// As [`Ca::open`], and changes nothing: a rotation that was cut short is not finished.
+    ///
+    /// # Errors
+    /// As [`Ca::open`].
+    pub fn read(folder: &Path, unlock: Unlock<'_>, now: OffsetDateTime) -> Result<Self, PkiError> {
         let signer =
             Signer::read(&Self::certificate_path(folder), &Self::key_path(folder), unlock)?;
         let inventory = Inventory::in_folder(folder);

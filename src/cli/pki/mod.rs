@@ -1,5 +1,7 @@
 //! `portcullis pki`: the authority as a service of its own, beside the broker.
 
+mod check;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -41,6 +43,8 @@ pub(super) struct PkiArgs {
 enum Command {
     /// Gives certificates over the network: EST (RFC 7030)
     Serve(ServeArgs),
+    /// Checks its configuration and all files that it names; nothing is bound
+    Check(check::CheckArgs),
 }
 
 #[derive(Debug, clap::Args)]
@@ -60,6 +64,7 @@ impl PkiArgs {
     pub(super) fn run(self) -> Result<(), Failure> {
         match self.command {
             Command::Serve(args) => args.run(),
+            Command::Check(args) => args.run(),
         }
     }
 }
