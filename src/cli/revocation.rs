@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use parking_lot::Mutex;
-use tokio::time::MissedTickBehavior;
+use tokio::time::{Instant, MissedTickBehavior};
 use tracing::{info, warn};
 
 use super::Failure;
@@ -273,4 +273,97 @@ fn mark(path: &Path) -> Option<(SystemTime, u64, u64)> {
 pub(super) fn now_unix_s() -> i64 {
     let since = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
     i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use std::fs::File;
+
+    use time::OffsetDateTime;
+    use tokio::time::sleep;
+
+    use super::*;
+    use crate::audit::AuditLog;
+    use crate::broker;
+    use crate::config::EstConfig;
+    use crate::metrics::Metrics;
+    use crate::pki::inventory::Reason;
+    use crate::pki::{
+        Ca, KeySource, KeyType, Layout, NewAuthority, Profile, ProfileName, Protection, Subject,
+    };
+    use crate::router::{RetainedSettings, tests::open_policies};
+    use crate::server::tls_config;
+
+    /// An authority in a folder, and settings that name its lists.
+    pub(in crate::cli) fn authority(folder: &Path) -> (Ca, Settings) {
+        let new = NewAuthority {
+            name: "Factory",
+            root_key: KeySource::New(KeyType::P256),
+            key: KeySource::New(KeyType::P256),
+            root_validity: None,
+            issuing_validity: None,
+            layout: Layout::RootAndIssuing,
+            root_protection: &Protection::None,
+            protection: &Protection::None,
+        };
+        let text = "[est]\naddress = \"127.0.0.1:0\"\n[est.tls]\ncertificate = \"c\"\nkey = \"k\"\n\
+                    [revocation]\nlists = [\"crls.pem\"]\n";
+        let config = EstConfig::from_text("pki.toml", text, folder, &[]).unwrap();
+        let ca = Ca::create(folder, &new, OffsetDateTime::now_utc()).unwrap();
+        (ca, config.revocation.unwrap())
+    }
+
+    /// Revokes a certificate, and puts something unreadable in the place of the new lists, which are
+    /// returned.
+    pub(in crate::cli) fn revoke_unreadably(ca: &Ca) -> Vec<u8> {
+        let (now, list) = (OffsetDateTime::now_utc(), Ca::crls_path(ca.folder()));
+        let profile = Profile::built_in(ProfileName::Device).unwrap();
+        ca.issue(&profile, &Subject::named("pump"), KeyType::P256, now).unwrap();
+        let targets = ca.by_name("pump", now).unwrap();
+        ca.revoke(&targets, Reason::KeyCompromise, now).unwrap().crls.unwrap();
+        let good = std::fs::read(&list).unwrap();
+        std::fs::write(&list, vec![b'x'; good.len()]).unwrap();
+        good
+    }
+
+    /// Writes the lists so that nothing tells the file from what was there.
+    pub(in crate::cli) fn write_unseen(ca: &Ca, bytes: &[u8]) {
+        let list = Ca::crls_path(ca.folder());
+        let before = list.metadata().unwrap();
+        assert_eq!(before.len(), bytes.len() as u64);
+        std::fs::write(&list, bytes).unwrap();
+        let file = File::options().write(true).open(&list).unwrap();
+        file.set_modified(before.modified().unwrap()).unwrap();
+    }
+
+    /// Whom the authority's clients and brokers trust.
+    pub(in crate::cli) fn trusted(ca: &Ca) -> TrustedIssuers {
+        let roots = tls_config::certificates(&Ca::trust_path(ca.folder())).unwrap();
+        TrustedIssuers::new(&roots).unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_list_that_could_not_be_read_is_read_again_though_its_file_has_not_changed() {
+        let folder = tempfile::tempdir().unwrap();
+        let (ca, settings) = authority(folder.path());
+        let limits = broker::Settings {
+            sessions_max: 1,
+            queued_bytes_max: 1 << 20,
+            retained: RetainedSettings { messages_max: 1, bytes_max: 1 << 20 },
+        };
+        let audit = AuditLog::to_writer(std::io::sink()).unwrap();
+        let metrics = Arc::new(Metrics::new());
+        let broker = Arc::new(Broker::new(&limits, open_policies(), metrics, audit, None));
+        let lists = Arc::new(Lists::new(Arc::clone(&broker)));
+        let prepared = lists.prepare(Some(settings), trusted(&ca)).await.ok().unwrap();
+        lists.put_in_force(prepared);
+        let _watching = tokio::spawn(Arc::clone(&lists).keep_watch());
+        let good = revoke_unreadably(&ca);
+        sleep(Duration::from_secs(1)).await;
+        write_unseen(&ca, &good);
+        sleep(RETRY / 2).await;
+        assert_eq!(broker.revocations.load().len(), 0, "nobody knows");
+        sleep(RETRY / 2).await;
+        assert_eq!(broker.revocations.load().len(), 1);
+    }
 }

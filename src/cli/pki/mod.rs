@@ -1,6 +1,7 @@
 //! `portcullis pki`: the authority as a service of its own, beside the broker.
 
 mod check;
+mod lists;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,22 +16,21 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 use tracing::{info, warn};
 
+use self::lists::Lists;
 use super::authority::{PassphraseArgs, Passphrases};
-use super::revocation::{State, now_unix_s};
+use super::revocation::now_unix_s;
 use super::serve::{log_to_stderr, to_its_end};
 use super::{Failure, coloured, confine};
 use crate::audit::{AuditLog, Event, Kind, Settings as Audit, Version};
 use crate::config::EstConfig;
 use crate::est::{Authority, Est, Parts, Settings};
-use crate::identity::revocation::{self, Loaded};
+use crate::identity::revocation;
 use crate::metrics::Metrics;
 use crate::pki::Ca;
 use crate::policy::{Bundle, PolicyEpoch};
 
 /// How long the audit log may take to be written at the end.
 const AUDIT_CLOSE: Duration = Duration::from_secs(10);
-/// How often it is looked whether a list of revoked certificates has changed.
-const LOOK: Duration = Duration::from_secs(1);
 
 /// Runs the authority as a service, apart from the broker.
 #[derive(Debug, clap::Args)]
@@ -125,18 +125,23 @@ async fn serve(config: EstConfig, opening: Opening, ready_json: bool) -> Result<
     for warning in authority.warnings()? {
         warn!("{warning}");
     }
-    let lists = Lists { authority: Arc::clone(&authority), current: revocations };
-    if let Some(revocation) = &config.revocation {
-        lists.load(revocation.clone()).await?;
-    }
+    let lists = match config.revocation {
+        Some(settings) => {
+            let of = Arc::clone(&authority);
+            let trusted = Box::new(move || of.trusted_issuers());
+            let load = move || Lists::load(settings, trusted, revocations, now_unix_s());
+            Some(tokio::task::spawn_blocking(load).await??)
+        }
+        None => None,
+    };
     let parts = Parts { policies: Arc::clone(&policies), audit: audit.clone(), metrics };
     let est = Est::bind(Arc::clone(&settings), Arc::clone(&authority), parts).await?;
     let (address, lists_address) = (est.address()?, est.lists_address()?);
     let put_in_force = est.put_in_force();
     let mut background = JoinSet::new();
     background.spawn(est.serve());
-    if let Some(revocation) = config.revocation {
-        background.spawn(lists.keep_watch(revocation));
+    if let Some(lists) = lists {
+        background.spawn(lists.keep_watch());
     }
     info!(%address, "certificates are given");
     if let Some(address) = lists_address {
@@ -214,62 +219,4 @@ impl Reloading {
 
 fn version(bundle: &Bundle) -> Version {
     Version { hash: bundle.hash().into(), epoch: bundle.epoch().0 }
-}
-
-/// The lists of revoked certificates that certificates are held against in the handshake.
-struct Lists {
-    authority: Arc<Authority>,
-    current: revocation::Current,
-}
-
-impl Lists {
-    async fn load(&self, settings: revocation::Settings) -> Result<(), Failure> {
-        let (authority, in_force) = (Arc::clone(&self.authority), self.current.load_full());
-        let loaded = tokio::task::spawn_blocking(move || {
-            revocation::load(&settings, &authority.trusted_issuers(), &in_force, now_unix_s())
-        });
-        let loaded = loaded.await?;
-        let Loaded { revocations, warnings } =
-            loaded.map_err(|error| Failure(format!("revocation.lists: {error}")))?;
-        for warning in warnings {
-            warn!("{warning}");
-        }
-        self.current.store(Arc::new(revocations));
-        Ok(())
-    }
-
-    async fn keep_watch(self, settings: revocation::Settings) {
-        let mut seen = None;
-        let mut ticks = tokio::time::interval(LOOK);
-        loop {
-            ticks.tick().await;
-            let looked_at = settings.clone();
-            let Ok(now) = tokio::task::spawn_blocking(move || State::of(&looked_at)).await else {
-                continue;
-            };
-            if seen.as_ref() != Some(&now) {
-                seen = Some(now);
-                self.load_again(settings.clone()).await;
-            }
-        }
-    }
-
-    /// Takes what can be taken: what is wrong with one file keeps no other list back.
-    async fn load_again(&self, settings: revocation::Settings) {
-        let (authority, in_force) = (Arc::clone(&self.authority), self.current.load_full());
-        let loaded = tokio::task::spawn_blocking(move || {
-            let trusted = authority.trusted_issuers();
-            revocation::load_what_can_be(&settings, &trusted, &in_force, now_unix_s())
-        });
-        match loaded.await {
-            Ok(Ok((Loaded { revocations, .. }, failures))) => {
-                self.current.store(Arc::new(revocations));
-                for failure in failures {
-                    warn!("a revocation list cannot be taken: {failure}");
-                }
-            }
-            Ok(Err(failure)) => warn!("the revocation lists in force stay: {failure}"),
-            Err(error) => warn!("the revocation lists in force stay: {error}"),
-        }
-    }
 }
