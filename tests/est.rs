@@ -554,7 +554,11 @@ fn another_authority_is_taken_up_after_a_rotation_with_the_same_passphrase() {
     place.write("pki.toml", &CONFIG.replace("[est.tls]", given));
     let service = place.enrolling();
     service.enrolled("dev1", "");
-    place.run("ca rotate --dir ca --passphrase-file passphrase");
+    let before = service.curl("cacerts", "").body;
+    let said = place.portcullis("ca rotate --dir ca --passphrase-file passphrase");
+    assert!(said.status.success() && !text(&said).contains("Restart"), "{}", text(&said));
+    // It is taken up without a restart, and without a request for a certificate.
+    until("the new authority is taken up", || service.curl("cacerts", "").body != before);
     // Issued by the one before, renewed by the one now.
     place.request("dev1-new", "-subj /CN=dev1");
     service.take(&service.renew("dev1-new", "dev1"), "dev1-new");
@@ -716,7 +720,7 @@ fn a_configuration_is_checked_with_all_files_that_it_names_and_nothing_is_change
         (
             "[est.tls]",
             "passphrase_file = \"secret\"\n[est.tls]",
-            "secret: the private key has mode 0644",
+            "secret: the file of a passphrase has mode 0644",
         ),
     ] {
         place.write("pki.toml", &config.replacen(from, to, 1));

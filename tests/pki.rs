@@ -454,6 +454,19 @@ fn the_inventory_survives_a_kill_at_any_point() {
     }
     place.run(line);
     place.assert_written_is_recorded();
+    // What is in doubt is in no file.
+    let in_doubt = place.run("cert list --ca ca --unwritten --json");
+    for one in json_lines(&in_doubt) {
+        let file = format!("out/{}.pem", one["name"].as_str().unwrap());
+        let written =
+            portcullis::pki::sha256_hex(&pem_to_der(&fs::read(place.path(&file)).unwrap()));
+        assert_ne!(one["fingerprint"], written, "{one}");
+    }
+    for folder in ["out", "ca"] {
+        let names = fs::read_dir(place.path(folder)).unwrap();
+        let mut names = names.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        assert!(!names.any(|name| name.starts_with(".portcullis-")), "{folder}");
+    }
     for at in 0..DEVICES {
         assert!(place.path(&format!("out/dev{at}.pem")).exists());
         assert!(place.path(&format!("out/dev{at}.key")).exists());
@@ -499,6 +512,58 @@ fn a_profile_of_ones_own_says_where_the_lists_are() {
     place.write("own.toml", &format!("{profile}crl_urls = [\"ldap://crl.example\"]\n"));
     let error = place.refused(&format!("{issue} --out other --profile-file own.toml"));
     assert!(error.contains("crl_urls"), "{error}");
+}
+
+/// As a program leaves it that is stopped between the inventory and the files.
+#[test]
+fn a_certificate_that_may_never_have_been_written_is_told_until_it_is_found() {
+    let place = Place::with_authority();
+    place.write("all.csv", "name\ndev1\ndev2\n");
+    let line = "cert issue --ca ca --profile device --csv all.csv --out out --skip-existing";
+    place.run(line);
+    assert_eq!(place.run("cert list --ca ca --unwritten"), "");
+    let inventory = place.read("ca/inventory.jsonl");
+    let lines: Vec<&str> = inventory.lines().collect();
+    let (last, before) = lines.split_last().unwrap();
+    assert!(last.contains("\"event\":\"written\""), "{last}");
+    place.write("ca/inventory.jsonl", &format!("{}\n", before.join("\n")));
+    for name in ["out/dev2.pem", "out/dev2.key"] {
+        fs::remove_file(place.path(name)).unwrap();
+    }
+    let abandoned = ["out/.portcullis-0123456789abcdef.tmp", "ca/.portcullis-0123456789abcdef.tmp"];
+    for name in abandoned {
+        place.write(name, "");
+    }
+    let shown = place.run("cert list --ca ca");
+    assert_eq!(shown.matches(" unwritten ").count(), 2, "{shown}");
+    let said = place.portcullis(line);
+    assert!(text(&said).contains("1 certificate of a run that was stopped"), "{}", text(&said));
+    let in_doubt = json_lines(&place.run("cert list --ca ca --unwritten --json"));
+    assert_eq!(in_doubt.len(), 1, "{in_doubt:?}");
+    assert_eq!((&in_doubt[0]["name"], &in_doubt[0]["written"]), (&"dev2".into(), &false.into()));
+    for name in abandoned {
+        assert!(!place.path(name).exists(), "{name}");
+    }
+    place.run(&format!("cert revoke --ca ca --serial {}", in_doubt[0]["serial"].as_str().unwrap()));
+    assert_eq!(place.run("cert list --ca ca --unwritten"), "");
+    place.assert_verified(
+        "-CAfile ca/trust.pem -crl_check_all -CRLfile ca/crls.pem",
+        "out/dev2.pem",
+    );
+}
+
+#[test]
+fn names_with_blanks_around_them_are_refused() {
+    let place = Place::with_authority();
+    for name in [" ", "dev1 ", " dev1"] {
+        let line = "cert issue --ca ca --profile device --name";
+        let output = place.command(PORTCULLIS, line).arg(name).output().unwrap();
+        assert!(text(&output).contains("begins or ends with a blank"), "{}", text(&output));
+        let line = "cert token create --ca ca --for";
+        let output = place.command(PORTCULLIS, line).arg(name).output().unwrap();
+        assert!(text(&output).contains("begins or ends with a blank"), "{}", text(&output));
+    }
+    assert!(place.listed().is_empty());
 }
 
 #[test]

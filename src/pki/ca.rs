@@ -86,10 +86,12 @@ impl Ca {
     /// the passphrase is wrong.
     pub fn open(folder: &Path, unlock: Unlock<'_>, now: OffsetDateTime) -> Result<Self, PkiError> {
         rotate::finish(folder, now)?;
+        super::files::remove_abandoned(folder);
         Self::read(folder, unlock, now)
     }
 
-    /// As [`Ca::open`], and changes nothing: a rotation that was cut short is not finished.
+    /// As [`Ca::open`], and changes nothing: neither is a rotation finished that was cut short, nor
+    /// is anything tidied up.
     ///
     /// # Errors
     /// As [`Ca::open`].

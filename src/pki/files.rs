@@ -1,6 +1,7 @@
 //! Files that hold certificates and keys: read with a bound, keys only when nobody else can read
 //! them, written whole or not at all, and never over another file.
 
+use std::fmt;
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{
@@ -8,7 +9,7 @@ use std::os::unix::fs::{
 };
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Mode, OFlags, RenameFlags, open, renameat_with};
+use rustix::fs::{FlockOperation, Mode, OFlags, RenameFlags, flock, open, renameat_with};
 use rustix::process::{Gid, Uid};
 use rustls::pki_types::pem;
 
@@ -36,14 +37,16 @@ pub enum FileError {
         /// The bound.
         bytes_max: u64,
     },
-    /// Others than the owner may read or write the key.
+    /// Others than the owner may read or write a secret.
     #[error(
-        "{0}: the private key has mode {mode:04o}, so that others than its owner can use it; run: chmod 600 {0}",
+        "{0}: the {secret} has mode {mode:04o}, so that others than its owner can use it; run: chmod 600 {0}",
         path.display()
     )]
-    KeyOpenToOthers {
+    OpenToOthers {
         /// The file.
         path: PathBuf,
+        /// What is in it.
+        secret: Secret,
         /// Its permission bits.
         mode: u32,
     },
@@ -53,6 +56,30 @@ pub enum FileError {
         /// The file.
         path: PathBuf,
     },
+}
+
+/// What is in a file that is for its owner alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Secret {
+    /// A private key.
+    Key,
+    /// A passphrase, or the PIN of a token.
+    Passphrase,
+    /// Passwords, or what is kept of them.
+    Passwords,
+    /// What is kept of one-time tokens.
+    Tokens,
+}
+
+impl fmt::Display for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Key => "private key",
+            Self::Passphrase => "file of a passphrase",
+            Self::Passwords => "file of passwords",
+            Self::Tokens => "file of one-time tokens",
+        })
+    }
 }
 
 /// What to do about it, where that is clear.
@@ -128,20 +155,32 @@ pub fn pem_problem(error: &pem::Error) -> String {
 /// # Errors
 /// As [`read`], and when group or others have any permission for it.
 pub fn read_key(path: &Path) -> Result<Vec<u8>, FileError> {
-    read_secret_up_to(path, FILE_BYTES_MAX)
+    read_secret(path, Secret::Key)
 }
 
-/// As [`read_key`], with another bound.
+/// As [`read_key`], for another secret.
 ///
 /// # Errors
 /// As [`read_key`].
-pub fn read_secret_up_to(path: &Path, bytes_max: u64) -> Result<Vec<u8>, FileError> {
+pub fn read_secret(path: &Path, secret: Secret) -> Result<Vec<u8>, FileError> {
+    read_secret_up_to(path, secret, FILE_BYTES_MAX)
+}
+
+/// As [`read_secret`], with another bound.
+///
+/// # Errors
+/// As [`read_secret`].
+pub fn read_secret_up_to(
+    path: &Path,
+    secret: Secret,
+    bytes_max: u64,
+) -> Result<Vec<u8>, FileError> {
     let file = open_regular(path).map_err(|error| FileError::io(path, OPEN, error))?;
     // The mode of what was opened, not of what the path means a moment later.
     let metadata = file.metadata().map_err(|error| FileError::io(path, "examine it", error))?;
     let mode = metadata.permissions().mode() & 0o7777;
     if mode & 0o077 != 0 {
-        return Err(FileError::KeyOpenToOthers { path: path.to_owned(), mode });
+        return Err(FileError::OpenToOthers { path: path.to_owned(), secret, mode });
     }
     read_bounded(path, file, bytes_max)
 }
@@ -286,19 +325,62 @@ pub fn write_new_pair(
     })
 }
 
-/// A file beside its destination, removed on drop.
+/// Removes what programs that were stopped have left behind in a folder: files under the names of
+/// [`Temporary`] that nobody holds.
+pub fn remove_abandoned(folder: &Path) {
+    // It is tidiness: whatever fails is tried again by the next command.
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        if !entry.file_name().to_str().is_some_and(Temporary::is_name) {
+            continue;
+        }
+        let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        let Ok(file) = open(entry.path(), flags, Mode::empty()).map(File::from) else { continue };
+        let is_file = file.metadata().is_ok_and(|metadata| metadata.is_file());
+        if is_file && flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok() {
+            let _ = std::fs::remove_file(entry.path());
+        }
+    }
+}
+
+/// A file beside its destination, removed on drop. It is locked for as long as somebody writes it,
+/// which tells it from one that was left behind.
 struct Temporary {
     path: PathBuf,
     file: File,
 }
 
 impl Temporary {
+    const BEGINNING: &str = ".portcullis-";
+    const ENDING: &str = ".tmp";
+
+    fn is_name(name: &str) -> bool {
+        let middle = name.strip_prefix(Self::BEGINNING);
+        let middle = middle.and_then(|rest| rest.strip_suffix(Self::ENDING));
+        middle.is_some_and(|it| it.len() == 16 && it.bytes().all(|byte| byte.is_ascii_hexdigit()))
+    }
+
     fn create(folder: &Path, destination: &Path, access: Access) -> Result<Self, FileError> {
+        loop {
+            let made = Self::try_create(folder, destination, access)?;
+            let locked = flock(&made.file, FlockOperation::LockExclusive);
+            let metadata = made.file.metadata();
+            let metadata =
+                metadata.map_err(|error| FileError::io(destination, "create it", error))?;
+            // Where the file system has no locks, nothing is removed by them either. Before it was
+            // locked, somebody may have taken it for one that was left behind.
+            if locked.is_err() || metadata.nlink() > 0 {
+                return Ok(made);
+            }
+        }
+    }
+
+    fn try_create(folder: &Path, destination: &Path, access: Access) -> Result<Self, FileError> {
         let mut random = [0_u8; 8];
         aws_lc_rs::rand::fill(&mut random).map_err(|_| {
             FileError::io(destination, "name a temporary file", io::Error::other("no randomness"))
         })?;
-        let path = folder.join(format!(".portcullis-{}.tmp", hex::encode(random)));
+        let random = hex::encode(random);
+        let path = folder.join(format!("{}{random}{}", Self::BEGINNING, Self::ENDING));
         let mode = match access {
             Access::Owner => 0o600,
             Access::Everybody => 0o644,
@@ -378,10 +460,36 @@ mod tests {
             assert_eq!(outcome.is_err(), refused, "{mode:o}");
             if let Err(error) = outcome {
                 let text = error.to_string();
-                assert!(text.contains(&format!("mode {mode:04o}")), "{text}");
+                assert!(text.contains(&format!("private key has mode {mode:04o}")), "{text}");
+                let error = read_secret(&path, Secret::Passphrase).unwrap_err().to_string();
+                assert!(error.contains("the file of a passphrase has mode"), "{error}");
                 assert!(text.ends_with(&format!("chmod 600 {}", path.display())), "{text}");
             }
         }
+    }
+
+    #[test]
+    fn what_a_stopped_program_left_behind_is_removed_and_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        let held = Temporary::create(folder.path(), &path("list"), Access::Owner).unwrap();
+        let abandoned = ".portcullis-0123456789abcdef.tmp";
+        let others = ["dev1.key", ".portcullis-0123.tmp", ".portcullis-0123456789abcdef.tmp.pem"];
+        for name in others.into_iter().chain([abandoned]) {
+            std::fs::write(path(name), "").unwrap();
+        }
+        let folder_of_that_name = ".portcullis-fedcba9876543210.tmp";
+        std::fs::create_dir(path(folder_of_that_name)).unwrap();
+        let link = ".portcullis-aaaaaaaaaaaaaaaa.tmp";
+        std::os::unix::fs::symlink("dev1.key", path(link)).unwrap();
+        remove_abandoned(folder.path());
+        assert!(!path(abandoned).exists());
+        assert!(held.path.exists(), "somebody writes it");
+        for name in others.into_iter().chain([folder_of_that_name, link]) {
+            assert!(path(name).exists(), "{name}");
+        }
+        drop(held);
+        remove_abandoned(Path::new("/nowhere"));
     }
 
     #[test]

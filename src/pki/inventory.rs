@@ -19,7 +19,7 @@ use rustix::fs::{FlockOperation, Mode, OFlags};
 use time::OffsetDateTime;
 
 pub use record::{AuthorityRecord, Certificate, Reason, Record, Revocation, Role, SignedCrl};
-use record::{FORMAT_VERSION, Line};
+use record::{FORMAT_VERSION, Line, Written};
 
 /// Bytes of a line; a certificate has 64 names of some 2 KiB at most.
 const LINE_BYTES_MAX: usize = 1024 * 1024;
@@ -78,6 +78,9 @@ pub struct Entry {
     pub revoked: Option<(OffsetDateTime, Reason)>,
     /// The serial number of the certificate that took its place.
     pub renewed_by: Option<String>,
+    /// False where its files may never have been written, since whoever issued it was stopped:
+    /// then nobody has its key.
+    pub is_written: bool,
 }
 
 /// Whether a certificate is good for anything.
@@ -134,6 +137,12 @@ impl Contents {
     /// The certificates of a name, in the order in which they were issued.
     pub fn by_name(&self, name: &str) -> impl Iterator<Item = &Entry> {
         self.by_name.get(name).into_iter().flatten().filter_map(|at| self.entries.get(*at))
+    }
+
+    /// The certificates that may never have been written, of those that are good yet.
+    pub fn unwritten(&self, now: OffsetDateTime) -> impl Iterator<Item = &Entry> {
+        let is_one = move |entry: &&Entry| !entry.is_written && entry.state(now) == State::Valid;
+        self.entries.iter().filter(is_one)
     }
 
     /// Every revocation and its time, also of certificates that were not issued here.
@@ -193,6 +202,7 @@ impl Contents {
                     entry.renewed_by = Some(certificate.serial.clone());
                 }
                 self.entries.push(Entry {
+                    is_written: !certificate.to_file,
                     certificate: *certificate,
                     revoked: None,
                     renewed_by: None,
@@ -209,6 +219,14 @@ impl Contents {
                 let issuers = self.revoked.entry(revocation.serial.clone()).or_default();
                 issuers.push(revocation.issuer.clone());
                 self.revocations.push((time, revocation));
+            }
+            Record::Written(Written { serials }) => {
+                for serial in serials {
+                    let at = self.by_serial.get(&serial);
+                    if let Some(entry) = at.and_then(|at| self.entries.get_mut(*at)) {
+                        entry.is_written = true;
+                    }
+                }
             }
             Record::Crl(crl) => {
                 self.crls.insert(crl.issuer.clone(), crl);
@@ -237,6 +255,13 @@ pub(super) struct Held<'a> {
     path: &'a Path,
     file: File,
     read: &'a mut ReadSoFar,
+}
+
+impl Record {
+    /// The files of the certificates with these serial numbers are there.
+    pub(super) const fn written(serials: Vec<String>) -> Self {
+        Self::Written(Written { serials })
+    }
 }
 
 impl Inventory {

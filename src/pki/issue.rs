@@ -32,6 +32,15 @@ pub struct Issued {
 #[must_use = "what is not recorded may not be handed out; see Ca::hand_out"]
 pub struct Unrecorded(Issued);
 
+impl Unrecorded {
+    /// The same, to be written to files with its key: it counts as unwritten until
+    /// [`Ca::note_written`].
+    pub fn for_files(mut self) -> Self {
+        self.0.certificate.to_file = true;
+        self
+    }
+}
+
 impl Ca {
     /// Issues a certificate of `profile` for `subject`, with a new key.
     ///
@@ -160,6 +169,7 @@ impl Ca {
                 key: sha256_hex(&key.subject_public_key_info()),
                 issuer: self.signer.hash.clone(),
                 renews: renews.map(ToOwned::to_owned),
+                to_file: false,
             },
             der: signed.der().to_vec(),
         }))
@@ -195,7 +205,28 @@ impl Ca {
         Ok(made.into_iter().map(|Unrecorded(issued)| issued).collect())
     }
 
-    fn hand_out_one(&self, made: Unrecorded, now: OffsetDateTime) -> Result<Issued, PkiError> {
+    /// Records that the files of certificates are there, and durable.
+    ///
+    /// # Errors
+    /// When it cannot be recorded.
+    pub fn note_written<'a>(
+        &self,
+        certificates: impl IntoIterator<Item = &'a Certificate>,
+        now: OffsetDateTime,
+    ) -> Result<(), PkiError> {
+        let serials: Vec<String> =
+            certificates.into_iter().map(|certificate| certificate.serial.clone()).collect();
+        if serials.is_empty() {
+            return Ok(());
+        }
+        self.inventory.hold(|held| Ok(held.append(now, &[Record::written(serials)])?))
+    }
+
+    /// As [`Ca::hand_out`], of one.
+    ///
+    /// # Errors
+    /// As [`Ca::hand_out`].
+    pub fn hand_out_one(&self, made: Unrecorded, now: OffsetDateTime) -> Result<Issued, PkiError> {
         let issued = self.hand_out(vec![made], now)?;
         issued.into_iter().next().ok_or(PkiError::NoRandomness)
     }

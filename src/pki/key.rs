@@ -163,7 +163,7 @@ impl Passphrase {
     /// # Errors
     /// When the file cannot be read, others can read it, or it is not one line of text.
     pub fn from_file(path: &Path) -> Result<Self, KeyError> {
-        let bytes = Zeroizing::new(files::read_key(path)?);
+        let bytes = Zeroizing::new(files::read_secret(path, files::Secret::Passphrase)?);
         let text = std::str::from_utf8(&bytes).map_err(|_| KeyError::PassphraseNotOneLine)?;
         let line = text.strip_suffix('\n').unwrap_or(text);
         let line = line.strip_suffix('\r').unwrap_or(line);

@@ -70,6 +70,12 @@ pub enum NameError {
         /// The bound.
         bytes_max: usize,
     },
+    /// What is read from a table or a form loses its blanks at either end, and nobody sees them.
+    #[error("the name {name:?} begins or ends with a blank, which nobody sees; leave it out")]
+    Blank {
+        /// The name.
+        name: String,
+    },
     /// A character cannot be in a name.
     #[error("the name contains the character U+{:04X}, which no name may", u32::from(*character))]
     Unsafe {
@@ -163,6 +169,9 @@ impl NameRule {
         }
         if let Some(character) = unsafe_character(name) {
             return Err(NameError::Unsafe { character });
+        }
+        if name.trim() != name {
+            return Err(NameError::Blank { name: name.to_owned() });
         }
         match self {
             Self::Text => Ok(()),
@@ -333,6 +342,11 @@ mod tests {
             (NameRule::Client, &longest, true),
             (NameRule::Client, "", false),
             (NameRule::Client, &too_long, false),
+            (NameRule::Client, " ", false),
+            (NameRule::Client, " pump", false),
+            (NameRule::Client, "pump ", false),
+            (NameRule::Client, "pump\u{a0}", false),
+            (NameRule::Text, "Factory CA ", false),
             (NameRule::Client, "a/b", false),
             (NameRule::Client, "a+", false),
             (NameRule::Client, "#", false),

@@ -15,7 +15,7 @@ use time::OffsetDateTime;
 use zeroize::Zeroizing;
 
 use super::ca::Ca;
-use super::files::{self, Access, FileError};
+use super::files::{self, Access, FileError, Secret};
 use super::inventory::Inventory;
 use super::{PkiError, ProfileName, sha256_hex};
 
@@ -205,7 +205,7 @@ impl Tokens {
 
     fn read(&self) -> Result<Vec<Token>, PkiError> {
         let path = Self::path(&self.folder);
-        let text = match files::read_secret_up_to(&path, FILE_BYTES_MAX) {
+        let text = match files::read_secret_up_to(&path, Secret::Tokens, FILE_BYTES_MAX) {
             Ok(text) => text,
             Err(FileError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
                 return Ok(Vec::new());

@@ -106,7 +106,8 @@ impl RotateArgs {
         }
         eprintln!(
             "Groups in principals.toml that name the old issuer need the new one beside it: the \
-             last line. Restart `pki serve`, if it runs."
+             last line. `pki serve` takes the new authority up by itself, where its passphrase is \
+             the same."
         );
         super::tell_crls(&crls);
         say!("{}", trust.display());

@@ -13,10 +13,11 @@ use std::sync::Mutex;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use time::OffsetDateTime;
 
-use super::output::{Output, OutputArgs, Paths};
+use super::output::{Output, OutputArgs, Paths, serial_in};
 use crate::cli::Failure;
 use crate::cli::authority::{AuthorityArgs, rfc3339};
 use crate::pki::files::{self, Access};
+use crate::pki::inventory::Certificate;
 use crate::pki::{AlternativeNames, Ca, Issued, KeyType, PkiError, PrivateKey, Profile, Subject};
 
 /// Bytes of a table.
@@ -207,6 +208,7 @@ impl Job<'_> {
     pub(super) fn run(&self, table: Table, authority: &AuthorityArgs) -> Result<(), Failure> {
         let (ca, audit) = authority.open()?;
         let output = self.output.prepare(&ca)?;
+        let mut unwritten = Unwritten::of(&ca)?;
         let mut subjects = Vec::with_capacity(table.subjects.len());
         let mut skipped = 0;
         for subject in table.subjects {
@@ -216,7 +218,10 @@ impl Job<'_> {
             }
             match paths.check_absent() {
                 Ok(()) => subjects.push(subject),
-                Err(_) if self.skip_existing => skipped += 1,
+                Err(_) if self.skip_existing => {
+                    unwritten.find(&subject.name, &paths);
+                    skipped += 1;
+                }
                 Err(error) => {
                     return Err(Failure(format!(
                         "{error}; or say --skip-existing to leave such lines out; nothing was issued"
@@ -224,6 +229,7 @@ impl Job<'_> {
                 }
             }
         }
+        ca.note_written(&unwritten.found, OffsetDateTime::now_utc())?;
         files::create_private_folder(output.folder())?;
         let bar = progress(subjects.len());
         let mut issued = 0;
@@ -242,6 +248,8 @@ impl Job<'_> {
                     batch.len()
                 ))
             })?;
+            let certificates_of = certificates.iter().map(|issued| &issued.certificate);
+            ca.note_written(certificates_of, OffsetDateTime::now_utc())?;
             if self.output.json {
                 Self::say(&output, &certificates)?;
             }
@@ -255,6 +263,7 @@ impl Job<'_> {
             some => format!(", {some} left out, since their files are there"),
         };
         eprintln!("Issued {}{skipped}.", crate::cli::count(issued, "certificate", "certificates"));
+        unwritten.tell();
         if !self.output.json {
             say!("{}", output.folder().display());
         }
@@ -270,7 +279,8 @@ impl Job<'_> {
         let now = OffsetDateTime::now_utc();
         let made = on_all_cores(batch, |subject| {
             let key = PrivateKey::generate(self.key_type)?;
-            Ok::<_, PkiError>((ca.make(self.profile, subject, &key, None, now)?, key))
+            let made = ca.make(self.profile, subject, &key, None, now)?.for_files();
+            Ok::<_, PkiError>((made, key))
         })?;
         Ok(made.into_iter().unzip())
     }
@@ -292,6 +302,47 @@ impl Job<'_> {
             text.push('\n');
         }
         crate::cli::put(&text)
+    }
+}
+
+/// Certificates that were recorded, and perhaps never written, since a run was stopped.
+struct Unwritten {
+    by_name: HashMap<String, Vec<Certificate>>,
+    /// Those whose files are there after all.
+    found: Vec<Certificate>,
+}
+
+impl Unwritten {
+    fn of(ca: &Ca) -> Result<Self, PkiError> {
+        let now = OffsetDateTime::now_utc();
+        let mut by_name: HashMap<String, Vec<Certificate>> = HashMap::new();
+        for one in ca.contents(|contents| {
+            contents.unwritten(now).map(|entry| entry.certificate.clone()).collect::<Vec<_>>()
+        })? {
+            by_name.entry(one.name.clone()).or_default().push(one);
+        }
+        Ok(Self { by_name, found: Vec::new() })
+    }
+
+    /// Looks whether the file of a name holds one of them.
+    fn find(&mut self, name: &str, paths: &Paths) {
+        let Some(of_name) = self.by_name.get_mut(name) else { return };
+        // What is in PKCS#12 is not readable without its passphrase, and stays in doubt.
+        let Ok(serial) = serial_in(&paths.certificate) else { return };
+        if let Some(at) = of_name.iter().position(|one| one.serial == serial) {
+            self.found.push(of_name.swap_remove(at));
+        }
+    }
+
+    fn tell(&self) {
+        let left = self.by_name.values().map(Vec::len).sum();
+        if left > 0 {
+            let left = crate::cli::count(left, "certificate", "certificates");
+            eprintln!(
+                "{left} of a run that was stopped may never have been written; nobody has the keys \
+                 then: portcullis cert list --unwritten"
+            );
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use super::output::{OutputArgs, tell};
 use super::{IssuedProfile, bulk, profile};
 use crate::cli::Failure;
 use crate::cli::authority::{AuthorityArgs, KeyTypeArg, days};
-use crate::pki::{AlternativeNames, Subject};
+use crate::pki::{AlternativeNames, PrivateKey, Subject};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct IssueArgs {
@@ -80,10 +80,14 @@ impl IssueArgs {
         let (ca, audit) = self.authority.open()?;
         let output = self.output.prepare(&ca)?;
         output.paths(&subject.name).check_absent()?;
-        let (issued, key) = ca.issue(&profile, &subject, key_type, OffsetDateTime::now_utc())?;
+        let now = OffsetDateTime::now_utc();
+        let key = PrivateKey::generate(key_type)?;
+        let made = ca.make(&profile, &subject, &key, None, now)?.for_files();
+        let issued = ca.hand_out_one(made, now)?;
         audit.issued(&issued.certificate);
         audit.close()?;
         let paths = output.write(&issued, &key)?;
+        ca.note_written([&issued.certificate], now)?;
         tell(&issued, &paths, self.output.json);
         Ok(())
     }

@@ -30,6 +30,9 @@ pub(super) struct ListArgs {
     /// Only those that are valid and end within so many days
     #[arg(long, value_name = "DAYS")]
     ends_within: Option<u32>,
+    /// Only those that are valid and may never have been written, since `cert issue` was stopped
+    #[arg(long)]
+    unwritten: bool,
     /// Prints an object of JSON for each certificate
     #[arg(long)]
     json: bool,
@@ -60,6 +63,7 @@ struct Shown<'a> {
     reason: Option<Reason>,
     #[serde(skip_serializing_if = "Option::is_none")]
     renewed_by: Option<&'a str>,
+    written: bool,
 }
 
 impl<'a> Shown<'a> {
@@ -71,11 +75,13 @@ impl<'a> Shown<'a> {
             revoked: entry.revoked.map(|(time, _)| rfc3339(time)),
             reason: entry.revoked.map(|(_, reason)| reason),
             renewed_by: entry.renewed_by.as_deref(),
+            written: entry.is_written,
         }
     }
 
     fn state(&self) -> &'static str {
         match self.state {
+            State::Valid if !self.written => "unwritten",
             State::Valid => "valid",
             State::Revoked => "revoked",
             State::Expired => "expired",
@@ -91,6 +97,7 @@ impl ListArgs {
             let state = entry.state(now);
             let left = days_left(entry.certificate.not_after, now);
             self.state.is_none_or(|wanted| wanted == state)
+                && !(self.unwritten && (entry.is_written || state != State::Valid))
                 && profile.is_none_or(|wanted| wanted == entry.certificate.profile)
                 && self.name.as_ref().is_none_or(|wanted| *wanted == entry.certificate.name)
                 && self
@@ -106,7 +113,7 @@ impl ListArgs {
         if !self.json && !entries.is_empty() {
             let _ = writeln!(
                 text,
-                "{:width$}  {:8}  {:7}  {:>6}  {:20}  SERIAL",
+                "{:width$}  {:8}  {:9}  {:>6}  {:20}  SERIAL",
                 "NAME", "PROFILE", "STATE", "DAYS", "VALID UNTIL"
             );
         }
@@ -116,7 +123,7 @@ impl ListArgs {
                 serde_json::to_string(&shown)?
             } else {
                 format!(
-                    "{:width$}  {:8}  {:7}  {:>6}  {:20}  {}",
+                    "{:width$}  {:8}  {:9}  {:>6}  {:20}  {}",
                     harmless(&entry.certificate.name),
                     entry.certificate.profile.as_str(),
                     shown.state(),

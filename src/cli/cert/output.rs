@@ -53,6 +53,7 @@ enum Form {
 impl OutputArgs {
     /// Gets ready to write, before anything is issued that nobody could write.
     pub(super) fn prepare(&self, ca: &Ca) -> Result<Output, Failure> {
+        files::remove_abandoned(&self.out);
         let passphrase = key_passphrase(self.key_passphrase_file.as_deref())?;
         let form = match self.bundle {
             Bundle::Pem => Form::Pem(Protection::new(passphrase)?),
@@ -150,6 +151,7 @@ impl Output {
 /// Writes a certificate whose key is elsewhere.
 pub(super) fn write_certificate(issued: &Issued, path: &Path) -> Result<(), Failure> {
     let folder = path.parent().unwrap_or(Path::new("."));
+    files::remove_abandoned(folder);
     files::create_private_folder(folder)
         .and_then(|()| files::write_new(path, issued.chain_pem.as_bytes(), Access::Everybody))
         .map_err(|error| not_handed_out(issued, &error.to_string()))

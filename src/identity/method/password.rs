@@ -69,7 +69,7 @@ pub enum CredentialFileError {
 impl From<FileError> for CredentialFileError {
     fn from(error: FileError) -> Self {
         match error {
-            FileError::KeyOpenToOthers { path, mode } => Self::OpenToOthers { path, mode },
+            FileError::OpenToOthers { path, mode, .. } => Self::OpenToOthers { path, mode },
             other => Self::File(other),
         }
     }
@@ -77,7 +77,7 @@ impl From<FileError> for CredentialFileError {
 
 /// Reads a file that nobody but its owner may read.
 pub(super) fn read_private(path: &Path) -> Result<String, CredentialFileError> {
-    let bytes = files::read_secret_up_to(path, FILE_BYTES_MAX)?;
+    let bytes = files::read_secret_up_to(path, files::Secret::Passwords, FILE_BYTES_MAX)?;
     String::from_utf8(bytes).map_err(|_| CredentialFileError::Line {
         path: path.to_owned(),
         line: 1,

@@ -33,6 +33,9 @@ pub struct Certificate {
     /// The serial number of the certificate that this one takes the place of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub renews: Option<String>,
+    /// Whether it goes to a file with its key, as [`Record::Written`] says when it has.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub to_file: bool,
 }
 
 /// A certificate that was revoked.
@@ -63,6 +66,13 @@ pub struct SignedCrl {
     pub next_update: OffsetDateTime,
     /// How many certificates it lists.
     pub certificates: u64,
+}
+
+/// Certificates whose files were written.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Written {
+    /// Their serial numbers.
+    pub serials: Vec<String>,
 }
 
 /// An authority that was made, or taken over.
@@ -152,6 +162,8 @@ pub enum Record {
     Revoked(Revocation),
     /// A list of revoked certificates was signed.
     Crl(SignedCrl),
+    /// The files of certificates are there, and durable.
+    Written(Written),
 }
 
 /// The version of the format; changes when a reader of the old one would go wrong.

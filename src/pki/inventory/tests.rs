@@ -22,6 +22,7 @@ fn certificate(serial: &str, name: &str) -> Record {
         key: "af".to_owned(),
         issuer: "ab".to_owned(),
         renews: None,
+        to_file: false,
     }))
 }
 
