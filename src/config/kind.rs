@@ -38,6 +38,10 @@ pub(super) trait Kind {
     fn show(&self, meant: &Self::Meant) -> String;
     /// What to write, for the remedy.
     fn expects(&self) -> String;
+    /// The paths that a value names, so that none is forgotten by who has to know them all.
+    fn paths(&self, _meant: &Self::Meant) -> Vec<PathBuf> {
+        Vec::new()
+    }
 }
 
 /// `true` or `false`.
@@ -142,6 +146,10 @@ impl Kind for Location {
 
     fn expects(&self) -> String {
         "a path, relative to the folder of this file".into()
+    }
+
+    fn paths(&self, meant: &PathBuf) -> Vec<PathBuf> {
+        vec![meant.clone()]
     }
 }
 
@@ -257,6 +265,10 @@ impl<K: Kind> Kind for List<K> {
 
     fn expects(&self) -> String {
         format!("a list of {}", self.each.expects())
+    }
+
+    fn paths(&self, meant: &Vec<K::Meant>) -> Vec<PathBuf> {
+        meant.iter().flat_map(|item| self.each.paths(item)).collect()
     }
 }
 

@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::fmt;
+use std::path::PathBuf;
 
 use super::error::Problem;
 use super::file::{Entry, Place, Table, Texts, Value, is_bare_key_byte};
@@ -23,6 +24,8 @@ pub struct Origin {
     pub value: String,
     /// Where it was set.
     pub from: SetBy,
+    /// The paths that it names.
+    pub paths: Vec<PathBuf>,
 }
 
 /// Where a value was set.
@@ -107,7 +110,7 @@ impl<'a> Section<'a> {
         }
         if !self.has(key) {
             let from = self.inherited(key);
-            self.record(key, kind.show(&default), from);
+            self.record(key, kind.show(&default), kind.paths(&default), from);
         }
         default
     }
@@ -116,7 +119,7 @@ impl<'a> Section<'a> {
     pub(super) fn find<K: Kind>(&mut self, key: &'static str, kind: &K) -> Option<K::Meant> {
         let meant = self.parse(key, kind, None);
         if !self.has(key) {
-            self.record(key, "unset".to_owned(), SetBy::Default);
+            self.record(key, "unset".to_owned(), Vec::new(), SetBy::Default);
         }
         meant
     }
@@ -132,7 +135,7 @@ impl<'a> Section<'a> {
         match kind.parse(&entry.value) {
             Ok(meant) => {
                 let from = self.set_by(&entry.place);
-                self.record(key, kind.show(&meant), from);
+                self.record(key, kind.show(&meant), kind.paths(&meant), from);
                 Some(meant)
             }
             Err(wrong) => {
@@ -161,7 +164,7 @@ impl<'a> Section<'a> {
     pub(super) fn find_section(&mut self, key: &'static str) -> Option<Section<'a>> {
         let section = self.section(key);
         if !self.has(key) {
-            self.record(key, "unset".to_owned(), SetBy::Default);
+            self.record(key, "unset".to_owned(), Vec::new(), SetBy::Default);
             return None;
         }
         Some(section)
@@ -243,8 +246,8 @@ impl<'a> Section<'a> {
         self.report.borrow_mut().warnings.push(warning);
     }
 
-    fn record(&self, key: &str, value: String, from: SetBy) {
-        let origin = Origin { key: self.key(key), value, from };
+    fn record(&self, key: &str, value: String, paths: Vec<PathBuf>, from: SetBy) {
+        let origin = Origin { key: self.key(key), value, from, paths };
         self.report.borrow_mut().origins.push(origin);
     }
 

@@ -8,8 +8,9 @@
 //! | `cross.pem` | after a new root: its certificate signed by the root before | everybody |
 //! | `ca.crl`, `ca.crl.der`, `root.crl` | lists of revoked certificates | everybody |
 //! | `crls.pem` | all of those that are in force, and whose they are, in one file | everybody |
+//! | `public/`, `issuing/` | what is for everybody, and `ca.key`: the names above, but for `root.key`, lead there | everybody; this program |
 //! | `inventory.jsonl` | everything issued and revoked | this program |
-//! | `tokens.json` | hashes of one-time tokens | this program |
+//! | `tokens.json`, `tokens/` | hashes of one-time tokens | this program |
 //! | `retired/HASH` | issuing authorities whose certificates are still about | this program |
 //!
 //! An authority without a root of its own has `ca.pem` alone: one for a trial, or an imported one.
@@ -18,7 +19,9 @@ use std::path::{Path, PathBuf};
 
 use time::OffsetDateTime;
 
+use super::files::Access;
 use super::inventory::{Contents, Entry, Inventory, Role};
+use super::place::{ISSUING, PUBLIC, TOKENS};
 use super::signer::{Signer, Unlock};
 use super::{PkiError, rotate};
 
@@ -66,6 +69,26 @@ impl Ca {
         folder.join("root.key")
     }
 
+    /// True when the issuing key is in a token (PKCS#11), as far as that can be read.
+    #[must_use]
+    pub fn has_key_in_token(folder: &Path) -> bool {
+        let key = super::files::read_key(&Self::key_path(folder)).map(zeroize::Zeroizing::new);
+        key.is_ok_and(|key| key.trim_ascii_start().starts_with(b"pkcs11:"))
+    }
+
+    /// Makes the folders that an authority of an earlier version does not have.
+    ///
+    /// # Errors
+    /// When there is no authority, or a folder cannot be made.
+    pub fn prepare(folder: &Path) -> Result<(), PkiError> {
+        super::files::read(&Self::certificate_path(folder))?;
+        super::files::beside(&Self::trust_path(folder), PUBLIC, Access::Everybody)?;
+        super::files::beside(&super::Tokens::path(folder), TOKENS, Access::Owner)?;
+        super::files::beside(&Self::key_path(folder), ISSUING, Access::Owner)?;
+        super::files::create_private_folder(&Self::retired_path(folder))?;
+        Ok(())
+    }
+
     /// The file of whom brokers and clients trust.
     #[must_use]
     pub fn trust_path(folder: &Path) -> PathBuf {
@@ -86,7 +109,9 @@ impl Ca {
     /// the passphrase is wrong.
     pub fn open(folder: &Path, unlock: Unlock<'_>, now: OffsetDateTime) -> Result<Self, PkiError> {
         rotate::finish(folder, now)?;
-        super::files::remove_abandoned(folder);
+        for inside in ["", PUBLIC, ISSUING, TOKENS] {
+            super::files::remove_abandoned(&folder.join(inside));
+        }
         Self::read(folder, unlock, now)
     }
 

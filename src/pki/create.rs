@@ -8,9 +8,10 @@ use rustls::pki_types::CertificateDer;
 use time::OffsetDateTime;
 
 use super::ca::Ca;
-use super::files::{self, Access};
+use super::files::{self, Access, FileError};
 use super::inventory::{AuthorityRecord, Inventory, Record, Role};
 use super::key::{KeySource, PrivateKey, Protection};
+use super::place::inside;
 use super::profile::{Profile, ProfileName};
 use super::revoke::write_crl;
 use super::rotate::remaining;
@@ -98,7 +99,18 @@ struct Files(Vec<PathBuf>);
 
 impl Files {
     fn write(&mut self, path: PathBuf, bytes: &[u8], access: Access) -> Result<(), PkiError> {
-        files::write_new(&path, bytes, access)?;
+        if path.symlink_metadata().is_ok() {
+            return Err(FileError::Exists { path }.into());
+        }
+        let inside = path.file_name().and_then(|name| inside(name.to_str()?));
+        if let Some(inside) = inside {
+            let real = files::beside(&path, inside, access)?;
+            files::write_new(&real, bytes, access)?;
+            self.0.push(real);
+            files::link_beside(&path, inside)?;
+        } else {
+            files::write_new(&path, bytes, access)?;
+        }
         self.0.push(path);
         Ok(())
     }

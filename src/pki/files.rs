@@ -285,6 +285,66 @@ pub fn put(path: &Path, bytes: &[u8], access: Access) -> Result<(), FileError> {
     sync_folder(folder).map_err(|error| FileError::io(path, "make it durable", error))
 }
 
+/// As [`put`], into a folder of its own beside the path, which becomes a link to it: whoever may
+/// read that folder alone finds the file again when it was replaced.
+///
+/// # Errors
+/// What the operating system says; then the older one is still there.
+pub(super) fn put_beside(
+    path: &Path,
+    inside: &str,
+    bytes: &[u8],
+    access: Access,
+) -> Result<(), FileError> {
+    put(&beside(path, inside, access)?, bytes, access)?;
+    link_beside(path, inside)
+}
+
+/// Where [`put_beside`] puts a file. The folder is there.
+pub(super) fn beside(path: &Path, inside: &str, access: Access) -> Result<PathBuf, FileError> {
+    let folder = folder_of(path).join(inside);
+    let mode = match access {
+        Access::Owner => 0o700,
+        Access::Everybody => 0o755,
+    };
+    DirBuilder::new()
+        .recursive(true)
+        .mode(mode)
+        .create(&folder)
+        .map_err(|error| FileError::io(&folder, "create this folder", error))?;
+    Ok(folder.join(path.file_name().unwrap_or_default()))
+}
+
+/// Makes a path a link to the file of its name in a folder beside, where what it was is found now.
+/// There need not be one. Returns where it is.
+pub(super) fn settle(path: &Path, inside: &str, access: Access) -> Result<PathBuf, FileError> {
+    let real = beside(path, inside, access)?;
+    if path.symlink_metadata().is_ok_and(|it| it.is_file()) {
+        std::fs::rename(path, &real).map_err(|error| FileError::io(path, "move it", error))?;
+    }
+    link_beside(path, inside)?;
+    Ok(real)
+}
+
+/// Makes a path a link to the file of its name in a folder beside, in the place of whatever it is.
+pub(super) fn link_beside(path: &Path, inside: &str) -> Result<(), FileError> {
+    let target = Path::new(inside).join(path.file_name().unwrap_or_default());
+    if std::fs::read_link(path).is_ok_and(|says| says == target) {
+        return Ok(());
+    }
+    let folder = folder_of(path);
+    let linked = || {
+        // Always of the same name, so that one that is left behind goes with the next.
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let temporary = folder.join(format!(".{name}.link"));
+        let _ = std::fs::remove_file(&temporary);
+        std::os::unix::fs::symlink(&target, &temporary)?;
+        std::fs::rename(&temporary, path)?;
+        sync_folder(folder)
+    };
+    linked().map_err(|error| FileError::io(path, "link to it", error))
+}
+
 /// Replaces the content of a file: whole or not at all, durable. Owner and permissions stay, and
 /// so does a link to it.
 ///

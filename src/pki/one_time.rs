@@ -17,6 +17,7 @@ use zeroize::Zeroizing;
 use super::ca::Ca;
 use super::files::{self, Access, FileError, Secret};
 use super::inventory::Inventory;
+use super::place::TOKENS;
 use super::{PkiError, ProfileName, sha256_hex};
 
 /// Tokens of one authority: one for every device of a large delivery.
@@ -230,7 +231,7 @@ impl Tokens {
         let text = serde_json::to_vec(&Kept { v: FORMAT_VERSION, tokens }).map_err(|error| {
             PkiError::BadTokens { path: path.clone(), problem: error.to_string() }
         })?;
-        Ok(files::put(&path, &text, Access::Owner)?)
+        Ok(files::put_beside(&path, TOKENS, &text, Access::Owner)?)
     }
 }
 

@@ -14,6 +14,7 @@ use x509_parser::x509::SubjectPublicKeyInfo;
 use super::ca::{Ca, short};
 use super::files::{self, Access};
 use super::inventory::{Contents, Held, Reason, Record, Revocation, SignedCrl};
+use super::place::PUBLIC;
 use super::published::der_path;
 use super::signer::Signer;
 use super::{PkiError, serial_hex};
@@ -242,7 +243,13 @@ impl Ca {
         for root in root_crls(&self.folder) {
             all.push_str(&String::from_utf8_lossy(&files::read(&root)?));
         }
-        files::put(&Self::crls_path(&self.folder), all.as_bytes(), Access::Everybody)?;
+        let path = Self::crls_path(&self.folder);
+        files::put_beside(&path, PUBLIC, all.as_bytes(), Access::Everybody)?;
+        // An authority of an earlier version has it among its keys.
+        let trust = Self::trust_path(&self.folder);
+        if trust.symlink_metadata().is_ok_and(|it| it.is_file()) {
+            files::put_beside(&trust, PUBLIC, &files::read(&trust)?, Access::Everybody)?;
+        }
         Ok(crls)
     }
 }
@@ -311,8 +318,8 @@ pub(super) fn write_crl(
     .signed_by(&signer.issuer)?;
     held.append(now, &[Record::Crl(signed.clone())])?;
     let der = crl.der().to_vec();
-    files::put(&der_path(path), &der, Access::Everybody)?;
-    files::put(path, pem_of(&der).as_bytes(), Access::Everybody)?;
+    files::put_beside(&der_path(path), PUBLIC, &der, Access::Everybody)?;
+    files::put_beside(path, PUBLIC, pem_of(&der).as_bytes(), Access::Everybody)?;
     Ok(Crl { signed, authority: signer.name.clone(), path: path.to_owned(), der })
 }
 

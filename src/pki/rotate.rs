@@ -20,6 +20,7 @@ use super::create::{BELOW_ISSUING, BELOW_ROOT, Made, make_authority};
 use super::files::{self, Access, FileError};
 use super::inventory::{AuthorityRecord, Held, Inventory, Reason, Record, Revocation, Role};
 use super::key::{KeySource, Passphrase, Protection};
+use super::place::inside;
 use super::profile::{Profile, ProfileName};
 use super::revoke::write_crl;
 use super::signer::{Signer, Unlock, parameters};
@@ -329,10 +330,17 @@ pub(super) fn finish(folder: &Path, now: OffsetDateTime) -> Result<(), PkiError>
         }
         let io = |source| FileError::Io { path: next.clone(), action: "put it in place", source };
         for name in IN_PLACE {
-            match fs::rename(next.join(name), folder.join(name)) {
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-                renamed => renamed.map_err(io)?,
+            let (from, to) = (next.join(name), folder.join(name));
+            let access = if name.ends_with("key") { Access::Owner } else { Access::Everybody };
+            if !from.exists() {
+                continue;
             }
+            let real = match inside(name) {
+                Some(inside) => files::settle(&to, inside, access)?,
+                None => to,
+            };
+            fs::rename(&from, &real).map_err(io)?;
+            files::sync_folder(real.parent().unwrap_or(folder)).map_err(io)?;
         }
         files::sync_folder(folder).map_err(io)?;
         fs::remove_dir(&next).map_err(io)?;
