@@ -11,7 +11,7 @@
 mod place;
 
 use std::fs;
-use std::io::Read as _;
+use std::io::{BufRead as _, BufReader, Read as _};
 use std::os::unix::fs::PermissionsExt as _;
 
 use serde_json::Value;
@@ -66,6 +66,12 @@ struct Answer {
 }
 
 impl Service<'_> {
+    /// Waits for a line on its standard error.
+    fn says(&mut self, what: &str) -> String {
+        let said = BufReader::new(self.process.child.stderr.take().unwrap());
+        said.lines().map_while(Result::ok).find(|line| line.contains(what)).unwrap()
+    }
+
     fn curl(&self, path: &str, options: &str) -> Answer {
         let line = format!(
             "--silent --show-error --max-time 30 --cacert ca/trust.pem --include {options} \
@@ -566,6 +572,31 @@ fn another_authority_is_taken_up_after_a_rotation_with_the_same_passphrase() {
     assert_ne!(issuers[1], issuers[2], "{issuers:?}");
 }
 
+/// Threat: the issuing key beside the broker. The root's is not even for this process, though it
+/// lies in the folder; it is named in what is looked at while it runs.
+#[test]
+fn a_running_service_cannot_read_the_key_of_a_root() {
+    let place = Place::with_service();
+    fs::create_dir(place.path("lists")).unwrap();
+    let lists = "[revocation]\nlists = [\"lists\"]\nmissing = \"warn\"\n[audit]";
+    place.write("pki.toml", &CONFIG.replace("[audit]", lists));
+    let mut service = place.enrolling();
+    service.enrolled("dev1", "");
+    std::os::unix::fs::symlink(place.path("ca/root.key"), place.path("lists/root.pem")).unwrap();
+    let told = service.says("a revocation list cannot be taken");
+    assert!(told.contains("Permission denied"), "{told}");
+    drop(service);
+    // Nor is a key of the authority taken for its certificate.
+    place.write("pki.toml", &CONFIG.replace("\"localhost.key\"", "\"ca/ca.key\""));
+    for command in ["serve", "check"] {
+        let output = place.portcullis(&format!("pki {command} --config pki.toml"));
+        assert_eq!(output.status.code(), Some(1));
+        let told = text(&output);
+        assert!(told.contains("est.tls.key: "), "{told}");
+        assert!(told.contains("is the authority's own"), "{told}");
+    }
+}
+
 #[test]
 fn policies_are_read_again_and_those_with_a_fault_are_not() {
     let place = Place::with_service();
@@ -736,6 +767,8 @@ fn a_configuration_is_checked_with_all_files_that_it_names_and_nothing_is_change
     assert!(fine(&place).contains("is asked for at the start"));
     let given = "passphrase_file = \"secret\"\n[est.tls]";
     place.write("pki.toml", &config.replace("[est.tls]", given));
+    assert!(fine(&place).contains("ca/root.key is needed for `portcullis ca rotate` only"));
+    fs::remove_file(place.path("ca/root.key")).unwrap();
     assert!(!fine(&place).contains("warning"), "{}", fine(&place));
     place.write_secret("secret", "not the passphrase\n");
     let said = place.refused("pki check --config pki.toml");

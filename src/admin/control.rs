@@ -27,7 +27,7 @@ use tokio::sync::{Mutex, Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
-pub use place::check;
+pub use place::{check, prepare};
 
 use self::place::Modes;
 use super::registered::{BanRequest, DeviceRequest};
@@ -372,7 +372,7 @@ impl Control {
     pub fn bind(settings: Settings, handle: ControlHandle, audit: AuditLog) -> io::Result<Self> {
         let own_uid = rustix::process::geteuid().as_raw();
         let modes = Modes::of(&settings, own_uid);
-        place::prepare_folder(&settings.path, own_uid, modes)?;
+        place::prepare(&settings)?;
         place::remove_stale(&settings.path)?;
         let listener = UnixListener::bind(&settings.path)?;
         fs::set_permissions(&settings.path, Permissions::from_mode(modes.socket))?;

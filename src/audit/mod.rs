@@ -16,7 +16,7 @@ mod writer;
 
 pub use event::{Event, Gate, Kind, Outcome, Subject, Target, Verb, Version};
 pub use recorded::{Recorded, RecordedQuestion, Skipped};
-pub use writer::{AuditLog, Settings, check};
+pub use writer::{AuditLog, Settings, check, prepare};
 
 #[cfg(test)]
 mod catalogue_tests;

@@ -408,6 +408,20 @@ pub fn check(path: &Path) -> io::Result<()> {
     }
 }
 
+/// Makes the file of a log where there is none, with its folder, and looks at nothing else: for a
+/// process that may make no files there once it opens the log.
+///
+/// # Errors
+/// What the system says.
+pub fn prepare(path: &Path) -> io::Result<()> {
+    if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+        std::fs::create_dir_all(folder)?;
+    }
+    let flags = FLAGS | OFlags::CREATE;
+    drop(rustix::fs::open(path, flags, Mode::RUSR | Mode::WUSR)?);
+    Ok(())
+}
+
 /// Opens for appending, creating with mode 0600, and refuses what is not a private file.
 fn open_file(path: &Path) -> io::Result<File> {
     let flags = FLAGS | OFlags::CREATE;

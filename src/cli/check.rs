@@ -8,10 +8,12 @@ use serde_json::json;
 use super::policy::drawn;
 use super::revocation::now_unix_s;
 use super::running::{self, Listeners};
+use super::sandbox::Sandbox;
 use super::{Failure, coloured, count};
 use crate::admin::control;
 use crate::audit;
 use crate::config::{Config, Origin};
+use crate::harmless::harmless;
 use crate::identity::{TrustedIssuers, revocation};
 use crate::policy::{Bundle, PolicyEpoch};
 use crate::server::{login, tls_config};
@@ -83,6 +85,8 @@ impl CheckArgs {
         {
             problems.push(running::about_control(&control.path, &error).0);
         }
+        let sandbox = Sandbox::of_broker(&self.config, &config);
+        let sandbox = Sandbox::checked(sandbox, &mut warnings, &mut problems);
         let listeners = Listeners::of(&config);
         let policies = Bundle::load_dir(&config.policies, PolicyEpoch(1)).and_then(|bundle| {
             for refused in [listeners.refuse_unbound(&bundle), listeners.refuse_groups(&bundle)] {
@@ -101,12 +105,14 @@ impl CheckArgs {
                 "values": values(&config.origins),
                 "client_cas": client_cas,
                 "policies": policies,
+                "sandbox": sandbox.as_ref().map(Sandbox::as_json),
                 "warnings": warnings,
                 "problems": problems,
             });
             say!("{told}");
         } else {
             say_values(&config.origins);
+            sandbox.iter().for_each(say_sandbox);
             for ClientCa { listener, subject, issuer } in &client_cas {
                 let subject = subject.escape_debug();
                 say!("client CA of listener {listener}: issuer = \"{issuer}\"  # {subject}");
@@ -145,5 +151,12 @@ pub(super) fn say_values(origins: &[Origin]) {
     let width = origins.iter().map(|origin| origin.key.len()).max().unwrap_or(0);
     for origin in origins {
         say!("{:width$}  {}  # {}", origin.key, origin.value, origin.from);
+    }
+}
+
+/// What the sandbox will be, for people.
+pub(super) fn say_sandbox(sandbox: &Sandbox) {
+    for line in sandbox.lines() {
+        say!("{}", harmless(&line));
     }
 }

@@ -22,6 +22,7 @@ mod policy;
 mod quickstart;
 mod revocation;
 mod running;
+mod sandbox;
 mod serve;
 mod store;
 mod watch;

@@ -14,6 +14,7 @@ use tokio::task::JoinSet;
 use tracing::{error, info, warn};
 
 use super::revocation::Lists;
+use super::sandbox::InForce;
 use super::watch::{FolderWatch, keep_watch};
 use super::{Failure, commands, confine};
 use crate::admin::control::Control;
@@ -204,10 +205,12 @@ impl Running {
 }
 
 /// Where the configuration came from, to read it again.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(super) struct Source {
     pub(super) path: PathBuf,
     pub(super) overrides: Vec<String>,
+    /// What may be read when it is read again.
+    pub(super) sandbox: InForce,
 }
 
 /// Loads anew what a running broker was started with.
@@ -234,9 +237,14 @@ impl Reloader {
     /// in force afterwards is what was read last.
     async fn reload(&self) -> Result<serde_json::Value, Failure> {
         let _one_at_a_time = self.reloading.lock().await;
-        let Source { path, overrides } = self.source.clone();
+        let Source { path, overrides, sandbox } = &self.source;
+        let within = sandbox.check_configuration(path);
+        within.map_err(|Failure(why)| self.config_refused(why))?;
+        let (path, overrides) = (path.clone(), overrides.clone());
         let read = tokio::task::spawn_blocking(move || Config::load(&path, &overrides)).await?;
         let config = read.map_err(|error| self.config_refused(error.render(false)))?;
+        let within = sandbox.check_reloaded(&config.origins, is_reloaded);
+        within.map_err(|Failure(why)| self.config_refused(why))?;
         let bundle = self.load(&config.policies).await?;
         let tls = self.tls.prepare(&config.listeners);
         let tls = tls.map_err(|error| self.config_refused(error.to_string()))?;
@@ -285,6 +293,9 @@ impl Reloader {
 
     async fn load(&self, path: &Path) -> Result<Arc<Bundle>, Failure> {
         let epoch = PolicyEpoch(self.last_epoch.fetch_add(1, Ordering::Relaxed) + 1);
+        if let Err(Failure(why)) = self.source.sandbox.check_policies(path) {
+            return Err(self.policies_refused(why));
+        }
         let loaded = load_policies(path.to_owned(), epoch).await.and_then(|bundle| {
             self.listeners.check(&bundle)?;
             Ok(bundle)
@@ -347,11 +358,6 @@ impl Reloader {
     /// The keys whose values are not what the broker runs with, but for those that a reload
     /// puts in force.
     fn changed(&self, now: &[Origin]) -> Vec<String> {
-        let is_reloaded = |key: &str| {
-            key == "policies"
-                || key.starts_with("revocation.")
-                || (key.starts_with("listener.") && key.contains(".tls."))
-        };
         let values = |origins: &[Origin]| -> BTreeMap<String, String> {
             let kept = origins.iter().filter(|origin| !is_reloaded(&origin.key));
             kept.map(|origin| (origin.key.clone(), origin.value.clone())).collect()
@@ -383,6 +389,13 @@ impl Reloader {
             "store_syncs": syncs,
         })
     }
+}
+
+/// True for a key whose value a reload puts in force.
+fn is_reloaded(key: &str) -> bool {
+    key == "policies"
+        || key.starts_with("revocation.")
+        || (key.starts_with("listener.") && key.contains(".tls."))
 }
 
 /// Opens the store, where there is to be one, and reads what it holds.
@@ -533,9 +546,6 @@ async fn load_policies(path: PathBuf, epoch: PolicyEpoch) -> Result<Arc<Bundle>,
 fn open_audit(config: &Config, metrics: &Arc<Metrics>) -> Result<AuditLog, Failure> {
     let path = &config.audit.path;
     let about = |error| about_audit(path, &error);
-    if let Some(folder) = path.parent().filter(|folder| *folder != Path::new("")) {
-        std::fs::create_dir_all(folder).map_err(about)?;
-    }
     let mut settings = audit::Settings::at(path);
     settings.queue_events_max = config.audit.queue_max;
     AuditLog::open(&settings, Arc::clone(metrics)).map_err(about)

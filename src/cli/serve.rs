@@ -8,6 +8,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 use super::running::{Running, Source};
+use super::sandbox::Sandbox;
 use super::{Failure, coloured};
 use crate::config::{Config, LogSettings};
 
@@ -39,7 +40,9 @@ impl ServeArgs {
             store.accept_loss = self.accept_loss;
         }
         log_to_stderr(&config.log);
-        let source = Source { path: self.config, overrides: self.set };
+        Sandbox::prepare_broker(&config)?;
+        let sandbox = Sandbox::of_broker(&self.config, &config)?.begin()?;
+        let source = Source { path: self.config, overrides: self.set, sandbox };
         to_its_end(async {
             let signals = Signals::hear()?;
             let running = Running::start(config, source).await?;

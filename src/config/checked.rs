@@ -12,6 +12,7 @@ use super::logs::{AuditSettings, LogSettings, read_audit, read_log};
 use super::quantity::{bytes, count, show_bytes, span};
 use super::reading::{checked, load};
 use super::revocation::{read_ocsp, read_revocation};
+use super::sandbox::{SandboxMode, read_sandbox};
 use super::section::{Origin, Section};
 use super::{authentication, listener, profile, registered};
 use crate::admin::control;
@@ -78,6 +79,8 @@ pub struct BrokerSettings {
     pub drain: Duration,
     /// Bytes held for all connections that have not been answered with CONNACK yet.
     pub unauthenticated_bytes_max: u64,
+    /// Whether the system holds the broker to the files that it needs.
+    pub sandbox: SandboxMode,
 }
 
 /// What happens when the policy folder changes while the broker runs.
@@ -295,6 +298,7 @@ fn read_broker(section: &mut Section<'_>) -> BrokerSettings {
             Duration::from_secs(10),
         ),
         unauthenticated_bytes_max: section.take("unauthenticated_bytes_max", &octets, 64 << 20),
+        sandbox: read_sandbox(section),
     }
 }
 

@@ -14,6 +14,7 @@ use super::logs::{AuditSettings, LogSettings, read_audit, read_log};
 use super::quantity::{count, span};
 use super::reading::{checked, load};
 use super::revocation::read_lists;
+use super::sandbox::{SandboxMode, read_sandbox};
 use super::section::{Origin, Section};
 use crate::est::{Factory, ListSettings, NamePattern, Offered, Settings};
 use crate::gates::grinding;
@@ -32,6 +33,8 @@ pub struct EstConfig {
     pub audit: AuditSettings,
     /// The diagnostic log.
     pub log: LogSettings,
+    /// Whether the system holds the process to the files that it needs.
+    pub sandbox: SandboxMode,
     /// Every key with its effective value and where it was set, in the order of the keys.
     pub origins: Vec<Origin>,
     /// What is allowed and yet risky.
@@ -75,12 +78,16 @@ fn read(root: &mut Section<'_>, folder: &Path) -> Option<EstConfig> {
     let audit = read_audit(&mut root.section("audit"), &path, "audit/pki.jsonl");
     let log = read_log(&mut root.section("log"));
     let lists = read_served(&mut root.section("lists"));
-    let est = read_est(&mut root.section("est"), folder, lists)?;
+    let mut section = root.section("est");
+    let sandbox = read_sandbox(&mut section);
+    let est = read_est(&mut section, folder, lists)?;
+    drop(section);
     if let Some(address) = est.lists.address.filter(|it| collide(*it, est.address)) {
         let message = format!("is {address}, where est.address listens already");
         root.refuse("lists.address", &message, "give each its own");
     }
-    Some(EstConfig { est, revocation, audit, log, origins: Vec::new(), warnings: Vec::new() })
+    let (origins, warnings) = (Vec::new(), Vec::new());
+    Some(EstConfig { est, revocation, audit, log, sandbox, origins, warnings })
 }
 
 const PER_SECOND: NonZeroU32 = NonZeroU32::new(20).unwrap();

@@ -23,6 +23,7 @@ mod reading;
 mod registered;
 mod revocation;
 mod rule;
+mod sandbox;
 mod section;
 #[cfg(test)]
 mod tests;
@@ -31,6 +32,7 @@ pub use checked::{BrokerSettings, Config, WatchPolicies};
 pub use error::{ConfigError, Problem};
 pub use est::EstConfig;
 pub use logs::{AuditSettings, LogLevel, LogSettings};
+pub use sandbox::SandboxMode;
 pub use section::{Origin, SetBy};
 
 /// Parses and checks `text` as a configuration file, and draws its errors: never panics.

@@ -187,22 +187,8 @@ impl Folder {
         self.complete()
     }
 
-    /// The folders above may be as new as the store: without their names it would be gone.
-    fn sync_above(&self) -> Result<(), StoreError> {
-        let failed = io_failed("sync a folder above the store", &self.root);
-        let root = self.root.canonicalize().map_err(&failed)?;
-        for folder in root.ancestors().skip(1) {
-            match File::open(folder) {
-                // One that may not be read is none that was made just now.
-                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {}
-                opened => opened.and_then(|folder| folder.sync_all()).map_err(&failed)?,
-            }
-        }
-        Ok(())
-    }
-
     fn complete(&self) -> Result<(), StoreError> {
-        self.sync_above()?;
+        sync_above(&self.root)?;
         let failed = io_failed("write the lock file of the store", &self.root);
         (&self.lock).write_all(COMPLETE.as_bytes()).map_err(&failed)?;
         self.lock.sync_all().map_err(failed)?;
@@ -436,6 +422,34 @@ fn check_kinds(folder: &Path) -> Result<(), StoreError> {
             check_kinds(&entry.path())?;
         } else if !kind.is_file() {
             return Err(wrong(entry.path(), "it is not a regular file"));
+        }
+    }
+    Ok(())
+}
+
+/// Makes the folder of a store where there is none, and its name durable: for a process that may
+/// not look at the folders above once it opens the store.
+///
+/// # Errors
+/// [`StoreError`]; a folder that is none of a store is left as it is.
+pub fn prepare(settings: &Settings) -> Result<(), StoreError> {
+    let root = &settings.folder;
+    refuse_foreign(root)?;
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(root);
+    made.map_err(io_failed("make the folder of the store", root))?;
+    let is_complete = root.join("lock").metadata().is_ok_and(|lock| lock.len() > 0);
+    if is_complete { Ok(()) } else { sync_above(root) }
+}
+
+/// The folders above may be as new as the store: without their names it would be gone.
+fn sync_above(root: &Path) -> Result<(), StoreError> {
+    let failed = io_failed("sync a folder above the store", root);
+    let real = root.canonicalize().map_err(&failed)?;
+    for folder in real.ancestors().skip(1) {
+        match File::open(folder) {
+            // One that may not be read is none that was made just now.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {}
+            opened => opened.and_then(|folder| folder.sync_all()).map_err(&failed)?,
         }
     }
     Ok(())

@@ -43,6 +43,7 @@ pub use backup::{
 };
 pub use change::Change;
 pub use error::StoreError;
+pub use folder::prepare;
 pub use record::{QueueBounds, RetainedRecord, SessionRecord, StoredWill};
 pub use recovered::{Expiry, Page, Recovered, RecoveredSession, UnderWay, Waiting};
 

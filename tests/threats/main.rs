@@ -25,6 +25,7 @@ mod ocsp;
 mod policy;
 mod reload;
 mod revocation;
+mod sandbox;
 mod websocket;
 
 use harness::raw::{Client, Raw};

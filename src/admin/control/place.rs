@@ -59,9 +59,14 @@ fn folder_of(socket: &Path) -> io::Result<&Path> {
 }
 
 /// Makes the folder, or checks that it is the broker's own, and that only those may enter it who have
-/// to.
-pub(super) fn prepare_folder(socket: &Path, own_uid: u32, modes: Modes) -> io::Result<()> {
-    let folder = folder_of(socket)?;
+/// to. [`super::Control::bind`] does it as well, for whoever may make one by then.
+///
+/// # Errors
+/// What is wrong with the folder.
+pub fn prepare(settings: &Settings) -> io::Result<()> {
+    let own_uid = rustix::process::geteuid().as_raw();
+    let modes = Modes::of(settings, own_uid);
+    let folder = folder_of(&settings.path)?;
     match DirBuilder::new().mode(modes.folder).create(folder) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
         Err(_) => {}

@@ -8,8 +8,9 @@ use time::OffsetDateTime;
 
 use crate::audit;
 use crate::cli::authority::{PassphraseArgs, Passphrases};
-use crate::cli::check::{say_values, values};
+use crate::cli::check::{say_sandbox, say_values, values};
 use crate::cli::revocation::now_unix_s;
+use crate::cli::sandbox::Sandbox;
 use crate::cli::{Failure, coloured, count};
 use crate::config::{EstConfig, Origin, SetBy};
 use crate::est::Settings;
@@ -60,17 +61,21 @@ impl CheckArgs {
         if let Some(lists) = &config.revocation {
             found.look_at_lists(settings, lists);
         }
-        let Found { problems, warnings, .. } = found;
+        let Found { mut problems, mut warnings, .. } = found;
+        let sandbox = Sandbox::of_enrolment(&self.config, &config);
+        let sandbox = Sandbox::checked(sandbox, &mut warnings, &mut problems);
         if self.json {
             let told = json!({
                 "values": values(&config.origins),
                 "policies": policies,
+                "sandbox": sandbox.as_ref().map(Sandbox::as_json),
                 "warnings": warnings,
                 "problems": problems,
             });
             say!("{told}");
         } else {
             say_values(&config.origins);
+            sandbox.iter().for_each(say_sandbox);
         }
         for warning in &warnings {
             eprintln!("warning: {warning}");

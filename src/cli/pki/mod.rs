@@ -19,6 +19,7 @@ use tracing::{info, warn};
 use self::lists::Lists;
 use super::authority::{PassphraseArgs, Passphrases};
 use super::revocation::now_unix_s;
+use super::sandbox::Sandbox;
 use super::serve::{log_to_stderr, to_its_end};
 use super::{Failure, coloured, confine};
 use crate::audit::{AuditLog, Event, Kind, Settings as Audit, Version};
@@ -78,6 +79,8 @@ impl ServeArgs {
         for warning in &config.warnings {
             warn!("{warning}");
         }
+        Sandbox::prepare_enrolment(&config);
+        Sandbox::of_enrolment(&self.config, &config)?.begin()?;
         // Before anything else runs: it may ask at the terminal.
         let opening = Opening::new(&config.est);
         to_its_end(serve(config, opening, self.ready_json))

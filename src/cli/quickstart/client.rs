@@ -22,6 +22,28 @@ const VERSION: ProtocolVersion = ProtocolVersion::V5;
 const PATIENCE: Duration = Duration::from_secs(10);
 const PACKET_BYTES_MAX: u32 = 64 * 1024;
 
+/// What a device shows of itself, and whom it trusts.
+pub(super) struct Credentials(Arc<ClientConfig>);
+
+impl Credentials {
+    /// Reads the certificate and key `NAME.{pem,key}` in a folder, and `ca.pem`.
+    pub(super) fn read(folder: &Path, name: &str) -> Result<Self, Failure> {
+        let mut roots = RootCertStore::empty();
+        for certificate in CertificateDer::pem_file_iter(folder.join("ca.pem"))? {
+            roots.add(certificate?)?;
+        }
+        let chain = CertificateDer::pem_file_iter(folder.join(format!("{name}.pem")))?
+            .collect::<Result<Vec<_>, _>>()?;
+        let key = PrivateKeyDer::from_pem_file(folder.join(format!("{name}.key")))?;
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config = ClientConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[&rustls::version::TLS13])?
+            .with_root_certificates(roots)
+            .with_client_auth_cert(chain, key)?;
+        Ok(Self(Arc::new(config)))
+    }
+}
+
 /// A connected client.
 pub(super) struct Client {
     stream: StreamOwned<ClientConnection, TcpStream>,
@@ -36,22 +58,14 @@ pub(super) struct Message {
 }
 
 impl Client {
-    /// Connects with the certificate and key `certs/NAME.{pem,key}` and NAME as client id.
-    pub(super) fn connect(certs: &Path, address: SocketAddr, name: &str) -> Result<Self, Failure> {
-        let mut roots = RootCertStore::empty();
-        for certificate in CertificateDer::pem_file_iter(certs.join("ca.pem"))? {
-            roots.add(certificate?)?;
-        }
-        let chain = CertificateDer::pem_file_iter(certs.join(format!("{name}.pem")))?
-            .collect::<Result<Vec<_>, _>>()?;
-        let key = PrivateKeyDer::from_pem_file(certs.join(format!("{name}.key")))?;
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let config = ClientConfig::builder_with_provider(provider)
-            .with_protocol_versions(&[&rustls::version::TLS13])?
-            .with_root_certificates(roots)
-            .with_client_auth_cert(chain, key)?;
+    /// Connects, with `name` as client id.
+    pub(super) fn connect(
+        credentials: &Credentials,
+        address: SocketAddr,
+        name: &str,
+    ) -> Result<Self, Failure> {
         let server = ServerName::try_from("localhost")?;
-        let connection = ClientConnection::new(Arc::new(config), server)?;
+        let connection = ClientConnection::new(Arc::clone(&credentials.0), server)?;
         let socket = TcpStream::connect_timeout(&address, PATIENCE)?;
         socket.set_read_timeout(Some(PATIENCE))?;
         socket.set_write_timeout(Some(PATIENCE))?;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use super::Failure;
-use super::client::Client;
+use super::client::{Client, Credentials};
 use crate::mqtt::ReasonCode;
 
 /// How long an audit record may take to reach the file.
@@ -17,17 +17,18 @@ const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 /// Where things are that the demonstration looks at.
 pub(super) struct Places {
-    pub(super) certs: PathBuf,
+    /// Read before the broker is confined to its own files, which these are not.
+    pub(super) devices: [Credentials; 2],
     pub(super) policies: PathBuf,
     pub(super) audit: PathBuf,
 }
 
 /// Shows it, step by step, on standard output.
 pub(super) fn show(places: &Places, address: SocketAddr) -> Result<(), Failure> {
-    let certs = &places.certs;
+    let [first, second] = &places.devices;
     say!("\nA demonstration with two devices, each with its own certificate:\n");
-    let mut dev1 = Client::connect(certs, address, "dev1")?;
-    let mut dev2 = Client::connect(certs, address, "dev2")?;
+    let mut dev1 = Client::connect(first, address, "dev1")?;
+    let mut dev2 = Client::connect(second, address, "dev2")?;
     passed("dev1 and dev2 connect over mutual TLS 1.3");
 
     let subscribed = dev1.subscribe("devices/dev1/#")?;

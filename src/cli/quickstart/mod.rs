@@ -7,6 +7,7 @@ mod demonstration;
 use std::path::{Path, PathBuf};
 
 use super::running::{Running, Source};
+use super::sandbox::Sandbox;
 use super::{Failure, coloured, serve};
 use crate::cli::authority::{AuditArgs, AuditFile};
 use crate::config::Config;
@@ -17,6 +18,7 @@ use crate::pki::{
 };
 use time::OffsetDateTime;
 
+use client::Credentials;
 use demonstration::Places;
 
 const CONFIG: &str = include_str!("portcullis.toml");
@@ -49,19 +51,30 @@ pub(super) struct QuickstartArgs {
 impl QuickstartArgs {
     pub(super) fn run(self) -> Result<(), Failure> {
         let folder = self.folder;
-        make_folder(&folder)?;
-        let path = folder.join("portcullis.toml");
+        refuse_older(&folder)?;
+        files::create_private_folder(&folder)?;
+        let folders = Folders::of(&folder);
+        if folders.make()? {
+            return Err(begin_anew());
+        }
+        let path = folders.broker.join("portcullis.toml");
         let config =
             Config::load(&path, &self.set).map_err(|error| Failure(error.render(coloured())))?;
         serve::log_to_stderr(&config.log);
+        let [dev1, dev2] = DEVICES;
         let places = Places {
-            certs: folder.join("certs"),
+            devices: [
+                Credentials::read(&folders.devices, dev1)?,
+                Credentials::read(&folders.devices, dev2)?,
+            ],
             policies: config.policies.clone(),
             audit: config.audit.path.clone(),
         };
         // Its devices' sessions are not for a demonstration once somebody may have used them.
         let is_first = config.store.as_ref().is_none_or(|store| !store.folder.exists());
-        let source = Source { path, overrides: self.set };
+        Sandbox::prepare_broker(&config)?;
+        let sandbox = Sandbox::of_broker(&path, &config)?.begin()?;
+        let source = Source { path, overrides: self.set, sandbox };
         serve::to_its_end(async {
             let signals = serve::Signals::hear()?;
             let running = Running::start(config, source).await?;
@@ -82,7 +95,7 @@ impl QuickstartArgs {
                 running.stop("the demonstration is over").await;
                 return shown;
             }
-            print_commands(&folder, &places, &running, address);
+            print_commands(&folders, &places, &running, address);
             signals.obey(running).await
         })
     }
@@ -97,53 +110,138 @@ fn reachable(address: &str) -> Result<std::net::SocketAddr, Failure> {
     Ok(address)
 }
 
-/// Makes what is missing; what is there stays as it is.
-fn make_folder(folder: &Path) -> Result<(), Failure> {
-    let certs = folder.join("certs");
-    files::create_private_folder(folder)?;
-    files::create_private_folder(&certs)?;
-    let audit = AuditFile::open(&AuditArgs::default(), &certs)?;
-    let ca = if Ca::certificate_path(&certs).exists() {
-        Ca::open(&certs, &mut no_passphrase, OffsetDateTime::now_utc())?
-    } else {
-        eprintln!("making {}", certs.join("ca.pem").display());
-        let new = NewAuthority {
-            name: "Portcullis quickstart CA",
-            root_key: KeySource::New(KeyType::P256),
-            key: KeySource::New(KeyType::P256),
-            root_validity: None,
-            issuing_validity: None,
-            layout: Layout::RootOnly,
-            root_protection: &Protection::None,
-            protection: &Protection::None,
+/// Where everything is. The authority, and what the devices have, is not in the broker's folder:
+/// it may read that, and nothing around it.
+struct Folders {
+    authority: PathBuf,
+    broker: PathBuf,
+    devices: PathBuf,
+}
+
+impl Folders {
+    fn of(folder: &Path) -> Self {
+        Self {
+            authority: folder.join("ca"),
+            broker: folder.join("broker"),
+            devices: folder.join("devices"),
+        }
+    }
+
+    /// Who needs a certificate: the profile, the folder and the name of its files.
+    fn certificates(&self) -> [(ProfileName, PathBuf, &'static str); 3] {
+        let [dev1, dev2] = DEVICES;
+        [
+            (ProfileName::Server, self.broker.join("certs"), "server"),
+            (ProfileName::Device, self.devices.clone(), dev1),
+            (ProfileName::Device, self.devices.clone(), dev2),
+        ]
+    }
+
+    /// Makes what is missing; what is there stays as it is. True when the key of the authority was
+    /// needed.
+    fn make(&self) -> Result<bool, Failure> {
+        let certs = self.broker.join("certs");
+        for folder in [&self.broker, &certs, &self.devices] {
+            files::create_private_folder(folder)?;
+        }
+        let missing: Vec<_> = self
+            .certificates()
+            .into_iter()
+            .filter(|(_, folder, name)| !is_issued(folder, name))
+            .collect();
+        let trusting = [certs.join("ca.pem"), self.devices.join("ca.pem")];
+        let is_asked = !missing.is_empty() || !trusting.iter().all(|path| path.exists());
+        if is_asked {
+            self.issue(missing)?;
+            let trust = files::read(&Ca::trust_path(&self.authority))?;
+            for path in trusting {
+                write_if_absent(&path, &String::from_utf8_lossy(&trust))?;
+            }
+        }
+        write_if_absent(&self.broker.join("portcullis.toml"), CONFIG)?;
+        let policies = self.broker.join("policies");
+        files::create_private_folder(&policies)?;
+        let has_policies = std::fs::read_dir(&policies)?
+            .filter_map(Result::ok)
+            .any(|entry| entry.path().extension().is_some_and(|extension| extension == "cedar"));
+        if !has_policies {
+            for (name, text) in POLICIES {
+                write_if_absent(&policies.join(name), text)?;
+            }
+        }
+        Ok(is_asked)
+    }
+
+    /// Issues certificates, by an authority that is made where there is none.
+    fn issue(&self, missing: Vec<(ProfileName, PathBuf, &str)>) -> Result<(), Failure> {
+        files::create_private_folder(&self.authority)?;
+        let audit = AuditFile::open(&AuditArgs::default(), &self.authority)?;
+        let ca = if Ca::certificate_path(&self.authority).exists() {
+            Ca::open(&self.authority, &mut no_passphrase, OffsetDateTime::now_utc())?
+        } else {
+            eprintln!("making {}", Ca::certificate_path(&self.authority).display());
+            let new = NewAuthority {
+                name: "Portcullis quickstart CA",
+                root_key: KeySource::New(KeyType::P256),
+                key: KeySource::New(KeyType::P256),
+                root_validity: None,
+                issuing_validity: None,
+                layout: Layout::RootOnly,
+                root_protection: &Protection::None,
+                protection: &Protection::None,
+            };
+            let ca = Ca::create(&self.authority, &new, OffsetDateTime::now_utc())?;
+            audit.created(&ca);
+            ca
         };
-        let ca = Ca::create(&certs, &new, OffsetDateTime::now_utc())?;
-        audit.created(&ca);
-        ca
-    };
-    let localhost = AlternativeNames {
+        for (profile, folder, name) in missing {
+            let subject = match profile {
+                ProfileName::Server => localhost(),
+                _ => Subject::named(name),
+            };
+            issue((&ca, &audit), &folder, profile, &subject, name)?;
+        }
+        audit.close()
+    }
+}
+
+fn localhost() -> Subject {
+    let alternative_names = AlternativeNames {
         dns: vec!["localhost".to_owned()],
         ip: vec![std::net::Ipv4Addr::LOCALHOST.into(), std::net::Ipv6Addr::LOCALHOST.into()],
         ..AlternativeNames::default()
     };
-    let server = Subject { name: "localhost".to_owned(), alternative_names: localhost };
-    issue((&ca, &audit), &certs, ProfileName::Server, &server, "server")?;
-    for device in DEVICES {
-        issue((&ca, &audit), &certs, ProfileName::Device, &Subject::named(device), device)?;
+    Subject { name: "localhost".to_owned(), alternative_names }
+}
+
+/// Refuses a folder of an earlier version, whose broker would have the authority's key beside it.
+fn refuse_older(folder: &Path) -> Result<(), Failure> {
+    let config = folder.join("portcullis.toml");
+    if !config.exists() {
+        return Ok(());
     }
-    audit.close()?;
-    write_if_absent(&folder.join("portcullis.toml"), CONFIG)?;
-    let policies = folder.join("policies");
-    files::create_private_folder(&policies)?;
-    let has_policies = std::fs::read_dir(&policies)?
-        .filter_map(Result::ok)
-        .any(|entry| entry.path().extension().is_some_and(|extension| extension == "cedar"));
-    if !has_policies {
-        for (name, text) in POLICIES {
-            write_if_absent(&policies.join(name), text)?;
-        }
-    }
-    Ok(())
+    Err(Failure(format!(
+        "{0} was made by an earlier version, which kept the authority's key among the files of the \
+         broker; name another folder, or move this one away. To serve what is there: portcullis \
+         serve --config {1}",
+        folder.display(),
+        config.display()
+    )))
+}
+
+/// Begins this program anew, as it was called, so that no key of the authority is left in memory.
+fn begin_anew() -> Failure {
+    use std::os::unix::process::CommandExt as _;
+    let program = std::env::current_exe();
+    let error = program.map(|program| {
+        std::process::Command::new(program).args(std::env::args_os().skip(1)).exec()
+    });
+    let (Ok(error) | Err(error)) = error;
+    Failure(format!("everything is made, and serving cannot begin: {error}; run this again"))
+}
+
+fn is_issued(folder: &Path, name: &str) -> bool {
+    ["pem", "key"].iter().all(|kind| folder.join(format!("{name}.{kind}")).exists())
 }
 
 fn issue(
@@ -154,9 +252,6 @@ fn issue(
     file: &str,
 ) -> Result<(), Failure> {
     let (certificate, key) = (certs.join(format!("{file}.pem")), certs.join(format!("{file}.key")));
-    if certificate.exists() && key.exists() {
-        return Ok(());
-    }
     eprintln!("making {}", certificate.display());
     let profile = Profile::built_in(profile)?;
     let (issued, made) = ca.issue(&profile, subject, KeyType::P256, OffsetDateTime::now_utc())?;
@@ -177,19 +272,20 @@ fn write_if_absent(path: &Path, text: &str) -> Result<(), Failure> {
 }
 
 fn print_commands(
-    folder: &Path,
+    folders: &Folders,
     places: &Places,
     running: &Running,
     address: std::net::SocketAddr,
 ) {
     let port = address.port();
-    let in_folder = |path: &str| quoted(&folder.join(path).display().to_string());
+    let shown = |path: PathBuf| quoted(&path.display().to_string());
+    let of_device = |file: &str| shown(folders.devices.join(file));
     let client = |name: &str| {
         format!(
             "-V 5 -h localhost -p {port} --cafile {ca} --cert {certificate} --key {key} -i {name}",
-            ca = in_folder("certs/ca.pem"),
-            certificate = in_folder(&format!("certs/{name}.pem")),
-            key = in_folder(&format!("certs/{name}.key")),
+            ca = of_device("ca.pem"),
+            certificate = of_device(&format!("{name}.pem")),
+            key = of_device(&format!("{name}.key")),
         )
     };
     let metrics = running.metrics_address.map_or_else(String::new, |address| {
@@ -217,7 +313,7 @@ fn print_commands(
         audit = quoted(&places.audit.display().to_string()),
         policies = quoted(&places.policies.display().to_string()),
         program = program(),
-        socket = in_folder("control/portcullis.sock"),
+        socket = shown(folders.broker.join("control/portcullis.sock")),
     );
 }
 

@@ -46,6 +46,15 @@ pub struct Settings {
     pub how: How,
 }
 
+impl Settings {
+    /// True for a method that writes to its file: a hash that is no longer good enough is replaced
+    /// at the next login.
+    #[must_use]
+    pub const fn replaces_hashes(&self) -> bool {
+        matches!(self.how, How::Password { .. })
+    }
+}
+
 /// The kinds of method.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum How {
