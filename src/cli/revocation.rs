@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use parking_lot::Mutex;
+use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior};
 use tracing::{info, warn};
 
@@ -25,6 +26,8 @@ const LOOK: Duration = Duration::from_millis(200);
 const RETRY: Duration = Duration::from_mins(1);
 /// How long it may take.
 const FETCH_TIME: Duration = Duration::from_mins(2);
+/// How many are fetched at a time.
+const FETCHES_MAX: usize = 4;
 /// How large it may be.
 const FETCHED_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
@@ -185,35 +188,57 @@ impl Lists {
     }
 
     /// Fetches the lists that are to be fetched, and those that certificates have named and may name,
-    /// again and again. What would not be taken is not kept: it must not stand in the way of the
-    /// others.
+    /// again and again; a slow server holds up nobody else. What would not be taken is not kept: it
+    /// must not stand in the way of the others.
     pub(super) async fn keep_fetching(self: Arc<Self>) {
-        let mut due: BTreeMap<String, Instant> = BTreeMap::new();
+        // When each is due again; none while it is fetched.
+        let mut due: BTreeMap<String, Option<Instant>> = BTreeMap::new();
+        let mut fetching: JoinSet<(String, Duration)> = JoinSet::new();
         let mut ticks = tokio::time::interval(LOOK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
+            while let Some(done) = fetching.try_join_next() {
+                if let Ok((url, rest)) = done {
+                    due.insert(url, Some(Instant::now() + rest));
+                }
+            }
+            if fetching.is_empty() {
+                // Whatever became of one that did not come back, it is tried again.
+                due.retain(|_, at| at.is_some());
+            }
             let fetch = self.settings.lock().as_ref().and_then(|settings| settings.fetch.clone());
             let Some(fetch) = fetch else { continue };
             let named = fetch.urls.iter().map(|url| (url.clone(), Beside::new()));
             for (url, beside) in named.chain(self.broker.revocations.load().points()) {
-                let now = Instant::now();
-                if due.get(&url).is_some_and(|at| *at > now) {
-                    continue;
+                let is_due =
+                    due.get(&url).is_none_or(|at| at.is_some_and(|at| at <= Instant::now()));
+                if is_due && fetching.len() < FETCHES_MAX {
+                    due.insert(url.clone(), None);
+                    fetching.spawn(Arc::clone(&self).fetch_and_say(url, beside, fetch.clone()));
                 }
-                let again = match self.fetch(&url, beside, &fetch).await {
-                    Ok(()) => fetch.every,
-                    Err(why) => {
-                        let why = format!("{url}: {why}");
-                        warn!("a revocation list cannot be fetched: {why}");
-                        let failed = Kind::RevocationFailed { why: why.into() };
-                        self.broker.audit.record(Event::broker(failed));
-                        fetch.every.min(RETRY)
-                    }
-                };
-                due.insert(url, Instant::now() + again);
             }
         }
+    }
+
+    /// Fetches one list; which one, and how soon it is fetched again.
+    async fn fetch_and_say(
+        self: Arc<Self>,
+        url: String,
+        beside: Beside,
+        fetch: Fetch,
+    ) -> (String, Duration) {
+        let rest = match self.fetch(&url, beside, &fetch).await {
+            Ok(()) => fetch.every,
+            Err(why) => {
+                let why = format!("{url}: {why}");
+                warn!("a revocation list cannot be fetched: {why}");
+                let failed = Kind::RevocationFailed { why: why.into() };
+                self.broker.audit.record(Event::broker(failed));
+                fetch.every.min(RETRY)
+            }
+        };
+        (url, rest)
     }
 
     /// Fetches one list; whoever has signed it may be one of `beside`.

@@ -252,3 +252,18 @@ fn the_list_of_an_authority_between_is_fetched_and_verified_by_what_its_client_h
     refused(&broker, &gone, "certificate is revoked");
     broker.client_tls(&own, &Connect::new(V, "naming")).ping();
 }
+
+#[test]
+fn a_server_that_never_answers_keeps_no_other_list_back() {
+    let setup = Setup::new().mutual_tls();
+    let published = setup.path().join("published.crl");
+    let gone = setup.authority().client("gone");
+    setup.authority().take_back(&published, 1, &[&gone]);
+    let mute = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mute_url = format!("http://{}/ca.crl", mute.local_addr().unwrap());
+    let url = serve(published);
+    let config = format!("[revocation]\nfetch = [\"{mute_url}\", \"{url}\"]\n");
+    let broker = setup.config(&config).start();
+    broker.audited("the list", |record| record["certificates"] == 1);
+    mute.accept().unwrap();
+}
