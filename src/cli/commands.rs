@@ -32,7 +32,7 @@ pub(super) fn handle(reloader: &Arc<Reloader>) -> ControlHandle {
                 Command::Backup => return backups.begin(reloader.broker.store.clone()).await,
                 Command::Status => Response::Done(reloader.status()),
                 Command::Survey => Response::Done(json!(reloader.broker.survey(Now::read()))),
-                Command::Revocations { .. } => match reloader.lists.look().await {
+                Command::Revocations { .. } => match reloader.lists.look_everywhere().await {
                     Ok(certificates) => Response::Done(json!({ "certificates": certificates })),
                     Err(why) => Response::Failed(why),
                 },

@@ -26,6 +26,10 @@ const LOOK: Duration = Duration::from_millis(200);
 const RETRY: Duration = Duration::from_mins(1);
 /// How long it may take.
 const FETCH_TIME: Duration = Duration::from_mins(2);
+/// How long somebody waits who says that lists have changed.
+const HURRY: Duration = Duration::from_secs(10);
+/// How soon they are fetched once more then.
+const AGAIN: Duration = Duration::from_secs(2);
 /// How many are fetched at a time.
 const FETCHES_MAX: usize = 4;
 /// How large it may be.
@@ -39,6 +43,8 @@ pub(super) struct Lists {
     trusted: Mutex<Arc<TrustedIssuers>>,
     /// The files as they were before they were loaded last.
     seen: Mutex<State>,
+    /// When each list that is fetched is due again; none while it is fetched.
+    due: Mutex<BTreeMap<String, Option<Instant>>>,
     loading: tokio::sync::Mutex<()>,
 }
 
@@ -57,6 +63,7 @@ impl Lists {
             broker,
             trusted: Mutex::default(),
             seen: Mutex::default(),
+            due: Mutex::default(),
             loading: tokio::sync::Mutex::default(),
         }
     }
@@ -191,43 +198,71 @@ impl Lists {
     /// again and again; a slow server holds up nobody else. What would not be taken is not kept: it
     /// must not stand in the way of the others.
     pub(super) async fn keep_fetching(self: Arc<Self>) {
-        // When each is due again; none while it is fetched.
-        let mut due: BTreeMap<String, Option<Instant>> = BTreeMap::new();
-        let mut fetching: JoinSet<(String, Duration)> = JoinSet::new();
+        let mut fetching = JoinSet::new();
         let mut ticks = tokio::time::interval(LOOK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
-            while let Some(done) = fetching.try_join_next() {
-                if let Ok((url, rest)) = done {
-                    due.insert(url, Some(Instant::now() + rest));
-                }
-            }
+            while fetching.try_join_next().is_some() {}
             if fetching.is_empty() {
                 // Whatever became of one that did not come back, it is tried again.
-                due.retain(|_, at| at.is_some());
+                self.due.lock().retain(|_, at| at.is_some());
             }
-            let fetch = self.settings.lock().as_ref().and_then(|settings| settings.fetch.clone());
-            let Some(fetch) = fetch else { continue };
-            let named = fetch.urls.iter().map(|url| (url.clone(), Beside::new()));
-            for (url, beside) in named.chain(self.broker.revocations.load().points()) {
+            for (url, beside, fetch) in self.fetched() {
+                let mut due = self.due.lock();
                 let is_due =
                     due.get(&url).is_none_or(|at| at.is_some_and(|at| at <= Instant::now()));
                 if is_due && fetching.len() < FETCHES_MAX {
                     due.insert(url.clone(), None);
-                    fetching.spawn(Arc::clone(&self).fetch_and_say(url, beside, fetch.clone()));
+                    fetching.spawn(Arc::clone(&self).fetch_and_say(url, beside, fetch));
                 }
             }
         }
     }
 
-    /// Fetches one list; which one, and how soon it is fetched again.
-    async fn fetch_and_say(
-        self: Arc<Self>,
-        url: String,
-        beside: Beside,
-        fetch: Fetch,
-    ) -> (String, Duration) {
+    /// The lists that are to be fetched.
+    fn fetched(&self) -> Vec<(String, Beside, Fetch)> {
+        let fetch = self.settings.lock().as_ref().and_then(|settings| settings.fetch.clone());
+        let Some(fetch) = fetch else { return Vec::new() };
+        let named = fetch.urls.iter().map(|url| (url.clone(), Beside::new()));
+        let all = named.chain(self.broker.revocations.load().points());
+        all.map(|(url, beside)| (url, beside, fetch.clone())).collect()
+    }
+
+    /// Has every list that is fetched fetched soon, without waiting for it.
+    pub(super) fn hurry(&self) {
+        let soon = Some(Instant::now());
+        self.due.lock().values_mut().filter(|at| at.is_some()).for_each(|at| *at = soon);
+    }
+
+    /// Looks at all lists, those that are fetched too: somebody says that they have changed. How many
+    /// certificates are revoked.
+    ///
+    /// # Errors
+    /// Why the lists in force stay.
+    pub(super) async fn look_everywhere(self: &Arc<Self>) -> Result<usize, String> {
+        let mut fetching = JoinSet::new();
+        let all = async {
+            for (url, beside, fetch) in self.fetched() {
+                if fetching.len() >= FETCHES_MAX {
+                    fetching.join_next().await;
+                }
+                fetching.spawn(Arc::clone(self).fetch_and_say(url, beside, fetch));
+            }
+            while fetching.join_next().await.is_some() {}
+        };
+        if tokio::time::timeout(HURRY, all).await.is_err() {
+            // What takes longer than whoever says so waits is fetched all the same.
+            fetching.detach_all();
+        }
+        // Whoever says so may be ahead of whoever publishes.
+        let again = Some(Instant::now() + AGAIN);
+        self.due.lock().values_mut().for_each(|at| *at = again);
+        self.look().await
+    }
+
+    /// Fetches one list, and says when it is due again.
+    async fn fetch_and_say(self: Arc<Self>, url: String, beside: Beside, fetch: Fetch) {
         let rest = match self.fetch(&url, beside, &fetch).await {
             Ok(()) => fetch.every,
             Err(why) => {
@@ -238,7 +273,7 @@ impl Lists {
                 fetch.every.min(RETRY)
             }
         };
-        (url, rest)
+        self.due.lock().insert(url, Some(Instant::now() + rest));
     }
 
     /// Fetches one list; whoever has signed it may be one of `beside`.

@@ -252,6 +252,7 @@ impl Reloader {
         let lists = lists.map_err(|Failure(why)| self.config_refused(why))?;
         tls.put_in_force();
         self.lists.put_in_force(lists);
+        self.lists.hurry();
         let needs_restart = self.take_config(&config.origins);
         self.policies.send_if_modified(|path| {
             let moved = *path != config.policies;

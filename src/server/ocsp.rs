@@ -75,7 +75,7 @@ pub(super) struct Ocsp {
     breakers: Box<[Breaker]>,
     requests: Semaphore,
     table: Mutex<Table>,
-    /// Failures that are recorded one by one.
+    /// Failures of responders that are recorded. Who is refused for one is recorded by himself.
     failures: RecordLimit,
 }
 
@@ -247,8 +247,6 @@ impl Ocsp {
         if self.failures.may_record(now.instant) {
             warn!("OCSP: {why}");
             self.broker.audit.record(Event::broker(Kind::RevocationFailed { why: why.into() }));
-        } else {
-            self.broker.audit.leave_out();
         }
     }
 

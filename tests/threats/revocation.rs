@@ -267,3 +267,30 @@ fn a_server_that_never_answers_keeps_no_other_list_back() {
     broker.audited("the list", |record| record["certificates"] == 1);
     mute.accept().unwrap();
 }
+
+/// Threat: subscription survives revocation.
+#[test]
+fn a_list_that_is_fetched_is_fetched_at_once_where_somebody_says_that_it_has_changed() {
+    let setup = Setup::new().mutual_tls();
+    let published = setup.path().join("published.crl");
+    let names = ["first", "second", "third"];
+    let [first, second, third] = names.map(|name| setup.authority().client(name));
+    setup.authority().take_back(&published, 1, &[&first]);
+    let config = format!("[revocation]\nfetch = [\"{}\"]\n", serve(published.clone()));
+    let broker = setup.config(&config).start();
+    broker.audited("the list", |record| record["certificates"] == 1);
+    let mut leaver = broker.client_tls(&second, &Connect::new(V, "second"));
+    broker.authority().take_back(&published, 2, &[&first, &second]);
+    assert!(broker.ctl(&["reload"]).status.success());
+    leaver.raw.expect_disconnect(&[NOT_AUTHORIZED]);
+    // What `pki serve` says when something was revoked.
+    let mut leaver = broker.client_tls(&third, &Connect::new(V, "third"));
+    broker.authority().take_back(&published, 3, &[&first, &second, &third]);
+    let socket = broker.path().join("control/portcullis.sock");
+    let mut socket = std::os::unix::net::UnixStream::connect(socket).unwrap();
+    socket.write_all(b"{\"verb\":\"revocations\",\"about\":\"revoked: 1\"}\n").unwrap();
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer).unwrap();
+    assert_eq!(answer.trim(), "{\"done\":{\"certificates\":3}}");
+    leaver.raw.expect_disconnect(&[NOT_AUTHORIZED]);
+}
