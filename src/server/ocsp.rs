@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use rustls::pki_types::CertificateDer;
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 use tracing::warn;
@@ -21,7 +21,9 @@ use super::tls_config::TlsSetup;
 use crate::audit::{Event, Kind};
 use crate::broker::{Broker, Now};
 use crate::gates::records::RecordLimit;
-use crate::identity::revocation::ocsp::{ANSWER_BYTES_MAX, Answer, OcspError, Question};
+use crate::identity::revocation::ocsp::{
+    ANSWER_BYTES_MAX, Answer, CertificateStatus, OcspError, Question,
+};
 use crate::identity::revocation::{CertificateId, is_allowed};
 
 /// Requests under way at a time.
@@ -75,6 +77,8 @@ pub(super) struct Ocsp {
     breakers: Box<[Breaker]>,
     requests: Semaphore,
     table: Mutex<Table>,
+    /// Somebody may be connected who may not be any more.
+    unwelcome: Notify,
     /// Failures of responders that are recorded. Who is refused for one is recorded by himself.
     failures: RecordLimit,
 }
@@ -102,18 +106,33 @@ struct Known {
     /// Why there is no newer one.
     why: Arc<str>,
     ask_at: Instant,
+    /// Somebody was let in by it, and may be connected.
+    is_relied_on: bool,
+}
+
+impl Known {
+    fn judge(&self, without_answer: WithoutAnswer, now_unix_s: i64) -> Result<(), NotGood> {
+        match &self.answer {
+            Some(Answer { status: CertificateStatus::Revoked, .. }) => Err(NotGood::Revoked),
+            Some(Answer { until_unix_s, .. }) if now_unix_s <= *until_unix_s => Ok(()),
+            _ if without_answer == WithoutAnswer::Admit => Ok(()),
+            _ => Err(NotGood::Unknown(Arc::clone(&self.why))),
+        }
+    }
 }
 
 impl Status {
     /// Whether a client with the certificate may be here, by what was answered last.
     pub(super) fn judge(&self, now_unix_s: i64) -> Result<(), NotGood> {
-        let known = self.known.lock();
-        match known.answer {
-            Some(Answer::Revoked) => Err(NotGood::Revoked),
-            Some(Answer::Good { until_unix_s }) if now_unix_s <= until_unix_s => Ok(()),
-            _ if self.without_answer == WithoutAnswer::Admit => Ok(()),
-            _ => Err(NotGood::Unknown(Arc::clone(&known.why))),
-        }
+        self.known.lock().judge(self.without_answer, now_unix_s)
+    }
+
+    /// As [`Self::judge`], for a client that is let in by it.
+    fn rely_on(&self, now_unix_s: i64) -> Result<(), NotGood> {
+        let mut known = self.known.lock();
+        let judged = known.judge(self.without_answer, now_unix_s);
+        known.is_relied_on |= judged.is_ok();
+        judged
     }
 
     fn is_due(&self, now: Instant) -> bool {
@@ -130,6 +149,7 @@ impl Ocsp {
             breakers,
             requests: Semaphore::new(REQUESTS_MAX),
             table: Mutex::default(),
+            unwelcome: Notify::new(),
             failures: RecordLimit::per_second(1),
         }
     }
@@ -154,6 +174,7 @@ impl Ocsp {
                 answer: None,
                 why: "nobody has answered yet".into(),
                 ask_at: now,
+                is_relied_on: false,
             }),
             asking: tokio::sync::Mutex::default(),
         });
@@ -164,16 +185,19 @@ impl Ocsp {
     }
 
     /// Asks, where it is time to, and judges by the answer.
-    pub(super) async fn check(&self, status: &Status) -> Result<(), NotGood> {
-        self.ask(status).await;
-        status.judge(unix_s(Now::read()))
+    pub(super) async fn check(self: &Arc<Self>, status: &Arc<Status>) -> Result<(), NotGood> {
+        if status.is_due(Instant::now()) {
+            // By a task of its own: an answer that comes too late for this client is not lost, and
+            // that a responder is slow is learnt.
+            let (ocsp, asked) = (Arc::clone(self), Arc::clone(status));
+            let _ = tokio::spawn(async move { ocsp.ask(&asked).await }).await;
+        }
+        status.rely_on(unix_s(Now::read()))
     }
 
-    /// Asks, unless somebody has done so a while ago.
+    /// Asks, unless somebody has done so a while ago. Whoever was let in by an earlier answer and may
+    /// not be here by this one is put out.
     async fn ask(&self, status: &Status) {
-        if !status.is_due(Instant::now()) {
-            return;
-        }
         let _one_at_a_time = status.asking.lock().await;
         if !status.is_due(Instant::now()) {
             return;
@@ -181,18 +205,33 @@ impl Ocsp {
         let asked = self.ask_now(status).await;
         let now = Now::read();
         let mut known = status.known.lock();
-        match asked {
+        let asked = asked.and_then(|answer| match &known.answer {
+            // Somebody may want what was said since to be forgotten.
+            Some(before) if before.this_update_unix_s > answer.this_update_unix_s => {
+                Err("the answer is older than the one before".to_owned())
+            }
+            _ => Ok(answer),
+        });
+        let failed = match asked {
             Ok(answer) => {
+                known.ask_at = now.instant + self.rest(&status.question, &answer, unix_s(now));
                 known.answer = Some(answer);
                 known.why = "the answer has expired".into();
-                known.ask_at = now.instant + self.rest(&status.question, answer, unix_s(now));
+                None
             }
             Err(why) => {
-                known.why = why.clone().into();
+                known.why = why.as_str().into();
                 known.ask_at = now.instant + RETRY;
-                drop(known);
-                self.say_failed(why, now);
+                Some(why)
             }
+        };
+        if known.is_relied_on && known.judge(status.without_answer, unix_s(now)).is_err() {
+            known.is_relied_on = false;
+            self.unwelcome.notify_one();
+        }
+        drop(known);
+        if let Some(why) = failed {
+            self.say_failed(why, now);
         }
     }
 
@@ -201,14 +240,15 @@ impl Ocsp {
         let breaker = self.breakers.get(at).ok_or("no responder is named")?;
         let about = |why: &dyn std::fmt::Display| format!("{url}: {why}");
         let request = status.question.request().map_err(|error| about(&error))?;
-        let timeout = self.settings.timeout;
-        let place = tokio::time::timeout(timeout, self.requests.acquire()).await;
+        let latest = tokio::time::Instant::now() + self.settings.timeout;
+        let place = tokio::time::timeout_at(latest, self.requests.acquire()).await;
         let busy = || about(&"as many requests are under way as may be");
         let _place = place.map_err(|_| busy())?.map_err(|_| busy())?;
         if !breaker.may_ask(Instant::now()) {
             return Err(about(&"the responder has failed and is left alone"));
         }
-        let answer = fetch::post(url, (MEDIA_TYPE, request), ANSWER_BYTES_MAX, timeout).await;
+        let left = latest.saturating_duration_since(tokio::time::Instant::now());
+        let answer = fetch::post(url, (MEDIA_TYPE, request), ANSWER_BYTES_MAX, left).await;
         let answer = answer.map_err(|why| {
             breaker.failed(Instant::now());
             about(&why)
@@ -231,13 +271,13 @@ impl Ocsp {
 
     /// How long to wait after an answer: until half of its time is over at most, and not the same
     /// time for all, so that they are not asked about in one moment for ever.
-    fn rest(&self, question: &Question, answer: Answer, now_unix_s: i64) -> Duration {
+    fn rest(&self, question: &Question, answer: &Answer, now_unix_s: i64) -> Duration {
         let spread = u32::from(question.id.serial.last_byte()) + 3 * 256;
         let every = self.settings.every.mul_f64(f64::from(spread) / 1024.0);
-        match answer {
-            Answer::Revoked => every,
-            Answer::Good { until_unix_s } => {
-                let left = u64::try_from(until_unix_s - now_unix_s).unwrap_or(0);
+        match answer.status {
+            CertificateStatus::Revoked => every,
+            CertificateStatus::Good => {
+                let left = u64::try_from(answer.until_unix_s - now_unix_s).unwrap_or(0);
                 every.min(Duration::from_secs(left / 2)).max(LOOK)
             }
         }
@@ -253,25 +293,32 @@ impl Ocsp {
     /// Asks again about the certificates of those that are connected, and puts out who may not be
     /// here any more; forgets the others. Runs for as long as it is polled.
     pub(super) async fn keep(self: Arc<Self>) {
+        tokio::join!(self.renew_all(), self.put_out());
+    }
+
+    async fn renew_all(self: &Arc<Self>) {
+        let mut renewals = JoinSet::new();
         let mut ticks = tokio::time::interval(LOOK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
-            let mut renewals = JoinSet::new();
-            let mut is_anyone_out = false;
             while let Some(status) = self.next_due(Instant::now()) {
                 if renewals.len() >= RENEWALS_MAX {
-                    is_anyone_out |= matches!(renewals.join_next().await, Some(Ok(true)));
+                    renewals.join_next().await;
                 }
-                let ocsp = Arc::clone(&self);
+                let ocsp = Arc::clone(self);
                 renewals.spawn(async move { ocsp.renew(&status).await });
             }
-            while let Some(renewed) = renewals.join_next().await {
-                is_anyone_out |= matches!(renewed, Ok(true));
-            }
-            if is_anyone_out {
-                self.broker.rouse_all();
-            }
+            while renewals.try_join_next().is_some() {}
+        }
+    }
+
+    /// Has every connection look at what it stands on, once a second at most.
+    async fn put_out(&self) {
+        loop {
+            self.unwelcome.notified().await;
+            self.broker.rouse_all();
+            tokio::time::sleep(LOOK).await;
         }
     }
 
@@ -287,26 +334,33 @@ impl Ocsp {
             }
             table.agenda.remove(&first);
             let Some(status) = table.statuses.get(&id).cloned() else { continue };
-            let ask_at = status.known.lock().ask_at;
+            let (ask_at, is_revoked) = {
+                let known = status.known.lock();
+                let is_revoked = |it: &Answer| it.status == CertificateStatus::Revoked;
+                (known.ask_at, known.answer.as_ref().is_some_and(is_revoked))
+            };
             if ask_at > now {
                 table.agenda.insert((ask_at, id));
                 continue;
             }
+            // Whatever becomes of it, it is looked at again.
+            table.agenda.insert((now + RETRY, id));
             // The table's own, and the one here.
             if Arc::strong_count(&status) <= 2 {
-                table.statuses.remove(&id);
+                // That it was revoked is kept: an older answer must not undo it.
+                if !is_revoked {
+                    table.statuses.remove(&id);
+                }
                 continue;
             }
             return Some(status);
         }
     }
 
-    /// True when whoever has the certificate may not be here any more.
-    async fn renew(&self, status: &Status) -> bool {
+    async fn renew(&self, status: &Status) {
         self.ask(status).await;
         let ask_at = status.known.lock().ask_at;
         self.table.lock().agenda.insert((ask_at, status.question.id));
-        status.judge(unix_s(Now::read())).is_err()
     }
 }
 

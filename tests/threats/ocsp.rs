@@ -6,7 +6,7 @@ use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 use rcgen::ExtendedKeyUsagePurpose;
@@ -190,6 +190,34 @@ fn who_is_revoked_while_connected_is_put_out() {
     let closed = broker.audited("the end", |record| record["event"] == "connection.closed");
     assert_eq!(closed["why"], "the client's certificate is revoked, says its OCSP responder");
     stayer.ping();
+}
+
+/// Threat: subscription survives revocation.
+#[test]
+fn who_is_revoked_is_put_out_though_others_ask_first() {
+    let (broker, responder) = start("hard", "every = \"1s\"");
+    let gone = broker.authority().client("gone");
+    responder.knows(&[&gone], &[]);
+    let mut leaver = broker.client_tls(&gone, &Connect::new(V, "gone"));
+    responder.knows(&[], &[&gone]);
+    // Whoever connects when it is time to ask learns the answer, and not the session's own turn.
+    let is_over = AtomicBool::new(false);
+    let is_over = &is_over;
+    std::thread::scope(|scope| {
+        for name in ["a", "b", "c"] {
+            let (broker, gone) = (&broker, &gone);
+            scope.spawn(move || {
+                while !is_over.load(Ordering::SeqCst) {
+                    let mut raw = broker.raw_tls(gone);
+                    let _ = raw.try_send(&Connect::new(V, name).bytes());
+                    // Whatever it is: the first come before it is time.
+                    raw.next_packet();
+                }
+            });
+        }
+        leaver.raw.expect_disconnect(&[NOT_AUTHORIZED]);
+        is_over.store(true, Ordering::SeqCst);
+    });
 }
 
 /// Threat: a responder that is kept from the broker.

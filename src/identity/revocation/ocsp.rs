@@ -38,14 +38,22 @@ const RESPONDERS_MAX: usize = 4;
 const ID_SHA1: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.14.3.2.26");
 const ID_BASIC: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.5.5.7.48.1.1");
 
-/// What an answer says of the certificate.
+/// What an answer says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Answer {
-    /// It is not revoked, as far as the responder knows, until this Unix time.
-    Good {
-        /// The last second at which the answer counts.
-        until_unix_s: i64,
-    },
+pub struct Answer {
+    /// Of the certificate.
+    pub status: CertificateStatus,
+    /// Since when it is known to be right, Unix time.
+    pub this_update_unix_s: i64,
+    /// The last second at which the answer counts.
+    pub until_unix_s: i64,
+}
+
+/// What a certificate is, as far as its responder knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CertificateStatus {
+    /// It is not revoked.
+    Good,
     /// It is revoked.
     Revoked,
 }
@@ -178,11 +186,13 @@ impl Question {
         if until_unix_s < now_unix_s {
             return Err(OcspError::Expired);
         }
-        match single.cert_status {
-            CertStatus::Good(_) => Ok(Answer::Good { until_unix_s }),
-            CertStatus::Revoked(_) => Ok(Answer::Revoked),
-            CertStatus::Unknown(_) => Err(OcspError::Unknown),
-        }
+        let status = match single.cert_status {
+            CertStatus::Good(_) => CertificateStatus::Good,
+            CertStatus::Revoked(_) => CertificateStatus::Revoked,
+            CertStatus::Unknown(_) => return Err(OcspError::Unknown),
+        };
+        let this_update_unix_s = unix_s(&single.this_update);
+        Ok(Answer { status, this_update_unix_s, until_unix_s })
     }
 
     /// Compares by what was asked: some responders leave the parameters of the hash out.

@@ -66,6 +66,11 @@ impl Draft {
     }
 }
 
+fn good(until_unix_s: i64) -> Answer {
+    let this_update_unix_s = NOW - 60;
+    Answer { status: CertificateStatus::Good, this_update_unix_s, until_unix_s }
+}
+
 fn revoked() -> CertStatus {
     let revocation_time = time(NOW - DAY_S);
     CertStatus::Revoked(RevokedInfo { revocation_time, revocation_reason: None })
@@ -126,8 +131,8 @@ impl World {
 fn the_issuer_says_what_is_good_revoked_or_unknown() {
     let world = World::new();
     let said = |status| world.judge(&world.draft(status).signed_by(world.root.0.key()));
-    assert_eq!(said(CertStatus::good()), Ok(Answer::Good { until_unix_s: NOW + DAY_S }));
-    assert_eq!(said(revoked()), Ok(Answer::Revoked));
+    assert_eq!(said(CertStatus::good()), Ok(good(NOW + DAY_S)));
+    assert_eq!(said(revoked()).unwrap().status, CertificateStatus::Revoked);
     assert_eq!(said(CertStatus::unknown()), Err(OcspError::Unknown));
 }
 
@@ -143,12 +148,12 @@ fn an_answer_counts_for_what_was_asked_and_for_its_time() {
     let said = world.spoiled(|data| data.responses[0].next_update = Some(time(NOW - 1)));
     assert_eq!(said, Err(OcspError::Expired));
     let said = world.spoiled(|data| data.responses[0].next_update = Some(time(NOW)));
-    assert_eq!(said, Ok(Answer::Good { until_unix_s: NOW }));
+    assert_eq!(said, Ok(good(NOW)));
     let said = world.spoiled(|data| data.responses[0].this_update = time(NOW + CLOCK_S + 1));
     assert_eq!(said, Err(OcspError::NotYetValid));
     // Without an end it is good for a moment.
     let said = world.spoiled(|data| data.responses[0].next_update = None);
-    assert_eq!(said, Ok(Answer::Good { until_unix_s: NOW - 60 + UNDATED_S }));
+    assert_eq!(said, Ok(good(NOW - 60 + UNDATED_S)));
     let said = world.spoiled(|data| {
         data.responses[0].next_update = None;
         data.responses[0].this_update = time(NOW - UNDATED_S - 1);
@@ -165,7 +170,7 @@ fn of_two_things_said_of_one_certificate_the_worse_counts() {
             worse.cert_status = revoked();
             data.responses.insert(usize::from(!worse_first), worse);
         });
-        assert_eq!(said, Ok(Answer::Revoked));
+        assert_eq!(said.unwrap().status, CertificateStatus::Revoked);
     }
 }
 
@@ -245,7 +250,7 @@ fn no_byte_of_an_answer_can_be_changed() {
             let mut changed = answer.clone();
             changed[at] ^= 1 << bit;
             assert!(
-                !matches!(world.judge(&changed), Ok(Answer::Good { .. })),
+                !world.judge(&changed).is_ok_and(|it| it.status == CertificateStatus::Good),
                 "byte {at}, bit {bit}"
             );
         }
