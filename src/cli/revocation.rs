@@ -212,7 +212,11 @@ impl Lists {
                 let mut due = self.due.lock();
                 let is_due =
                     due.get(&url).is_none_or(|at| at.is_some_and(|at| at <= Instant::now()));
-                if is_due && fetching.len() < FETCHES_MAX {
+                // A host that does not answer has one place, whatever it has to offer.
+                let is_busy = || {
+                    due.iter().any(|(other, at)| at.is_none() && host_of(other) == host_of(&url))
+                };
+                if is_due && fetching.len() < FETCHES_MAX && !is_busy() {
                     due.insert(url.clone(), None);
                     fetching.spawn(Arc::clone(&self).fetch_and_say(url, beside, fetch));
                 }
@@ -302,6 +306,11 @@ impl Lists {
         });
         kept.await.map_err(|error| error.to_string())?
     }
+}
+
+/// The host of a URL, with its port.
+fn host_of(url: &str) -> Option<&str> {
+    url.split('/').nth(2)
 }
 
 /// What tells one state of the files from another.

@@ -58,6 +58,19 @@ pub enum FileError {
     },
 }
 
+impl FileError {
+    /// The file.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        match self {
+            Self::Io { path, .. }
+            | Self::TooLarge { path, .. }
+            | Self::OpenToOthers { path, .. }
+            | Self::Exists { path } => path,
+        }
+    }
+}
+
 /// What is in a file that is for its owner alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Secret {

@@ -12,6 +12,7 @@ use x509_parser::prelude::FromDer as _;
 use x509_parser::time::ASN1Time;
 use x509_parser::x509::X509Name;
 
+use super::points;
 use super::{CertificateId, Fingerprint, Serial};
 use crate::identity::TrustedIssuers;
 
@@ -74,6 +75,9 @@ pub(super) struct Crl {
     pub(super) scope: Scope,
     /// The raw issuing distribution point; two lists with the same one are versions of one list.
     pub(super) distribution_point: Option<Box<[u8]>>,
+    /// Where it is published, when it says so: then it is about the certificates that name one of these
+    /// places. `None`: about all in its scope.
+    pub(super) places: Option<Box<[Box<str>]>>,
     /// Grows with each version.
     pub(super) number: Serial,
     /// When the next version is due, Unix time.
@@ -111,6 +115,7 @@ pub(in crate::identity) struct Header<'a> {
     pub(in crate::identity) key_identifier: Option<&'a [u8]>,
     scope: Scope,
     distribution_point: Option<Box<[u8]>>,
+    places: Option<Box<[Box<str>]>>,
     /// What is signed.
     pub(in crate::identity) signed: &'a [u8],
     /// The contents of the `AlgorithmIdentifier` of the signature.
@@ -136,11 +141,12 @@ impl Crl {
         }
         let issuer = trusted.signer_of(&header)?;
         let serials = serials_of(&list, der.len() / ENTRY_BYTES)?;
-        let Header { next_update, number, scope, distribution_point, .. } = header;
+        let Header { next_update, number, scope, distribution_point, places, .. } = header;
         Ok(Self {
             issuer,
             scope,
             distribution_point,
+            places,
             number,
             next_update_unix_s: next_update.timestamp(),
             serials,
@@ -150,6 +156,15 @@ impl Crl {
     /// True when it names this certificate.
     pub(super) fn names(&self, certificate: &CertificateId) -> bool {
         self.issuer == certificate.issuer && self.serials.binary_search(&certificate.serial).is_ok()
+    }
+
+    /// True when it would name this certificate, were it revoked. `named` are the places where its
+    /// lists are, as it says itself.
+    pub(super) fn is_about(&self, is_authority: bool, named: impl Fn() -> Vec<String>) -> bool {
+        let is_named = |places: &[Box<str>]| {
+            named().iter().any(|url| places.iter().any(|place| **place == **url))
+        };
+        self.scope.is_about(is_authority) && self.places.as_deref().is_none_or(is_named)
     }
 
     /// How many certificates it names.
@@ -188,6 +203,7 @@ impl<'a> Header<'a> {
             key_identifier: None,
             scope: Scope::All,
             distribution_point: None,
+            places: None,
             signed,
             signature_algorithm: algorithm.data,
             signature,
@@ -234,6 +250,7 @@ impl<'a> Header<'a> {
                     (false, true) => Scope::Authorities,
                     (true, true) => return Err(malformed("the issuing distribution point")),
                 };
+                self.places = point.distribution_point.as_ref().map(points::urls);
                 self.distribution_point = Some(extension.value.into());
             }
             ParsedExtension::AuthorityKeyIdentifier(identifier) => {

@@ -112,6 +112,23 @@ pub enum LoadError {
     Gone,
 }
 
+impl LoadError {
+    /// The file or folder that it is about.
+    fn path(&self) -> Option<&Path> {
+        match self {
+            Self::File(error) => Some(error.path()),
+            Self::Folder { path, .. }
+            | Self::TooManyFiles { path, .. }
+            | Self::NoList { path }
+            | Self::NotPem { path, .. }
+            | Self::Certificate { path, .. }
+            | Self::List { path, .. }
+            | Self::Older { path } => Some(path),
+            Self::Gone => None,
+        }
+    }
+}
+
 /// Lists that were loaded.
 #[derive(Debug)]
 pub struct Loaded {
@@ -127,17 +144,30 @@ pub struct Loaded {
 ///
 /// Blocks, and computes for a second with a million entries.
 ///
+/// What is wrong with a list that was fetched is a warning: nobody has put it there by hand, and what
+/// is due without it is due all the same.
+///
 /// # Errors
-/// [`LoadError`]: where anything is wrong with any list, none is taken; and where one is older than
-/// the one of the same authority `in_force`, or gone.
+/// [`LoadError`]: where anything is wrong with a list that is named, none is taken; and where one is
+/// older than the one of the same authority `in_force`, or gone.
 pub fn load(
     settings: &Settings,
     trusted: &TrustedIssuers,
     in_force: &Revocations,
     now_unix_s: i64,
 ) -> Result<Loaded, LoadError> {
-    let (loaded, failures) = load_what_can_be(settings, trusted, in_force, now_unix_s)?;
-    failures.into_iter().next().map_or(Ok(loaded), Err)
+    let (mut loaded, failures) = load_what_can_be(settings, trusted, in_force, now_unix_s)?;
+    let fetched = settings.fetch.as_ref().map(|fetch| fetch.folder.as_path());
+    let is_fetched = |failure: &LoadError| {
+        failure.path().is_some_and(|path| path.parent() == fetched || Some(path) == fetched)
+    };
+    for failure in failures {
+        if !is_fetched(&failure) {
+            return Err(failure);
+        }
+        loaded.warnings.push(failure.to_string());
+    }
+    Ok(loaded)
 }
 
 /// As [`load`], but what is wrong with one file does not keep the lists of others back. Where an
@@ -155,7 +185,7 @@ pub fn load_what_can_be(
     let (mut warnings, mut failures) = (Vec::new(), Vec::new());
     let fetched = settings.fetch.as_ref().map(|fetch| fetch.folder.clone());
     let named: Vec<PathBuf> = settings.lists.iter().cloned().chain(fetched.clone()).collect();
-    for path in files_of(&named, fetched.as_ref())? {
+    for path in files_of(&named, fetched.as_ref(), &mut failures)? {
         let lists = read(&path, trusted, now_unix_s).unwrap_or_else(|failure| {
             failures.push(failure);
             Vec::new()
@@ -209,11 +239,17 @@ pub fn load_what_can_be(
     Ok((Loaded { revocations, warnings }, failures))
 }
 
-/// The files that are named, and those in the folders that are.
-fn files_of(named: &[PathBuf], fetched: Option<&PathBuf>) -> Result<Vec<PathBuf>, LoadError> {
+/// The files that are named, and those in the folders that are. Of the folder of fetched lists so many
+/// as a folder may have, whatever else there is.
+fn files_of(
+    named: &[PathBuf],
+    fetched: Option<&PathBuf>,
+    failures: &mut Vec<LoadError>,
+) -> Result<Vec<PathBuf>, LoadError> {
     let mut files = Vec::new();
     for path in named {
-        if fetched.is_some_and(|fetched| fetched == path) && !path.exists() {
+        let is_fetched = fetched == Some(path);
+        if is_fetched && !path.exists() {
             continue;
         }
         if !path.is_dir() {
@@ -230,7 +266,13 @@ fn files_of(named: &[PathBuf], fetched: Option<&PathBuf>) -> Result<Vec<PathBuf>
             }
             if found.len() > FILES_MAX {
                 let (path, files_max) = (path.clone(), FILES_MAX);
-                return Err(LoadError::TooManyFiles { path, files_max });
+                let failure = LoadError::TooManyFiles { path, files_max };
+                if !is_fetched {
+                    return Err(failure);
+                }
+                failures.push(failure);
+                found.pop();
+                break;
             }
         }
         found.sort();

@@ -15,7 +15,7 @@ use rustls::pki_types::CertificateDer;
 
 pub use crl::{CrlError, fuzz_list};
 pub use load::{FILES_MAX, Fetch, LoadError, Loaded, Settings, check, load, load_what_can_be};
-pub use points::{Beside, is_allowed};
+pub use points::{Beside, is_allowed, named_by};
 
 use crl::Crl;
 pub(super) use crl::Header;
@@ -77,7 +77,8 @@ pub enum NotGood {
     },
     /// No list of its authority is known.
     #[error(
-        "whether the {} is revoked is unknown: there is no revocation list of its issuer",
+        "whether the {} is revoked is unknown: there is no revocation list of its issuer that is \
+         about it",
         whose(*is_authority)
     )]
     NoList {
@@ -166,29 +167,35 @@ impl Revocations {
         self.points.found()
     }
 
-    /// Checks a path before its client is let in: its own certificate first.
+    /// Checks a path before its client is let in: its own certificate first. `named` says where a
+    /// certificate of the path has its lists, by its own words: a list that is published somewhere
+    /// else is not about it.
     ///
     /// # Errors
     /// [`NotGood`].
-    pub fn check(&self, path: &[CertificateId], now_unix_s: i64) -> Result<(), NotGood> {
+    pub fn check(
+        &self,
+        path: &[CertificateId],
+        named: &dyn Fn(usize) -> Vec<String>,
+        now_unix_s: i64,
+    ) -> Result<(), NotGood> {
         let Some(lists) = &self.lists else { return Ok(()) };
         for (at, certificate) in path.iter().enumerate() {
             let is_authority = at > 0;
-            let mut is_known = false;
-            let mut is_expired = false;
+            let (mut is_known, mut is_current) = (false, false);
             for list in of(lists, certificate.issuer) {
                 if list.names(certificate) {
                     return Err(NotGood::Revoked { is_authority });
                 }
-                if list.scope.is_about(is_authority) {
+                if list.is_about(is_authority, || named(at)) {
                     is_known = true;
-                    is_expired |= list.next_update_unix_s < now_unix_s;
+                    is_current |= list.next_update_unix_s >= now_unix_s;
                 }
             }
             if !is_known && self.missing == Doubt::Refuse {
                 return Err(NotGood::NoList { is_authority });
             }
-            if is_expired && self.expired == Doubt::Refuse {
+            if is_known && !is_current && self.expired == Doubt::Refuse {
                 return Err(NotGood::Expired { is_authority });
             }
         }

@@ -26,6 +26,11 @@ fn params(name: &str) -> CertificateParams {
     params
 }
 
+/// A certificate that does not say where its lists are.
+fn nowhere(_: usize) -> Vec<String> {
+    Vec::new()
+}
+
 impl Authority {
     pub(super) fn root(name: &str) -> Self {
         Self::with(params(name))
@@ -136,13 +141,13 @@ fn what_a_list_names_is_refused_and_nothing_else() {
     assert_eq!(revocations.len(), 3);
     for serial in [3, 7, u64::MAX] {
         let why = NotGood::Revoked { is_authority: false };
-        assert_eq!(revocations.check(&[ca.id(serial)], NOW), Err(why));
+        assert_eq!(revocations.check(&[ca.id(serial)], &nowhere, NOW), Err(why));
         assert_eq!(revocations.revoked(&[ca.id(serial)]), Some(why));
         // The same number of another authority.
-        assert_eq!(revocations.check(&[other.id(serial)], NOW), Ok(()));
+        assert_eq!(revocations.check(&[other.id(serial)], &nowhere, NOW), Ok(()));
     }
     for serial in [0, 4, 8, u64::MAX - 1] {
-        assert_eq!(revocations.check(&[ca.id(serial)], NOW), Ok(()));
+        assert_eq!(revocations.check(&[ca.id(serial)], &nowhere, NOW), Ok(()));
         assert_eq!(revocations.revoked(&[ca.id(serial)]), None);
     }
 }
@@ -162,7 +167,7 @@ fn every_certificate_of_a_path_is_looked_up() {
     {
         let above = folder.write("root.crl", &root.list(1, &revoked));
         let revocations = loaded(&settings(&[&above, &below]), &[&root]);
-        assert_eq!(revocations.check(&path.certificates, NOW), expected);
+        assert_eq!(revocations.check(&path.certificates, &nowhere, NOW), expected);
         assert_eq!(revocations.revoked(&path.certificates), expected.err());
     }
     // Without the certificate beside it nobody knows whose list it is.
@@ -181,18 +186,30 @@ fn without_a_list_or_with_an_old_one_a_certificate_is_refused_unless_it_is_to_be
     assert!(warnings[0].contains("ca.crl: the list has expired"), "{warnings:?}");
     assert!(warnings[1].starts_with("there is no revocation list of CN=Other"), "{warnings:?}");
     let is_authority = false;
-    assert_eq!(revocations.check(&[ca.id(8)], later - 2 * 24 * 3600), Ok(()));
-    assert_eq!(revocations.check(&[ca.id(8)], later), Err(NotGood::Expired { is_authority }));
-    assert_eq!(revocations.check(&[ca.id(7)], later), Err(NotGood::Revoked { is_authority }));
-    assert_eq!(revocations.check(&[other.id(8)], NOW), Err(NotGood::NoList { is_authority }));
+    assert_eq!(revocations.check(&[ca.id(8)], &nowhere, later - 2 * 24 * 3600), Ok(()));
+    assert_eq!(
+        revocations.check(&[ca.id(8)], &nowhere, later),
+        Err(NotGood::Expired { is_authority })
+    );
+    assert_eq!(
+        revocations.check(&[ca.id(7)], &nowhere, later),
+        Err(NotGood::Revoked { is_authority })
+    );
+    assert_eq!(
+        revocations.check(&[other.id(8)], &nowhere, NOW),
+        Err(NotGood::NoList { is_authority })
+    );
     // Those that are connected are not put out by it.
     assert_eq!(revocations.revoked(&[ca.id(8)]), None);
 
     let settings = Settings { expired: Doubt::Warn, missing: Doubt::Warn, ..settings };
     let revocations = loaded(&settings, &[&ca, &other]);
-    assert_eq!(revocations.check(&[ca.id(8)], later), Ok(()));
-    assert_eq!(revocations.check(&[other.id(8)], later), Ok(()));
-    assert_eq!(revocations.check(&[ca.id(7)], later), Err(NotGood::Revoked { is_authority }));
+    assert_eq!(revocations.check(&[ca.id(8)], &nowhere, later), Ok(()));
+    assert_eq!(revocations.check(&[other.id(8)], &nowhere, later), Ok(()));
+    assert_eq!(
+        revocations.check(&[ca.id(7)], &nowhere, later),
+        Err(NotGood::Revoked { is_authority })
+    );
 }
 
 #[test]
@@ -251,18 +268,28 @@ fn a_list_in_parts_is_taken_part_by_part() {
     part("users.crl", Some(CrlScope::UserCertsOnly), &[1]);
     let settings = settings(&[folder.0.path()]);
     let revocations = loaded(&settings, &[&ca]);
-    assert_eq!(revocations.check(&[ca.id(2)], NOW), Ok(()));
+    let place = |name: &str| vec![format!("http://crl.example/{name}")];
+    let named = |at: usize| place(if at == 0 { "users.crl" } else { "authorities.crl" });
+    assert_eq!(revocations.check(&[ca.id(2)], &named, NOW), Ok(()));
+    // A part is about those that name it, and another part may be about the others.
+    let elsewhere = |_: usize| place("part-3.crl");
+    let none = Err(NotGood::NoList { is_authority: false });
+    assert_eq!(revocations.check(&[ca.id(2)], &elsewhere, NOW), none);
+    assert_eq!(revocations.check(&[ca.id(2)], &nowhere, NOW), none);
     // Nothing is known of authorities below it.
     let path = [ca.id(2), ca.id(3)];
-    assert_eq!(revocations.check(&path, NOW), Err(NotGood::NoList { is_authority: true }));
+    assert_eq!(
+        revocations.check(&path, &named, NOW),
+        Err(NotGood::NoList { is_authority: true })
+    );
     part("authorities.crl", Some(CrlScope::CaCertsOnly), &[4]);
     part("part-2.crl", None, &[9]);
     folder.write(".new.crl", "half");
     folder.write("README", "about");
     let revocations = loaded(&settings, &[&ca]);
-    assert_eq!(revocations.check(&path, NOW), Ok(()));
+    assert_eq!(revocations.check(&path, &named, NOW), Ok(()));
     for serial in [1, 4, 9] {
-        assert!(revocations.check(&[ca.id(serial)], NOW).is_err(), "{serial}");
+        assert!(revocations.check(&[ca.id(serial)], &named, NOW).is_err(), "{serial}");
     }
 }
 
@@ -292,8 +319,8 @@ fn a_list_gives_way_only_to_a_later_one() {
     folder.write("ca.crl", &ca.list(6, &[2]));
     let settings = Settings { lists: vec![folder.0.path().to_owned()], ..settings };
     let revocations = loaded(&settings, &[&ca]);
-    assert!(revocations.check(&[ca.id(1)], NOW).is_ok());
-    assert!(revocations.check(&[ca.id(2)], NOW).is_err());
+    assert!(revocations.check(&[ca.id(1)], &nowhere, NOW).is_ok());
+    assert!(revocations.check(&[ca.id(2)], &nowhere, NOW).is_err());
 }
 
 #[test]
@@ -322,7 +349,80 @@ fn what_is_wrong_with_one_file_keeps_no_other_list_back() {
     assert_eq!(failures.len(), 3, "{failures:?}");
     // The new list of one authority, and of the other the one that it had.
     for id in [ca.id(1), ca.id(2), other.id(1)] {
-        assert!(now.revocations.check(&[id], NOW).is_err());
+        assert!(now.revocations.check(&[id], &nowhere, NOW).is_err());
     }
     assert!(load(&settings, &trusted(&both), &in_force, NOW).is_err());
+}
+
+#[test]
+fn a_current_list_outweighs_one_of_an_earlier_place_that_has_expired() {
+    let (folder, ca) = (Folder::new(), Authority::root("CA"));
+    let old = ca.list_with(5, &[1], |it| {
+        let uris = vec!["http://crl.example/old.crl".to_owned()];
+        let distribution_point = CrlDistributionPoint { uris };
+        it.issuing_distribution_point =
+            Some(CrlIssuingDistributionPoint { distribution_point, scope: None });
+        it.next_update = date_time_ymd(2025, 12, 2);
+    });
+    let paths = [folder.write("old.crl", &old), folder.write("new.crl", &ca.list(6, &[2]))];
+    let revocations = loaded(&settings(&[&paths[0], &paths[1]]), &[&ca]);
+    let named = |_: usize| vec!["http://crl.example/old.crl".to_owned()];
+    assert_eq!(revocations.check(&[ca.id(3)], &named, NOW), Ok(()));
+    for revoked in [1, 2] {
+        let why = NotGood::Revoked { is_authority: false };
+        assert_eq!(revocations.check(&[ca.id(revoked)], &named, NOW), Err(why));
+    }
+}
+
+#[test]
+fn what_was_fetched_and_cannot_be_taken_any_more_keeps_nothing_from_starting() {
+    let (named, fetched) = (Folder::new(), Folder::new());
+    let (ca, gone) = (Authority::root("CA"), Authority::root("Gone"));
+    let path = named.write("ca.crl", &ca.list(1, &[7]));
+    fetched.write("gone.crl", &gone.list(1, &[8]));
+    for extra in 0..=FILES_MAX {
+        std::fs::write(fetched.0.path().join(format!("{extra}.crl")), "garbage").unwrap();
+    }
+    let fetch = Fetch {
+        urls: Vec::new(),
+        from: vec!["http://crl.example/".into()],
+        folder: fetched.0.path().to_owned(),
+        every: std::time::Duration::from_mins(1),
+    };
+    let with = Settings { fetch: Some(fetch), ..settings(&[&path]) };
+    let loaded = load(&with, &trusted(&[&ca]), &Revocations::none(), NOW).unwrap();
+    assert_eq!(loaded.revocations.len(), 1);
+    assert!(loaded.warnings.iter().any(|it| it.contains("has more than")), "{:?}", loaded.warnings);
+    assert!(loaded.warnings.iter().any(|it| it.contains("has no revocation list")));
+    // Of what is named it is an error.
+    let strict = Settings { fetch: None, lists: vec![path, fetched.0.path().to_owned()], ..with };
+    assert!(load(&strict, &trusted(&[&ca]), &Revocations::none(), NOW).is_err());
+}
+
+#[test]
+fn points_are_bounded_and_the_latest_authorities_stand_beside_them() {
+    let root = Authority::root("root");
+    let subs: Vec<_> = (1..=10).map(|serial| root.below("sub", serial).der()).collect();
+    let points = points::Points::default().allowing(&["http://crl.example/".to_owned()]);
+    let naming = |url: String| {
+        let mut params = CertificateParams::default();
+        params.crl_distribution_points = vec![CrlDistributionPoint { uris: vec![url] }];
+        params.self_signed(&KeyPair::generate().unwrap()).unwrap().der().clone()
+    };
+    let own = naming("http://crl.example/own.crl".into());
+    points.note(&naming("http://elsewhere.example/own.crl".into()), &subs[..1]);
+    assert!(points.found().is_empty());
+    for sub in &subs {
+        points.note(&own, std::slice::from_ref(sub));
+    }
+    points.note(&own, &subs[8..9]);
+    let beside = &points.found()[0].1;
+    assert_eq!((&beside[0], &beside[1], beside.len()), (&subs[8], &subs[9], 8));
+    for other in 0..300 {
+        points.note(&own, &[]);
+        points.note(&naming(format!("http://crl.example/{other}.crl")), &[]);
+    }
+    let found = points.found();
+    assert_eq!(found.len(), 256);
+    assert!(found.iter().any(|(url, _)| url == "http://crl.example/own.crl"));
 }

@@ -214,8 +214,15 @@ impl ClientCertVerifier for ClientVerifier {
             let ids = self.ids(path).ok_or(webpki::Error::UnknownIssuer)?;
             let between: SmallVec<[_; 4]> =
                 path.intermediate_certificates().map(webpki::Cert::der).collect();
-            revocations.note_points(end_entity, &between);
-            revocations.check(&ids, now_unix_s).map_err(|why| {
+            let named = |at: usize| {
+                let certificate = at.checked_sub(1).map_or(Some(end_entity), |at| between.get(at));
+                certificate.map(revocation::named_by).unwrap_or_default()
+            };
+            let checked = revocations.check(&ids, &named, now_unix_s);
+            if !matches!(checked, Err(NotGood::Revoked { .. })) {
+                revocations.note_points(end_entity, &between);
+            }
+            checked.map_err(|why| {
                 not_good.set(Some(why));
                 webpki::Error::CertRevoked
             })
