@@ -381,10 +381,11 @@ impl World {
         }
         self.broker.restart(signal);
         for session in &mut self.sessions {
-            session.was_restarted = true;
             // In order, everything is written that is done with all before it: the disk knows how
-            // far a queue is done with, and not what is done behind.
-            let mut is_known = signal == Signal::TERM;
+            // far a queue is done with, and not what is done behind. What one restart has lost, the
+            // next cannot write while its client has not come.
+            let mut is_known = signal == Signal::TERM && !session.was_restarted;
+            session.was_restarted = true;
             for delivery in &mut session.queue {
                 is_known &= delivery.state == State::Done;
                 delivery.unsure &= !is_known;
