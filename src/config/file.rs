@@ -138,7 +138,12 @@ impl File {
             .iter()
             .map(|error| {
                 let place = error.span().map(|span| Place { text: 0, span });
-                let remedy = "correct the TOML, see https://toml.io";
+                let again = error.message() == "duplicate key";
+                let remedy = place
+                    .as_ref()
+                    .filter(|_| again)
+                    .and_then(|place| remedy_of_second_table(text, place.span.start))
+                    .unwrap_or_else(|| "correct the TOML, see https://toml.io".to_owned());
                 texts.problem(place.as_ref(), "", drawable(error.message()), remedy)
             })
             .collect();
@@ -151,6 +156,25 @@ impl File {
         }
         if problems.is_empty() { Ok(Self { texts, root }) } else { Err(problems) }
     }
+}
+
+/// What to do about the table whose header, with a fault at byte `at`, stands a second time.
+fn remedy_of_second_table(text: &str, at: usize) -> Option<String> {
+    let header = |line: &str| {
+        let line = line.split('#').next().unwrap_or_default();
+        let header: String = line.chars().filter(|character| !character.is_whitespace()).collect();
+        (header.starts_with('[') && header.ends_with(']')).then_some(header)
+    };
+    let before = text.get(..at)?;
+    let line = before.bytes().filter(|&byte| byte == b'\n').count();
+    let second = text.lines().nth(line).and_then(header)?;
+    let first = text.lines().take(line).position(|line| header(line).as_ref() == Some(&second));
+    Some(match first {
+        Some(first) => {
+            format!("it is there already, in line {}; put the keys under the first one", first + 1)
+        }
+        None => "it is there already; put the keys under the first one".to_owned(),
+    })
 }
 
 /// The text for excerpts: without what a terminal would obey, and of the same length.

@@ -483,7 +483,14 @@ fn what_is_no_toml_is_refused_with_its_place() {
     let error = refuse("[listener.a\naddress = 1\n", &[]);
     assert!(error.starts_with("p.toml:1:12: "), "{error}");
     let error = refuse("a = 1\na = 2\n", &[]);
-    assert!(error.starts_with("p.toml:2:1: duplicate key"), "{error}");
+    assert!(error.starts_with("p.toml:2:1: duplicate key; correct the TOML"), "{error}");
+    let error = refuse("\n[log] # why\nlevel = \"info\"\n[store]\n[ log ]\njson = true\n", &[]);
+    assert_eq!(
+        error,
+        "p.toml:5:3: duplicate key; it is there already, in line 2; put the keys under the first one"
+    );
+    let error = refuse("log.level = \"info\"\n[log]\njson = true\n", &[]);
+    assert!(error.ends_with("; it is there already; put the keys under the first one"), "{error}");
     let error = refuse("\"é\" = 1\nx = é\n", &[]);
     assert!(error.starts_with("p.toml:2:5: "), "{error}");
 }
