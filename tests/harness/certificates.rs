@@ -165,17 +165,7 @@ impl Authority {
     pub fn client_config(&self, identity: Option<&Identity>) -> ClientConfig {
         let mut roots = RootCertStore::empty();
         roots.add(self.issuer.der().clone()).unwrap();
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let config = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_root_certificates(roots);
-        match identity {
-            Some(identity) => {
-                config.with_client_auth_cert(identity.chain(), identity.private_key()).unwrap()
-            }
-            None => config.with_no_client_auth(),
-        }
+        config_trusting(roots, identity)
     }
 
     /// A TLS connection whose handshake may still fail: TLS 1.3 tells a client that its
@@ -185,17 +175,47 @@ impl Authority {
         address: SocketAddr,
         identity: Option<&Identity>,
     ) -> StreamOwned<ClientConnection, TcpStream> {
-        let stream = TcpStream::connect_timeout(&address, PATIENCE).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        stream.set_write_timeout(Some(PATIENCE)).unwrap();
-        stream.set_nodelay(true).unwrap();
-        let name = ServerName::try_from("localhost").unwrap();
-        let config = Arc::new(self.client_config(identity));
-        StreamOwned::new(ClientConnection::new(config, name).unwrap(), stream)
+        connect_by(address, self.client_config(identity))
     }
 }
 
+fn config_trusting(roots: RootCertStore, identity: Option<&Identity>) -> ClientConfig {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots);
+    match identity {
+        Some(identity) => {
+            config.with_client_auth_cert(identity.chain(), identity.private_key()).unwrap()
+        }
+        None => config.with_no_client_auth(),
+    }
+}
+
+fn connect_by(
+    address: SocketAddr,
+    config: ClientConfig,
+) -> StreamOwned<ClientConnection, TcpStream> {
+    let stream = TcpStream::connect_timeout(&address, PATIENCE).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.set_write_timeout(Some(PATIENCE)).unwrap();
+    stream.set_nodelay(true).unwrap();
+    let name = ServerName::try_from("localhost").unwrap();
+    StreamOwned::new(ClientConnection::new(Arc::new(config), name).unwrap(), stream)
+}
+
 impl Identity {
+    /// As [`Authority::connect`], where the server's authority is another's making.
+    #[allow(dead_code, reason = "not every test binary has such a server")]
+    pub fn connect(
+        &self,
+        address: SocketAddr,
+        roots: RootCertStore,
+    ) -> StreamOwned<ClientConnection, TcpStream> {
+        connect_by(address, config_trusting(roots, Some(self)))
+    }
+
     /// The chain, leaf first.
     pub fn chain(&self) -> Vec<CertificateDer<'static>> {
         CertificateDer::pem_file_iter(&self.certificate).unwrap().map(Result::unwrap).collect()

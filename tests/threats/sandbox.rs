@@ -7,8 +7,12 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use rustls::RootCertStore;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
 use serde_json::Value;
 
+use crate::harness::certificates::Identity;
 use crate::harness::{PORTCULLIS, Setup, portcullis};
 
 const NO_LISTS_NEEDED: &str = "missing = \"warn\"";
@@ -182,10 +186,58 @@ fn the_broker_of_the_quickstart_cannot_read_its_authority_s_key() {
     drop(broker);
     fs::rename(demo.join("ca"), folder.path().join("kept")).unwrap();
     let once = ["quickstart", "demo", "--once", "--set", "listener.devices.address=127.0.0.1:0"];
-    let output =
-        portcullis(&[&once[..], &["--set", "metrics.address=127.0.0.1:0"]].concat(), folder.path());
+    let again = |lists: &[&str]| {
+        let metrics = ["--set", "metrics.address=127.0.0.1:0"];
+        portcullis(&[&once[..], &metrics, lists].concat(), folder.path())
+    };
+    let output = again(&["--set", "revocation.lists=[\"../../kept/crls.pem\"]"]);
     assert!(output.status.success(), "{output:?}");
+    // But not without its list, by mistake.
+    let stderr = String::from_utf8(again(&[]).stderr).unwrap();
+    assert!(stderr.contains("error: revocation.lists: "), "{stderr}");
     assert!(!demo.join("ca").exists());
+}
+
+#[test]
+fn a_device_of_the_quickstart_that_is_revoked_is_put_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = Command::new(PORTCULLIS);
+    command.args(["quickstart", "demo", "--set", "listener.devices.address=127.0.0.1:0"]);
+    command.args(["--set", "metrics.address=127.0.0.1:0"]).current_dir(folder.path());
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let mut broker = Ended(child);
+    let output = BufReader::new(broker.0.stdout.take().unwrap());
+    let said: Vec<String> = output
+        .lines()
+        .map_while(Result::ok)
+        .take_while(|line| line != "Stop with Ctrl-C.")
+        .collect();
+    let word_after = |word: &str| {
+        let line = said.iter().find(|line| line.contains(word)).unwrap();
+        line.split(word).nth(1).unwrap().split(' ').next().unwrap().to_owned()
+    };
+    let address = ([127, 0, 0, 1], word_after(" -p ").parse::<u16>().unwrap()).into();
+    let demo = folder.path().join("demo");
+    let connect = |name: &str| {
+        let mut roots = RootCertStore::empty();
+        let ca = CertificateDer::from_pem_file(demo.join("devices/ca.pem")).unwrap();
+        roots.add(ca).unwrap();
+        let file = |ending: &str| demo.join(format!("devices/{name}.{ending}"));
+        let identity = Identity { certificate: file("pem"), key: file("key") };
+        let stream = identity.connect(address, roots);
+        crate::Client::over(
+            crate::Raw::over(stream),
+            &crate::Connect::new(crate::Version::Mqtt5, name),
+        )
+    };
+    let (mut dev1, mut dev2) = (connect("dev1"), connect("dev2"));
+    dev2.ping();
+    let line = said.iter().find(|line| line.contains(" cert revoke ")).unwrap();
+    let revoked =
+        Command::new("sh").args(["-c", line]).current_dir(folder.path()).output().unwrap();
+    assert!(revoked.status.success(), "{revoked:?}");
+    dev2.raw.expect_end();
+    dev1.ping();
 }
 
 #[test]

@@ -305,6 +305,8 @@ fn print_commands(
          {program} ctl --socket {socket} explain dev1 subscribe 'devices/#'\n\n  \
          # every refusal, with its reason\n  \
          tail -f {audit}\n\n  \
+         # take the certificate of dev2 back: it is put out, and is refused from then on\n  \
+         {program} cert revoke --ca {authority} --name dev2\n\n  \
          # after a change in {policies}: put it in force\n  \
          {program} ctl --socket {socket} reload{metrics}\n\n\
          Stop with Ctrl-C.",
@@ -313,6 +315,7 @@ fn print_commands(
         audit = quoted(&places.audit.display().to_string()),
         policies = quoted(&places.policies.display().to_string()),
         program = program(),
+        authority = shown(folders.authority.clone()),
         socket = shown(folders.broker.join("control/portcullis.sock")),
     );
 }
