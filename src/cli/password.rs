@@ -67,6 +67,7 @@ fn set(name: &str, file: &std::path::Path, stdin: bool, scram: bool) -> Result<(
     }
     let password = read_password(stdin)?;
     let mut editing = Editing::begin(file)?;
+    let is_changed = editing.find(name).is_some();
     if scram {
         refuse_other(&editing, file, editing.find("!secret").is_none(), "passwords")?;
         if editing.find("!secret").is_none() {
@@ -81,6 +82,11 @@ fn set(name: &str, file: &std::path::Path, stdin: bool, scram: bool) -> Result<(
     }
     editing.write()?;
     eprintln!("the password of {name:?} is set in {}", file.display());
+    if is_changed {
+        eprintln!(
+            "whoever is connected by the old one stays until it disconnects; `ctl ban` puts it out"
+        );
+    }
     Ok(())
 }
 

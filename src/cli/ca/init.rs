@@ -1,6 +1,6 @@
 //! `portcullis ca init` and `portcullis ca import`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use time::OffsetDateTime;
 
@@ -71,31 +71,31 @@ impl InitArgs {
         let ca = Ca::create(folder, &new, OffsetDateTime::now_utc())?;
         audit.created(&ca);
         audit.close()?;
-        tell(&ca, "Made");
-        if !self.root_only {
-            let key = Ca::root_key_path(folder);
-            eprintln!(
-                "{} is needed for `ca rotate` only: keep it elsewhere until then.",
-                key.display()
-            );
-        }
+        let root_key = (!self.root_only).then(|| Ca::root_key_path(folder));
+        tell(&ca, "Made", root_key.as_deref());
         Ok(())
     }
 }
 
 /// Says what there is now, and who may have it.
-fn tell(ca: &Ca, done: &str) {
+fn tell(ca: &Ca, done: &str, root_key: Option<&Path>) {
     let folder = ca.folder();
     let (trust, key) = (Ca::trust_path(folder), Ca::key_path(folder));
     eprintln!(
         "{done} the authority {:?}, valid until {}.\n\
-         Give {} to every client and broker. Keep {} to yourself: whoever has it can be anyone.\n\
-         The last line is the hash of its public key, the `issuer` in principals.toml.",
+         Give {} to every client and broker. Keep {} to yourself: whoever has it can be anyone.",
         ca.name(),
         rfc3339(ca.not_after()),
         trust.display(),
         key.display()
     );
+    if let Some(key) = root_key {
+        eprintln!(
+            "{} is needed for `ca rotate` only: keep it elsewhere until then.",
+            key.display()
+        );
+    }
+    eprintln!("The last line is the hash of its public key, the `issuer` in principals.toml.");
     say!("{}", trust.display());
     say!("{}", key.display());
     say!("{}", ca.issuer_hash());
@@ -146,7 +146,7 @@ impl ImportArgs {
         )?;
         audit.created(&ca);
         audit.close()?;
-        tell(&ca, "Took over");
+        tell(&ca, "Took over", None);
         Ok(())
     }
 }

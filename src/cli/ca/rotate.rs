@@ -109,6 +109,11 @@ impl RotateArgs {
              last line. `pki serve` takes the new authority up by itself, where its passphrase is \
              the same."
         );
+        eprintln!(
+            "A broker with [devices] registration knows devices by their issuer: those with a new \
+             certificate wait or are refused until a [devices.approve.NAME] rule, or `ctl device \
+             approve --issuer`, names it."
+        );
         super::tell_crls(&crls);
         say!("{}", trust.display());
         say!("{}", Ca::key_path(folder).display());
