@@ -7,7 +7,7 @@
 
 use std::collections::HashMap;
 use std::io::IsTerminal as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Mutex;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -360,20 +360,19 @@ fn set_lonely_key_aside(paths: &Paths) -> Result<(), Failure> {
     }
 }
 
-/// Writes a batch, for its owner only, and syncs once.
+/// Writes a batch, keys for their owner only, and syncs once.
 fn write(output: &Output, issued: &[Issued], keys: &[PrivateKey]) -> Result<(), Failure> {
     let pairs: Vec<(&Issued, &PrivateKey)> = issued.iter().zip(keys).collect();
     on_all_cores(&pairs, |(issued, key)| {
         let paths = output.paths(&issued.certificate.name);
         let (key, certificate) = output.contents(issued, key)?;
-        let mut files: Vec<(PathBuf, &[u8])> = Vec::with_capacity(2);
+        // A file of PKCS#12 has the key in it.
+        let mut access = Access::Owner;
         if let (Some(path), Some(key)) = (paths.key, &key) {
-            files.push((path, key.as_bytes()));
+            files::write_new_unsynced(&path, key.as_bytes(), Access::Owner)?;
+            access = Access::Everybody;
         }
-        files.push((paths.certificate, &certificate));
-        for (path, bytes) in files {
-            files::write_new_unsynced(&path, bytes, Access::Owner)?;
-        }
+        files::write_new_unsynced(&paths.certificate, &certificate, access)?;
         Ok::<_, PkiError>(())
     })?;
     Ok(files::sync_filesystem(output.folder())?)
