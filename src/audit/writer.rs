@@ -426,10 +426,8 @@ pub fn prepare(path: &Path) -> io::Result<()> {
 fn open_file(path: &Path) -> io::Result<File> {
     let flags = FLAGS | OFlags::CREATE;
     let file = File::from(rustix::fs::open(path, flags, Mode::RUSR | Mode::WUSR)?);
-    rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(|error| {
-        let path = path.display();
-        io::Error::new(error.kind(), format!("the audit log {path} is in use by another broker"))
-    })?;
+    rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive)
+        .map_err(|error| io::Error::new(error.kind(), "it is in use by another broker"))?;
     check_private(path, &file)?;
     Ok(file)
 }
@@ -437,16 +435,13 @@ fn open_file(path: &Path) -> io::Result<File> {
 fn check_private(path: &Path, file: &File) -> io::Result<()> {
     let metadata = file.metadata()?;
     if !metadata.is_file() {
-        return Err(io::Error::new(
-            io::ErrorKind::InvalidInput,
-            format!("the audit log {} is no regular file", path.display()),
-        ));
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file"));
     }
     if metadata.mode() & 0o027 != 0 {
         return Err(io::Error::new(
             io::ErrorKind::PermissionDenied,
             format!(
-                "the audit log {0} has mode {1:04o}; it may be written by its owner and read by \
+                "it has mode {1:04o}; it may be written by its owner and read by \
                  its group at most; run: chmod 640 {0}",
                 path.display(),
                 metadata.mode() & 0o7777

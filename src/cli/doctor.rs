@@ -1,6 +1,7 @@
 //! `portcullis doctor`: what is wrong, or will be, with a set-up, and with a broker that runs by it.
 
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
 use serde::Serialize;
 use serde_json::json;
@@ -70,7 +71,8 @@ impl Findings {
 }
 
 impl DoctorArgs {
-    pub(super) fn run(self) -> Result<(), Failure> {
+    /// Fails too where something was found, whose lines have said it.
+    pub(super) fn run(self) -> Result<ExitCode, Failure> {
         let config = Config::load(&self.config, &self.set)
             .map_err(|error| Failure(error.render(coloured())))?;
         let mut findings = Findings::default();
@@ -100,9 +102,12 @@ impl DoctorArgs {
         match findings.len() {
             0 => {
                 eprintln!("fine: nothing was found");
-                Ok(())
+                Ok(ExitCode::SUCCESS)
             }
-            found => Err(Failure(count(found, "finding", "findings"))),
+            found => {
+                eprintln!("{}", count(found, "finding", "findings"));
+                Ok(ExitCode::FAILURE)
+            }
         }
     }
 }

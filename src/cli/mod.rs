@@ -92,7 +92,10 @@ impl Cli {
             Command::Quickstart(args) => args.run(),
             Command::Serve(args) => args.run(),
             Command::Check(args) => args.run(),
-            Command::Doctor(args) => args.run(),
+            Command::Doctor(args) => match args.run() {
+                Ok(code) => return code,
+                Err(failure) => Err(failure),
+            },
             Command::Ca(args) => args.run(),
             Command::Cert(args) => args.run(),
             Command::Pki(args) => args.run(),

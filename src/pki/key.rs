@@ -87,6 +87,15 @@ pub enum KeyError {
         /// The file.
         path: PathBuf,
     },
+    /// The same, of the authority that a configuration names.
+    #[error(
+        "{}: the key is encrypted; give its passphrase with est.passphrase_file, in PORTCULLIS_PASSPHRASE, or at a terminal",
+        path.display()
+    )]
+    NoPassphraseToServe {
+        /// The file.
+        path: PathBuf,
+    },
     /// A key that is to be taken over is encrypted, and nobody gives the passphrase it has.
     #[error("{}: the key is encrypted; give the passphrase that it has now with --old-passphrase-file FILE", path.display())]
     NoOldPassphrase {

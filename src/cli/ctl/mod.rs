@@ -112,7 +112,7 @@ pub fn run(args: &Args, out: &mut impl Write, err: &mut impl Write) -> io::Resul
             Ok(1)
         }
         Err(error) => {
-            writeln!(err, "error: {}: {error}", harmless(&args.socket.to_string_lossy()))?;
+            writeln!(err, "error: {}", unreachable(&args.socket, &error))?;
             Ok(1)
         }
     }
@@ -128,6 +128,17 @@ impl ExplainArgs {
         let Question { identity, session, .. } = Question::parse(&anybody)?;
         Question::of_session(identity, session, &words, SystemTime::UNIX_EPOCH).map(drop)
     }
+}
+
+/// Why the broker could not be asked.
+fn unreachable(socket: &Path, error: &io::Error) -> String {
+    let question = match error.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
+            "; is the broker running, with control.socket?"
+        }
+        _ => "",
+    };
+    format!("{}: {error}{question}", harmless(&socket.to_string_lossy()))
 }
 
 /// Has a running broker carry out a command.
@@ -274,6 +285,7 @@ mod tests {
         assert_eq!(run(&args, &mut out, &mut err).unwrap(), 1);
         assert!(out.is_empty());
         assert!(err.starts_with(b"error: /nonexistent/control.sock: "));
+        assert!(err.ends_with(b"; is the broker running, with control.socket?\n"));
     }
 
     #[test]

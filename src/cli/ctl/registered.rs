@@ -271,7 +271,7 @@ fn answer<T>(
             Ok(1)
         }
         Err(error) => {
-            writeln!(err, "error: {}: {error}", harmless(&args.socket.to_string_lossy()))?;
+            writeln!(err, "error: {}", super::unreachable(&args.socket, &error))?;
             Ok(1)
         }
     }

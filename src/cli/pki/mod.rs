@@ -27,7 +27,7 @@ use crate::config::EstConfig;
 use crate::est::{Authority, Est, Parts, Settings};
 use crate::identity::revocation;
 use crate::metrics::Metrics;
-use crate::pki::Ca;
+use crate::pki::{Ca, KeyError, PkiError};
 use crate::policy::{Bundle, PolicyEpoch};
 
 /// How long the audit log may take to be written at the end.
@@ -100,10 +100,16 @@ impl Opening {
         Self { folder, passphrases: Mutex::new(Passphrases::new(&args)) }
     }
 
-    fn open(&self) -> Result<Ca, crate::pki::PkiError> {
+    fn open(&self) -> Result<Ca, PkiError> {
         let mut passphrases = self.passphrases.lock();
         let now = OffsetDateTime::now_utc();
-        Ca::open(&self.folder, &mut |path: &Path| passphrases.existing(path), now)
+        let opened = Ca::open(&self.folder, &mut |path: &Path| passphrases.existing(path), now);
+        opened.map_err(|error| match error {
+            PkiError::Key(KeyError::NoPassphrase { path }) => {
+                PkiError::Key(KeyError::NoPassphraseToServe { path })
+            }
+            other => other,
+        })
     }
 }
 
