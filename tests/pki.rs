@@ -416,9 +416,9 @@ fn a_table_is_issued_as_a_whole_or_not_at_all() {
     for name in ["dev1", "dev2"] {
         place.assert_verified("-CAfile ca/trust.pem", &format!("out/{name}.pem"));
         place.openssl(&format!("pkey -in out/{name}.key -passin file:passphrase -noout"));
-        for ending in ["pem", "key"] {
+        for (ending, mode) in [("pem", 0o644), ("key", 0o600)] {
             let path = place.path(&format!("out/{name}.{ending}"));
-            assert_eq!(fs::metadata(path).unwrap().permissions().mode() & 0o777, 0o600);
+            assert_eq!(fs::metadata(path).unwrap().permissions().mode() & 0o777, mode, "{ending}");
         }
     }
     let again = "cert issue --ca ca --profile device --csv good.csv --out out";
