@@ -42,10 +42,14 @@ pub const REQUEST_BYTES_MAX: u64 = 4 * 1024;
 
 /// Calls at a time; more wait in the kernel's queue.
 const CALLS_MAX: usize = 4;
-/// Of these, by users that may say one thing.
+/// Of these, by users that may say one thing; beyond that they are refused and do not wait.
 const AUTHORITY_CALLS_MAX: usize = 1;
-/// Beyond that they are counted.
-const STRANGERS_RECORDED_PER_SECOND: u32 = 10;
+/// Calls of such users: each may look at every list, and leaves a record.
+const AUTHORITY_CALLS_PER_SECOND: u32 = 4;
+/// Bytes of what such a call is about: all of it goes to the audit log.
+pub(crate) const ABOUT_BYTES_MAX: usize = 256;
+/// Beyond that, calls that were turned away unheard are counted.
+const TURNED_AWAY_RECORDED_PER_SECOND: u32 = 10;
 /// For reading a request, and again for writing the answer.
 const DEADLINE: Duration = Duration::from_secs(5);
 /// For writing a part of what follows an answer: the caller may have to wait for its disk.
@@ -248,6 +252,11 @@ impl TryFrom<Request> for Command {
         if about.is_some() && verb != Verb::Revocations {
             return Err(invalid("only revocations has what it is about"));
         }
+        if about.as_ref().is_some_and(|about| about.len() > ABOUT_BYTES_MAX) {
+            return Err(invalid(&format!(
+                "what it is about is longer than {ABOUT_BYTES_MAX} bytes"
+            )));
+        }
         match (verb, question, ban, device) {
             (Verb::Status, None, None, None) => Ok(Self::Status),
             (Verb::Reload, None, None, None) => Ok(Self::Reload),
@@ -350,8 +359,10 @@ struct Shared {
     settings: Settings,
     /// Held by a caller that may say one thing: it must not keep an operator waiting.
     authority: Semaphore,
-    /// Calls of strangers that are recorded.
-    strangers: RecordLimit,
+    /// Calls of such callers that are heard.
+    heard: RecordLimit,
+    /// Calls that were turned away and are recorded.
+    turned_away: RecordLimit,
     /// For reading a request, and again for writing the answer.
     deadline: Duration,
     /// For writing a part of what follows an answer.
@@ -380,7 +391,8 @@ impl Control {
             own_uid,
             settings,
             authority: Semaphore::new(AUTHORITY_CALLS_MAX),
-            strangers: RecordLimit::per_second(STRANGERS_RECORDED_PER_SECOND),
+            heard: RecordLimit::per_second(AUTHORITY_CALLS_PER_SECOND),
+            turned_away: RecordLimit::per_second(TURNED_AWAY_RECORDED_PER_SECOND),
             deadline: DEADLINE,
             part_deadline: PART_DEADLINE,
             pace_from: PACE_FROM,
@@ -430,10 +442,25 @@ impl Shared {
     async fn call(&self, mut stream: UnixStream) {
         let uid = stream.peer_cred().ok().map(|credentials| credentials.uid());
         let rights = uid.and_then(|uid| self.settings.rights(uid, self.own_uid));
-        let Some(rights) = rights else { return self.turn_away(&mut stream, uid).await };
-        let _place = match rights {
+        let Some(rights) = rights else {
+            let why = "this user may not control the broker";
+            return self.turn_away(&mut stream, uid, why).await;
+        };
+        let place = match rights {
             Rights::All => None,
-            Rights::Revocations => self.authority.acquire().await.ok(),
+            // Whoever waited here would hold one of the places that operators need.
+            Rights::Revocations => match self.authority.try_acquire() {
+                Err(_) => {
+                    let why = "another call of this kind is not answered yet: one call at a time";
+                    return self.turn_away(&mut stream, uid, why).await;
+                }
+                Ok(_) if !self.heard.may_record(std::time::Instant::now()) => {
+                    let why =
+                        &format!("this user may call {AUTHORITY_CALLS_PER_SECOND} times a second");
+                    return self.turn_away(&mut stream, uid, why).await;
+                }
+                Ok(place) => Some(place),
+            },
         };
         let (command, reply) = match self.read_request(&mut stream).await {
             Ok(command) => {
@@ -467,21 +494,23 @@ impl Shared {
             Response::Failed(why) => Err(why),
         };
         self.record(uid, command.as_ref(), &about, outcome);
+        // Whoever has the answer may call again.
+        drop(place);
         if let Err(error) = self.write_response(&mut stream, &response).await {
             tracing::debug!(%error, "a caller of the control socket did not take its answer");
         }
     }
 
-    /// Who may say nothing is not listened to. Anybody on the machine may try.
-    async fn turn_away(&self, stream: &mut UnixStream, uid: Option<u32>) {
-        let why = "this user may not control the broker".to_owned();
-        if self.strangers.may_record(std::time::Instant::now()) {
+    /// Who may say nothing, or not so much, is not listened to. Anybody on the machine may try.
+    async fn turn_away(&self, stream: &mut UnixStream, uid: Option<u32>, why: &str) {
+        let why = why.to_owned();
+        if self.turned_away.may_record(std::time::Instant::now()) {
             self.record(uid, None, "", Err(&why));
         } else {
             self.audit.leave_out();
         }
         if let Err(error) = self.write_response(stream, &Response::Failed(why)).await {
-            tracing::debug!(%error, "a stranger at the control socket did not take its answer");
+            tracing::debug!(%error, "a caller that was turned away did not take its answer");
         }
     }
 

@@ -23,6 +23,9 @@ use crate::metrics::Metrics;
 /// second under load and not once for each. A crash loses at most as much.
 const GATHER: Duration = Duration::from_millis(10);
 
+/// How often at most the log tells of events that were left out on purpose.
+const LEFT_OUT_TOLD: Duration = Duration::from_secs(1);
+
 /// How long the writer waits before it tries a failed write again; the next event ends the wait.
 const RETRY: Duration = Duration::from_millis(250);
 
@@ -88,6 +91,10 @@ struct Queue {
     events: Vec<Event>,
     bytes: usize,
     lost: u64,
+    /// Events that were left out on purpose and are not told yet.
+    left_out: u64,
+    /// When such were told last.
+    left_out_told_at: Option<Instant>,
     recorded: u64,
     written: u64,
     synced: u64,
@@ -168,11 +175,16 @@ impl AuditLog {
     }
 
     /// Counts an event that is left out on purpose, because there are too many of its kind: it
-    /// is told in the log as lost.
+    /// is told in the log as lost, with all others of the same second.
     pub fn leave_out(&self) {
         let shared = &self.0.shared;
-        shared.lock().lost += 1;
-        shared.work.notify_one();
+        let mut queue = shared.lock();
+        queue.left_out += 1;
+        let is_first = queue.left_out == 1;
+        drop(queue);
+        if is_first {
+            shared.work.notify_one();
+        }
         shared.metrics.audit_lost.inc();
     }
 
@@ -216,6 +228,27 @@ impl AuditLog {
             let _ = thread.join();
         }
         complete
+    }
+}
+
+impl Queue {
+    /// When the events that were left out are to be told; `None` where there are none.
+    fn left_out_due(&self, now: Instant) -> Option<Instant> {
+        let due = self.left_out_told_at.map_or(now, |at| at + LEFT_OUT_TOLD);
+        (self.left_out > 0).then_some(if self.closing { now } else { due })
+    }
+
+    /// How many events the log has to say are missing now.
+    fn take_lost(&mut self) -> u64 {
+        let now = Instant::now();
+        let left_out = match self.left_out_due(now) {
+            Some(due) if due <= now => {
+                self.left_out_told_at = Some(now);
+                std::mem::take(&mut self.left_out)
+            }
+            _ => 0,
+        };
+        std::mem::take(&mut self.lost).saturating_add(left_out)
     }
 }
 
@@ -295,7 +328,12 @@ impl<W: Write> Writer<W> {
                 && !queue.closing
         };
         while idle(&queue) {
-            self.shared.work.wait(&mut queue);
+            let now = Instant::now();
+            match queue.left_out_due(now) {
+                None => self.shared.work.wait(&mut queue),
+                Some(due) if due <= now => break,
+                Some(due) => drop(self.shared.work.wait_until(&mut queue, due)),
+            }
         }
         let deadline = Instant::now() + GATHER;
         while !queue.closing
@@ -309,7 +347,7 @@ impl<W: Write> Writer<W> {
         std::mem::swap(&mut queue.events, events);
         queue.bytes = 0;
         Batch {
-            lost: std::mem::take(&mut queue.lost),
+            lost: queue.take_lost(),
             durable: queue.closing || queue.flush_to > queue.synced,
             last: queue.closing,
         }

@@ -13,13 +13,15 @@ use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 
 use super::server::Shared;
-use crate::admin::control::{Command, Request, Response};
+use crate::admin::control::{ABOUT_BYTES_MAX, Command, Request, Response};
 use crate::audit::{Event, Kind, event::Outcome};
 
 /// How often it is looked whether something was revoked: by `cert revoke`, another process.
 const LOOK: Duration = Duration::from_millis(500);
 /// For the whole of a call: the broker loads its lists in it.
 const DEADLINE: Duration = Duration::from_secs(30);
+/// After a call: the broker hears 4 a second, and what happens meanwhile is told together.
+const PAUSE: Duration = Duration::from_millis(300);
 const ANSWER_BYTES_MAX: u64 = 64 * 1024;
 
 /// Certificates that wait to be told of; what is beyond is not.
@@ -53,7 +55,7 @@ pub(super) async fn keep_telling(shared: Arc<Shared>, mut issued: mpsc::Receiver
             }
             received = issued.recv_many(&mut all, WAITING_MAX) => {
                 let about = match (received, all.pop()) {
-                    (1, Some(one)) => one,
+                    (1, Some(one)) if one.len() <= ABOUT_BYTES_MAX => one,
                     (several, _) => format!("issued: {several} certificates"),
                 };
                 all.clear();
@@ -93,6 +95,7 @@ impl Shared {
         };
         let told = Kind::BrokerTold { about: about.into(), outcome, why: why.into() };
         self.audit.record(Event::broker(told));
+        tokio::time::sleep(PAUSE).await;
     }
 }
 

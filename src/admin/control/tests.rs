@@ -234,7 +234,7 @@ async fn a_caller_that_is_not_on_the_list_is_refused_before_it_is_read() {
     let mut control = bench.bind(obedient()).unwrap();
     Arc::get_mut(&mut control.shared).unwrap().own_uid = u32::MAX;
     let _task = bench.serve(control);
-    for _ in 0..2 * STRANGERS_RECORDED_PER_SECOND {
+    for _ in 0..2 * TURNED_AWAY_RECORDED_PER_SECOND {
         let mut stream = UnixStream::connect(bench.path()).await.unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await.unwrap();
@@ -242,7 +242,7 @@ async fn a_caller_that_is_not_on_the_list_is_refused_before_it_is_read() {
     }
     let audited = bench.audited();
     let calls = audited.iter().filter(|line| line["event"] == "control.call");
-    assert!(calls.count() < 2 * STRANGERS_RECORDED_PER_SECOND as usize, "{audited:?}");
+    assert!(calls.count() < 2 * TURNED_AWAY_RECORDED_PER_SECOND as usize, "{audited:?}");
     assert_eq!(audited[0]["outcome"], "failed");
 }
 
@@ -252,7 +252,8 @@ async fn the_authoritys_user_may_say_one_thing() {
     let own = rustix::process::geteuid().as_raw();
     let mut control = bench.bind_for(obedient(), &[], &[own]).unwrap();
     // Whoever calls here is somebody else.
-    Arc::get_mut(&mut control.shared).unwrap().own_uid = u32::MAX;
+    let shared = Arc::get_mut(&mut control.shared).unwrap();
+    (shared.own_uid, shared.heard) = (u32::MAX, RecordLimit::per_second(100));
     let _task = bench.serve(control);
     let answer = bench.call(b"{\"verb\":\"revocations\",\"about\":\"revoked: 1\"}\n").await;
     assert_eq!(answer, "{\"done\":{\"certificates\":1}}\n");
@@ -265,6 +266,51 @@ async fn the_authoritys_user_may_say_one_thing() {
     let audited = bench.audited();
     assert_eq!((&audited[0]["outcome"], &audited[0]["uid"]), (&json!("done"), &json!(own)));
     assert!(audited[1..].iter().all(|line| line["outcome"] == "failed"), "{audited:?}");
+}
+
+/// It would keep an operator waiting, and fill the log.
+#[tokio::test]
+async fn the_authoritys_user_is_refused_beyond_one_call_at_a_time_and_some_a_second() {
+    let bench = Bench::new();
+    let own = rustix::process::geteuid().as_raw();
+    let mut control = bench.bind_for(obedient(), &[], &[own]).unwrap();
+    Arc::get_mut(&mut control.shared).unwrap().own_uid = u32::MAX;
+    let _task = bench.serve(control);
+    let idle = UnixStream::connect(bench.path()).await.unwrap();
+    let refused = async {
+        let mut stream = UnixStream::connect(bench.path()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
+    };
+    // No time passes while somebody waits for a place.
+    let answer = timeout(DEADLINE / 2, refused).await.unwrap();
+    assert!(answer.contains("one call at a time"), "{answer}");
+    drop(idle);
+    let mut answers = Vec::new();
+    let call = b"{\"verb\":\"revocations\",\"about\":\"revoked: 1\"}\n";
+    while answers.len() < 100 {
+        let mut stream = UnixStream::connect(bench.path()).await.unwrap();
+        // Whoever is not heard may be gone before all is said.
+        let _ = stream.write_all(call).await;
+        let mut answer = String::new();
+        let _ = BufReader::new(stream).read_line(&mut answer).await;
+        answers.push(answer);
+    }
+    assert!(answers.iter().any(|answer| answer.contains("\"done\"")), "{answers:?}");
+    assert!(answers.iter().any(|answer| answer.contains("4 times a second")), "{answers:?}");
+}
+
+#[tokio::test]
+async fn what_a_call_is_about_is_bounded() {
+    let bench = Bench::new();
+    let _task = bench.serve(bench.bind(obedient()).unwrap());
+    for (bytes, is_heard) in [(ABOUT_BYTES_MAX, true), (ABOUT_BYTES_MAX + 1, false)] {
+        let about = "x".repeat(bytes);
+        let call = format!("{{\"verb\":\"revocations\",\"about\":\"{about}\"}}\n");
+        let answer = bench.call(call.as_bytes()).await;
+        assert_eq!(answer.contains("done"), is_heard, "{answer}");
+    }
 }
 
 #[test]

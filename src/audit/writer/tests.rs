@@ -237,6 +237,37 @@ fn a_flood_by_clients_leaves_room_for_the_operator() {
 }
 
 #[test]
+fn what_is_left_out_is_told_at_once_and_then_once_a_second() {
+    let memory = Memory::default();
+    let metrics = Arc::new(Metrics::new());
+    let log = AuditLog::start(memory.clone(), 0, &small(8), Arc::clone(&metrics)).unwrap();
+    let told =
+        || -> Vec<u64> { memory.lines().iter().filter_map(|line| line["lost"].as_u64()).collect() };
+    log.leave_out();
+    let patience = Instant::now() + PATIENCE;
+    while told().is_empty() {
+        assert!(Instant::now() < patience);
+        std::thread::yield_now();
+    }
+    let began = Instant::now();
+    for _ in 0..5 {
+        log.leave_out();
+        log.record(stopped("meanwhile"));
+        assert!(log.flush(PATIENCE));
+    }
+    assert!(told().len() == 1 || began.elapsed() >= LEFT_OUT_TOLD / 2, "{:?}", told());
+    while told().iter().sum::<u64>() < 6 {
+        assert!(Instant::now() < patience);
+        std::thread::yield_now();
+    }
+    assert!(told().len() <= 3, "{:?}", told());
+    log.leave_out();
+    assert!(log.close(PATIENCE));
+    assert_eq!(told().iter().sum::<u64>(), 7, "the end tells all");
+    assert_eq!(metrics.audit_lost.get(), 7);
+}
+
+#[test]
 fn what_waits_is_bounded_in_bytes() {
     let memory = Memory::default();
     let settings = Settings { queue_bytes_max: 8_000, ..Settings::at("") };
