@@ -30,7 +30,7 @@ use crate::policy::{Bundle, PolicyEpoch, UNJUDGED};
 use crate::registry::{self, Registry};
 use crate::router::RetainedSettings;
 use crate::server::{Server, TlsReload, listener};
-use crate::store::{self, Recovered, Store, StoreError};
+use crate::store::{self, Recovered, Store};
 
 /// How often it is looked whether all clients have left.
 const DRAIN_LOOK: Duration = Duration::from_millis(20);
@@ -50,8 +50,8 @@ pub(super) struct Running {
     stop: watch::Sender<bool>,
     ready: Arc<AtomicBool>,
     drain: Duration,
-    /// Ends with the value.
-    _background: JoinSet<()>,
+    /// What runs as long as the broker does, each task with what it is for. Ends with the value.
+    background: JoinSet<&'static str>,
 }
 
 impl Running {
@@ -121,24 +121,27 @@ impl Running {
                 Failure(format!("metrics.address: cannot listen at {address}: {error}{remedy}"))
             })?;
             metrics_address = Some(http.address()?);
-            background.spawn(http.serve());
+            background.spawn(lasting("the metrics page", http.serve()));
         }
         if let Some(settings) = config.control {
             let handle = commands::handle(&reloader);
             let path = settings.path.clone();
             let control = Control::bind(settings, handle, audit.clone())
                 .map_err(|error| about_control(&path, &error))?;
-            background.spawn(control.serve(Arc::clone(&metrics)));
+            background.spawn(lasting("the control socket", control.serve(Arc::clone(&metrics))));
         }
         if let Some((watch, mode)) = watching {
-            background.spawn(keep_watch(Arc::clone(&reloader), watch, mode));
+            let watching = keep_watch(Arc::clone(&reloader), watch, mode);
+            background.spawn(lasting("the watch on the policies", watching));
         }
-        background.spawn(Arc::clone(&lists).keep_fetching());
-        background.spawn(lists.keep_watch());
+        let fetching = Arc::clone(&lists).keep_fetching();
+        background.spawn(lasting("the fetching of revocation lists", fetching));
+        background.spawn(lasting("the watch on revocation lists", lists.keep_watch()));
         let agenda = Arc::clone(&broker);
-        background.spawn(async move { agenda.keep_agenda().await });
+        let agenda = async move { agenda.keep_agenda().await };
+        background.spawn(lasting("the agenda", agenda));
         let (stop, stopped) = watch::channel(false);
-        background.spawn(server.run(stopped));
+        background.spawn(lasting("the listeners", server.run(stopped)));
         let program_version = env!("CARGO_PKG_VERSION");
         audit.record(Event::broker(Kind::BrokerStarted { program_version, policy }));
         for (listener, address) in &addresses {
@@ -146,16 +149,7 @@ impl Running {
         }
         ready.store(true, Ordering::Release);
         let drain = config.broker.drain;
-        Ok(Self {
-            addresses,
-            metrics_address,
-            broker,
-            reloader,
-            stop,
-            ready,
-            drain,
-            _background: background,
-        })
+        Ok(Self { addresses, metrics_address, broker, reloader, stop, ready, drain, background })
     }
 
     /// Begins to load configuration, policies and certificates again; the log says how it went.
@@ -164,11 +158,27 @@ impl Running {
         tokio::spawn(async move { drop(reloader.reload_and_say().await) });
     }
 
-    /// Waits until the store fails; for ever, where there is none.
-    pub(super) async fn store_failed(&self) -> StoreError {
-        match &self.broker.store {
-            Some(store) => store.failed().await,
-            None => std::future::pending().await,
+    /// Waits until something fails that the broker cannot do without, and says what: the store, or
+    /// one of its own tasks. A broker that no longer looks at lists of revoked certificates, say,
+    /// must not go on.
+    pub(super) async fn failed(&mut self) -> (&'static str, Failure) {
+        let store = self.broker.store.clone();
+        let store_failed = async {
+            match &store {
+                Some(store) => store.failed().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            error = store_failed => ("the store failed", Failure(format!("store.folder: {error}"))),
+            ended = ended(&mut self.background) => {
+                self.broker.metrics.panics.inc();
+                let message = ended.clone().into();
+                let panicked = Kind::TaskPanicked { task: "background", message };
+                self.broker.audit.record(Event::broker(panicked));
+                error!("{ended}");
+                ("a task of the broker ended", Failure(ended))
+            }
         }
     }
 
@@ -201,6 +211,21 @@ impl Running {
         if !closed.unwrap_or(false) {
             warn!("the audit log could not be written to its end");
         }
+    }
+}
+
+/// A task with what it is for.
+async fn lasting(what: &'static str, task: impl Future<Output = ()>) -> &'static str {
+    task.await;
+    what
+}
+
+/// Waits until one of the tasks ends, which none should, and says which.
+async fn ended(tasks: &mut JoinSet<&'static str>) -> String {
+    match tasks.join_next().await {
+        Some(Ok(what)) => format!("{what} ended, and the broker cannot do without"),
+        Some(Err(error)) => format!("a task that the broker cannot do without failed: {error}"),
+        None => std::future::pending().await,
     }
 }
 
@@ -570,5 +595,25 @@ fn file_remedy(error: &std::io::Error) -> &'static str {
         }
         std::io::ErrorKind::NotFound => "; make the folder around it, or choose another path",
         _ => "",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_task_that_panics_or_ends_is_told_and_none_is_waited_for() {
+        let mut tasks = JoinSet::new();
+        tasks.spawn(lasting("the agenda", std::future::pending()));
+        let waited = tokio::time::timeout(Duration::from_millis(1), ended(&mut tasks));
+        assert!(waited.await.is_err());
+        tasks.spawn(lasting("the watch", async {}));
+        assert!(ended(&mut tasks).await.starts_with("the watch ended"));
+        tasks.spawn(lasting("the watch", async { panic!("on purpose") }));
+        assert!(ended(&mut tasks).await.contains("on purpose"));
+        let mut none = JoinSet::new();
+        let waited = tokio::time::timeout(Duration::from_millis(1), ended(&mut none));
+        assert!(waited.await.is_err());
     }
 }

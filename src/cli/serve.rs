@@ -75,16 +75,16 @@ impl Signals {
     /// Serves until SIGTERM or SIGINT; SIGHUP reloads.
     ///
     /// # Errors
-    /// When the store fails: nothing can be acknowledged any more.
-    pub(super) async fn obey(mut self, running: Running) -> Result<(), Failure> {
+    /// When the store fails, so that nothing can be acknowledged any more, or a task of the broker.
+    pub(super) async fn obey(mut self, mut running: Running) -> Result<(), Failure> {
         let why = loop {
             tokio::select! {
                 _ = self.terminate.recv() => break "SIGTERM",
                 _ = self.interrupt.recv() => break "SIGINT",
                 _ = self.hangup.recv() => running.begin_reload(),
-                error = running.store_failed() => {
-                    running.stop("the store failed").await;
-                    return Err(Failure(format!("store.folder: {error}")));
+                (why, failure) = running.failed() => {
+                    running.stop(why).await;
+                    return Err(failure);
                 }
             }
         };

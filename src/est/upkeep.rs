@@ -88,18 +88,24 @@ impl Upkeep {
         loop {
             ticks.tick().await;
             // Of a thread that may wait for the disk.
-            let looked = tokio::task::spawn_blocking(move || {
-                self.look(OffsetDateTime::now_utc(), Instant::now());
-                self
-            });
-            match looked.await {
-                Ok(again) => self = again,
-                Err(error) => {
-                    tracing::error!(%error, "the lists of revoked certificates are looked after no more");
-                    return;
-                }
-            }
+            self =
+                self.looked(|upkeep| upkeep.look(OffsetDateTime::now_utc(), Instant::now())).await;
         }
+    }
+
+    /// What there is after a look. After a panic it is begun anew, from nothing.
+    async fn looked(self, look: impl FnOnce(&mut Self) + Send + 'static) -> Self {
+        let (authority, lists) = (Arc::clone(&self.authority), Arc::clone(&self.lists));
+        let (audit, validity) = (self.audit.clone(), self.validity);
+        let looked = tokio::task::spawn_blocking(move || {
+            let mut upkeep = self;
+            look(&mut upkeep);
+            upkeep
+        });
+        looked.await.unwrap_or_else(|error| {
+            tracing::error!(%error, "a look at the lists of revoked certificates failed; begun anew");
+            Self::new(authority, lists, audit, validity)
+        })
     }
 
     /// Looks once; what is wrong goes to the log, and is tried again.
@@ -305,6 +311,16 @@ mod tests {
         bench.upkeep.look(later, began + 4 * RENEW);
         assert_eq!(bench.recorded(), 4);
         assert_eq!(bench.audited(), [2, 4]);
+    }
+
+    #[tokio::test]
+    async fn a_look_that_panics_is_not_the_last() {
+        let (now, began) = (OffsetDateTime::now_utc(), Instant::now());
+        let Bench { folder: _folder, upkeep, .. } = bench(now);
+        let mut upkeep = upkeep.looked(|_| panic!("on purpose")).await;
+        assert!(upkeep.known.is_empty());
+        upkeep = upkeep.looked(move |upkeep| upkeep.look(now, began)).await;
+        assert!(!upkeep.known.is_empty());
     }
 
     #[test]

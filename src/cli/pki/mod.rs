@@ -167,8 +167,14 @@ async fn serve(config: EstConfig, opening: Opening, ready_json: bool) -> Result<
         policies: ArcSwap::new(policies),
         epoch: AtomicU64::new(1),
     };
+    let mut failure = None;
     let why = loop {
         tokio::select! {
+            Some(ended) = background.join_next() => {
+                let failed = ended.err().map_or_else(String::new, |error| format!(": {error}"));
+                failure = Some(Failure(format!("a task of enrolment ended{failed}")));
+                break "a task of enrolment ended";
+            }
             _ = terminate.recv() => break "SIGTERM",
             _ = interrupt.recv() => break "SIGINT",
             _ = hangup.recv() => reloading.reload(&put_in_force).await,
@@ -180,7 +186,7 @@ async fn serve(config: EstConfig, opening: Opening, ready_json: bool) -> Result<
     if !closed.unwrap_or(false) {
         warn!("the audit log could not be written to its end");
     }
-    Ok(())
+    failure.map_or(Ok(()), Err)
 }
 
 async fn load(folder: PathBuf, epoch: PolicyEpoch) -> Result<Arc<Bundle>, Failure> {
