@@ -102,6 +102,10 @@ fn remedy(action: &str, error: &io::Error) -> &'static str {
             "; check the path, or make one with: portcullis ca init, portcullis cert issue"
         }
         (_, io::ErrorKind::NotFound) => "; make its folder first",
+        (OPEN, io::ErrorKind::PermissionDenied) => {
+            "; let this user do so, or choose another path; a file that was replaced since the start \
+             may lie outside the sandbox of a broker, which a restart mends"
+        }
         (_, io::ErrorKind::PermissionDenied) => "; let this user do so, or choose another path",
         _ => "",
     }

@@ -92,7 +92,7 @@ pub(super) fn bind(endpoint: &Endpoint) -> io::Result<Bound> {
 }
 
 /// A socket file that a killed broker left behind is removed; one that is served is not.
-fn remove_stale_socket(path: &Path) -> io::Result<()> {
+pub(crate) fn remove_stale_socket(path: &Path) -> io::Result<()> {
     use std::os::unix::fs::FileTypeExt;
     let Ok(metadata) = std::fs::symlink_metadata(path) else { return Ok(()) };
     let dead = metadata.file_type().is_socket()

@@ -31,6 +31,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout_at;
 use tracing::{info, warn};
 
+pub(crate) use self::accept::remove_stale_socket;
 use self::accept::{Bound, bind};
 use self::handshake::{Admitted, Farewell, Refused, Unauthenticated, gate_of_first_byte};
 use self::listener::Endpoint;

@@ -21,11 +21,35 @@ pub(crate) enum Support {
 /// The first version that lets a file be renamed from one folder to another, as a store that is
 /// repaired and an authority that is replaced need it.
 const ABI_MIN: ABI = ABI::V2;
+/// The first version that a sandbox may have which is required: before, files can be shortened that
+/// may not be written to.
+const ABI_REQUIRED: i32 = 3;
 /// What is held off, as far as the system knows it: later versions are for those who have tried
 /// them.
 const ABI_FILES: ABI = ABI::V5;
 /// Signals and abstract sockets of processes outside.
 const ABI_SCOPES: ABI = ABI::V6;
+
+/// What a version of Landlock leaves open that later ones hold off.
+pub(super) fn left_open(abi: i32) -> Option<&'static str> {
+    match abi {
+        ..ABI_REQUIRED => Some(
+            "it does not keep files from being cut to nothing, nor signals from other processes of \
+             this user; Linux 6.2 does the first, Linux 6.12 both",
+        ),
+        ABI_REQUIRED..6 => {
+            Some("it does not keep signals from other processes of this user; Linux 6.12 does")
+        }
+        _ => None,
+    }
+}
+
+/// Why this version will not do where a sandbox is required.
+pub(super) fn too_little(abi: i32) -> Option<&'static str> {
+    (abi < ABI_REQUIRED).then_some(
+        "the Landlock of this kernel does not keep files from being cut to nothing; Linux 6.2 does",
+    )
+}
 
 /// Asks the system, on a thread of its own: it says so to whom it confines.
 pub(crate) fn support() -> Support {

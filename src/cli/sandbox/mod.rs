@@ -25,6 +25,7 @@ use super::Failure;
 use super::running::{about_audit, about_control};
 use crate::config::{Config, EstConfig, Origin, SandboxMode};
 use crate::pki::{self, Ca};
+use crate::server::{self, listener::Endpoint};
 use crate::{admin, audit, store};
 
 const DEVICE: Rights = make_bitflags!(AccessFs::{ReadFile | WriteFile | IoctlDev});
@@ -108,7 +109,8 @@ impl Sandbox {
         Ok(Self { mode: config.sandbox, plan, never })
     }
 
-    /// Makes the folders and files of a broker that it may not make from inside.
+    /// Makes the folders and files of a broker that it may not make from inside, and removes the
+    /// sockets of a dead one, which it may not remove everywhere.
     ///
     /// # Errors
     /// Why the broker could not have been started.
@@ -122,6 +124,14 @@ impl Sandbox {
         if let Some(control) = &config.control {
             admin::control::prepare(control)
                 .map_err(|error| about_control(&control.path, &error))?;
+        }
+        let listeners = config.listeners.iter().filter_map(|listener| match &listener.endpoint {
+            Endpoint::Unix(path) => Some(path),
+            Endpoint::Tcp(_) => None,
+        });
+        for socket in listeners.chain(config.control.as_ref().map(|control| &control.path)) {
+            // Who cannot bind says why.
+            let _ = server::remove_stale_socket(socket);
         }
         if let Some(fetch) = config.revocation.as_ref().and_then(|it| it.fetch.as_ref()) {
             pki::files::create_private_folder(&fetch.folder)?;
@@ -149,6 +159,11 @@ impl Sandbox {
             (SandboxMode::Off, ..) => return Ok(InForce(None)),
             (_, Some(why), _) => why.clone(),
             (_, None, Support::None(why)) => why.to_owned(),
+            (SandboxMode::Require, None, Support::Abi(abi))
+                if let Some(why) = kernel::too_little(abi) =>
+            {
+                why.to_owned()
+            }
             (_, None, Support::Abi(abi)) => match kernel::restrict(self.plan.rules()) {
                 Ok(()) => {
                     info!(landlock = abi, "the sandbox is in force");
@@ -192,7 +207,10 @@ impl Sandbox {
 
     /// Why it cannot begin, though it has to.
     fn problem(&self) -> Option<String> {
-        let Support::None(why) = kernel::support() else { return None };
+        let why = match kernel::support() {
+            Support::None(why) => why,
+            Support::Abi(abi) => kernel::too_little(abi)?,
+        };
         let is_required = self.mode == SandboxMode::Require;
         is_required.then(|| format!("sandbox is \"require\", and there can be none: {why}"))
     }
@@ -223,11 +241,23 @@ impl Sandbox {
             (_, Support::None(why)) => return vec![format!("sandbox: none: {why}")],
         };
         let mut lines = vec![what];
+        if let Support::Abi(abi) = kernel::support()
+            && let Some(left_open) = kernel::left_open(abi)
+        {
+            lines.push(format!("sandbox leaves open: {left_open}"));
+        }
         if self.mode != SandboxMode::Off {
             let each = |what, paths: Vec<&Path>| -> Vec<String> {
                 paths.iter().map(|path| format!("sandbox {what} {}", path.display())).collect()
             };
-            lines.extend(each("reads", reads));
+            // Where an authority lies in a folder, what is beside it has rules one by one.
+            for (folder, authorities) in &self.plan.around {
+                let but: Vec<_> = authorities.iter().map(|it| it.display().to_string()).collect();
+                let (folder, but) = (folder.display(), but.join(" and "));
+                lines.push(format!("sandbox reads {folder}, as it is at the start, all but {but}"));
+            }
+            let is_around = |path: &&Path| self.plan.around.keys().any(|it| path.starts_with(it));
+            lines.extend(each("reads", reads.into_iter().filter(|it| !is_around(it)).collect()));
             lines.extend(each("writes", writes));
             lines.extend(each("denies", self.plan.denied.iter().map(PathBuf::as_path).collect()));
         }

@@ -52,6 +52,8 @@ pub(super) struct Plan {
     pub(super) warnings: BTreeSet<String>,
     /// The authorities that are left out.
     pub(super) denied: BTreeSet<PathBuf>,
+    /// The folders of which everything may be read but for these authorities.
+    pub(super) around: BTreeMap<PathBuf, Vec<PathBuf>>,
     /// The file of the configuration.
     configuration: PathBuf,
     /// The authority that this process is.
@@ -128,14 +130,37 @@ impl Plan {
                 Ok(())
             }
             Use::Own => self.allow_folder(place, OWN),
-            Use::Socket => {
-                if let Some(folder) = way::folder_of(&place.path) {
-                    self.add(&folder, SOCKET);
-                }
-                Ok(())
-            }
+            Use::Socket => self.allow_socket(place),
             Use::Nothing => Ok(()),
         }
+    }
+
+    /// Allows a socket to be made, and one that is there to be removed: so may then be every file
+    /// in its folder and below.
+    fn allow_socket(&mut self, place: &Place) -> Result<(), Failure> {
+        let Place { key, path, .. } = place;
+        let Some(folder) = way::folder_of(path) else { return Ok(()) };
+        let hidden = self.hidden_in(&folder).unwrap_or_default();
+        if let Some(authority) = hidden.first() {
+            return Err(Failure(format!(
+                "{key}: {} lies in a folder that holds the authority {}, whose files this process \
+                 could remove then; give the socket a folder of its own",
+                path.display(),
+                authority.display()
+            )));
+        }
+        if self.configuration.starts_with(&folder) || way::is_broad(&folder) {
+            self.add(&folder, SOCKET & !AccessFs::RemoveFile);
+            self.warnings.insert(format!(
+                "{key}: {} lies in {}, where nothing is to be removed: at the end the socket stays \
+                 there, until the next start; give it a folder of its own",
+                path.display(),
+                folder.display()
+            ));
+        } else {
+            self.add(&folder, SOCKET);
+        }
+        Ok(())
     }
 
     /// Allows a file to be read, and whatever takes its place.
@@ -263,11 +288,12 @@ impl Plan {
             Some(hidden) if hidden.iter().any(|it| it == folder) => self.denied.extend(hidden),
             Some(hidden) => {
                 self.read_around(folder, &hidden);
+                self.around.insert(folder.to_owned(), hidden.clone());
                 for authority in hidden {
                     self.warnings.insert(format!(
-                        "{} lies in {}: files and folders directly in that folder that are replaced by \
-                         rename, as editors do, cannot be read again before a restart; move it \
-                         elsewhere",
+                        "the authority's folder {0} lies in {1}: until it is moved out of {1}, what \
+                         is replaced by rename directly in {1}, as editors do with the \
+                         configuration or policies, cannot be read again before a restart",
                         authority.display(),
                         folder.display()
                     ));
@@ -373,12 +399,13 @@ impl Plan {
         for (name, path) in paths {
             let Ok(real) = path.canonicalize() else { continue };
             let writable = self.rules.iter().find(|(at, rule)| {
-                rule.rights.contains(AccessFs::WriteFile) && real.starts_with(at)
+                rule.rights.intersects(AccessFs::WriteFile | AccessFs::RemoveFile)
+                    && real.starts_with(at)
             });
             if let Some((at, _)) = writable {
                 self.warnings.insert(format!(
-                    "all of {} can be written to, and {name} is in it; give files of passwords a \
-                     folder of their own",
+                    "files in {} can be written or removed, and {name} is in it; give files of \
+                     passwords, and sockets, a folder of their own",
                     at.display()
                 ));
             }

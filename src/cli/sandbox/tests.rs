@@ -137,6 +137,12 @@ fn an_authority_beside_the_configuration_cannot_be_read() {
     let sandbox = place.broker().unwrap();
     let warnings: Vec<String> = sandbox.warnings().collect();
     assert!(warnings.iter().any(|it| it.contains("/ca lies in")), "{warnings:?}");
+    let folder = place.0.path().canonicalize().unwrap();
+    let lines = sandbox.lines();
+    let reads: Vec<_> = lines.iter().filter(|it| it.starts_with("sandbox reads")).collect();
+    let expected = format!("sandbox reads {}, as it is at the start, all but ", folder.display());
+    assert_eq!(reads.len(), 1, "{reads:?}");
+    assert!(reads[0].starts_with(&expected) && reads[0].contains("/ca"), "{reads:?}");
     let confined = place.confine(sandbox);
     for key in [
         "ca/ca.key",
@@ -350,6 +356,43 @@ fn a_log_beside_the_configuration_makes_nothing_else_writable() {
     }
 }
 
+#[test]
+fn a_socket_beside_the_configuration_lets_nothing_be_removed_and_one_beside_an_authority_is_refused()
+ {
+    let listener = "[listener.local]\nunix = \"run/b.sock\"\nplaintext = true\n\
+                    identity = \"anonymous\"\n";
+    let place = Place::new(&format!("{CONFIG}{}", listener.replace("run/", "")));
+    let sandbox = place.broker().unwrap();
+    let warned = |sandbox: &Sandbox, what: &str| sandbox.warnings().any(|it| it.contains(what));
+    assert!(warned(&sandbox, "listener.local.unix: "), "{sandbox:?}");
+    let confined = place.confine(sandbox);
+    let (folder, own) = (place.0.path().to_owned(), place.path("control/old.sock"));
+    place.write("control/old.sock", "");
+    confined.run(move |_| {
+        drop(std::os::unix::net::UnixListener::bind(folder.join("b.sock")).unwrap());
+        for name in ["b.sock", "portcullis.toml", "policies/all.cedar", "certs/server.key"] {
+            let refused = std::fs::remove_file(folder.join(name)).unwrap_err();
+            assert_eq!(refused.kind(), ErrorKind::PermissionDenied, "{name}");
+        }
+        std::fs::remove_file(own).unwrap();
+    });
+    // What stays behind is removed before there is a sandbox.
+    assert!(place.path("b.sock").exists());
+    place.broker().unwrap();
+    assert!(!place.path("b.sock").exists());
+    // The policies in or below the folder of the socket.
+    place.write("run/policies/all.cedar", "permit (principal, action, resource);");
+    place.write("portcullis.toml", &format!("policies = \"run/policies\"\n{CONFIG}{listener}"));
+    assert!(warned(&place.broker().unwrap(), "written or removed, and policies is in it"));
+    // An authority.
+    place.write("portcullis.toml", &format!("{CONFIG}{listener}"));
+    assert!(!warned(&place.broker().unwrap(), "listener.local.unix"));
+    place.authority("run/ca");
+    let told = place.broker().unwrap_err().0;
+    assert!(told.starts_with("listener.local.unix: "), "{told}");
+    assert!(told.ends_with("give the socket a folder of its own"), "{told}");
+}
+
 /// A key that names a path and that nobody thought of is a file to be read.
 #[test]
 fn what_is_done_with_each_path_of_the_configuration() {
@@ -417,6 +460,17 @@ fn a_folder_with_everything_in_it_is_not_allowed_for_one_file() {
     let confined = place.confine(sandbox);
     assert!(confined.is_denied("/etc/passwd"));
     assert!(!confined.is_denied("/etc/hostname"));
+}
+
+#[test]
+fn what_an_old_landlock_leaves_open_is_said_and_too_little_where_it_is_required() {
+    for (abi, cuts, signals) in [(2, true, true), (3, false, true), (5, false, true)] {
+        let said = kernel::left_open(abi).unwrap();
+        assert_eq!(said.contains("cut to nothing"), cuts, "{abi}: {said}");
+        assert_eq!(said.contains("signals"), signals, "{abi}: {said}");
+        assert_eq!(kernel::too_little(abi).is_some(), cuts, "{abi}");
+    }
+    assert_eq!((kernel::left_open(6), kernel::too_little(6)), (None, None));
 }
 
 #[test]
