@@ -8,11 +8,11 @@
 //! them, with his own rights.
 
 mod place;
+mod question;
 
 use std::fmt;
 use std::fs::{self, Permissions};
 use std::io;
-use std::net::IpAddr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::pin::Pin;
@@ -28,6 +28,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
 pub use place::{check, prepare};
+pub use question::{SessionAnswer, SessionQuestion};
 
 use self::place::Modes;
 use super::registered::{BanRequest, DeviceRequest};
@@ -35,7 +36,6 @@ use crate::audit::event::Outcome;
 use crate::audit::{AuditLog, Event, Kind};
 use crate::gates::records::RecordLimit;
 use crate::metrics::Metrics;
-use crate::policy::Explanation;
 
 /// Bytes of a request, its line feed included.
 pub const REQUEST_BYTES_MAX: u64 = 4 * 1024;
@@ -177,40 +177,6 @@ impl Command {
             other => other,
         }
     }
-}
-
-/// A question of a session: its principal and the facts of its connection are what they are.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct SessionQuestion {
-    /// The session's client identifier.
-    pub client_id: String,
-    /// `connect`, `publish`, `subscribe` or `receive`.
-    pub action: String,
-    /// The topic; of subscribe the filter, of connect the listener.
-    pub resource: String,
-    /// Facts of the packet.
-    #[serde(default)]
-    pub facts: Vec<(String, String)>,
-}
-
-/// The answer to a question of a session.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SessionAnswer {
-    /// The client identifier.
-    pub client_id: String,
-    /// True while it has a connection; otherwise its last one is meant.
-    pub connected: bool,
-    /// The listener.
-    pub listener: String,
-    /// The address of the client.
-    pub source_ip: IpAddr,
-    /// MQTT's protocol level: 3, 4 or 5.
-    pub protocol_version: u8,
-    /// 12 or 13; 0 without TLS.
-    pub tls_version: u8,
-    /// What the policies in force say.
-    pub explanation: Explanation,
 }
 
 /// A call, as it is sent: `{"verb":"reload"}`.
