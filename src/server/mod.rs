@@ -246,7 +246,14 @@ impl Server {
                 info!(listener = %gatehouse.settings.name, "listener closed");
             });
         }
-        while tasks.join_next().await.is_some() {}
+        while let Some(ended) = tasks.join_next().await {
+            // Whoever runs this has to know: without one of them the others must not go on.
+            if let Err(error) = ended
+                && error.is_panic()
+            {
+                std::panic::resume_unwind(error.into_panic());
+            }
+        }
     }
 }
 

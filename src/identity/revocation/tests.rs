@@ -278,10 +278,7 @@ fn a_list_in_parts_is_taken_part_by_part() {
     assert_eq!(revocations.check(&[ca.id(2)], &nowhere, NOW), none);
     // Nothing is known of authorities below it.
     let path = [ca.id(2), ca.id(3)];
-    assert_eq!(
-        revocations.check(&path, &named, NOW),
-        Err(NotGood::NoList { is_authority: true })
-    );
+    assert_eq!(revocations.check(&path, &named, NOW), Err(NotGood::NoList { is_authority: true }));
     part("authorities.crl", Some(CrlScope::CaCertsOnly), &[4]);
     part("part-2.crl", None, &[9]);
     folder.write(".new.crl", "half");
