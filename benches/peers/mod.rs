@@ -22,7 +22,7 @@ use crate::rules;
 pub(crate) const RELAY_ARGUMENT: &str = "be-the-relay";
 
 /// The control socket within the server's folder.
-const CONTROL: &str = "ctl.sock";
+const CONTROL: &str = "control/ctl.sock";
 
 /// How long a server may take to listen.
 const READY_MAX: Duration = Duration::from_secs(30);
