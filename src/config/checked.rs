@@ -158,7 +158,7 @@ fn read(root: &mut Section<'_>, folder: &Path) -> Config {
         login: authentication::read_limits(&mut root.section("login")),
         watch_policies: root.take("watch_policies", &WATCH_POLICIES, WatchPolicies::Tell),
         revocation: read_revocation(&mut root.section("revocation"), &path),
-        ocsp: read_ocsp(&mut root.section("ocsp")),
+        ocsp: read_ocsp(&mut root.section("ocsp"), &listeners),
         devices,
         quarantine,
         flapping: registered::read_flapping(&mut root.section("flapping")),

@@ -6,6 +6,7 @@ use super::kind::{Location, Text, Word, list_not_empty};
 use super::quantity::span;
 use super::section::Section;
 use crate::identity::revocation::{self, Doubt};
+use crate::server::listener;
 use crate::server::ocsp::{self, WithoutAnswer};
 
 const OCSP: Word<Option<WithoutAnswer>> = Word(&[
@@ -56,7 +57,10 @@ fn read_urls(
 }
 
 /// Which OCSP responders are asked, where any are.
-pub(super) fn read_ocsp(section: &mut Section<'_>) -> Option<ocsp::Settings> {
+pub(super) fn read_ocsp(
+    section: &mut Section<'_>,
+    listeners: &[listener::Settings],
+) -> Option<ocsp::Settings> {
     let mode = section.take("mode", &OCSP, None);
     let responders = read_urls(section, "responders", "\"http://ocsp.example.com/\"", "an answer");
     let often = span(Duration::from_secs(1), Duration::from_hours(24 * 7));
@@ -77,6 +81,12 @@ pub(super) fn read_ocsp(section: &mut Section<'_>) -> Option<ocsp::Settings> {
     }
     if without_answer == WithoutAnswer::Admit {
         section.warn("mode", "is \"soft\": whoever keeps a responder from the broker undoes it");
+    }
+    let is_late = |it: &&listener::Settings| timeout >= it.admission.connect_deadline;
+    if let Some(late) = listeners.iter().find(is_late) {
+        let message = format!("is not shorter than listener.{}.connect_deadline", late.name);
+        let remedy = "shorten it, or clients are gone before the answer comes";
+        section.refuse("timeout", &message, remedy);
     }
     Some(ocsp::Settings { without_answer, responders, every, timeout })
 }

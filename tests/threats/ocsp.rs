@@ -292,4 +292,7 @@ fn a_certificate_says_whom_to_ask_only_where_it_may() {
 fn a_mode_without_responders_is_refused() {
     let said = Setup::new().mutual_tls().config("[ocsp]\nmode = \"hard\"\n").refused().stderr;
     assert!(said.contains("ocsp.responders") && said.contains("name the URLs"), "{said}");
+    let late = "[ocsp]\nmode = \"soft\"\nresponders = [\"http://localhost/\"]\ntimeout = \"10s\"\n";
+    let said = Setup::new().mutual_tls().config(late).refused().stderr;
+    assert!(said.contains("ocsp.timeout is not shorter than listener."), "{said}");
 }
