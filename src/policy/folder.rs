@@ -28,7 +28,7 @@ pub fn is_policy_file(name: &OsStr) -> bool {
     name == MANIFEST || Kind::of(name).is_some()
 }
 
-/// How a path leads to a policy folder and to the files in it.
+/// How a path leads to a policy folder and to the files in it, or to any other file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Way {
     /// Every entry on the way. Where one becomes another, the folder may be another.
@@ -78,6 +78,14 @@ impl Way {
         let parents = parents.filter_map(|parent| Some((parent.to_owned(), place(parent)?)));
         let insides = self.insides.iter().map(|(inside, place)| (inside.clone(), *place));
         parents.chain(insides).collect()
+    }
+
+    /// The folders that the links among the entries lead into, whether there is something at their
+    /// end or not.
+    pub fn led_into(&self) -> impl Iterator<Item = PathBuf> {
+        self.links
+            .iter()
+            .filter_map(|(link, says)| link.parent()?.join(says).parent()?.canonicalize().ok())
     }
 
     fn enter(&mut self, inside: &Path) {

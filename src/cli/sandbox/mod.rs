@@ -97,7 +97,7 @@ impl Sandbox {
         for place in places::of_enrolment(config) {
             plan.allow(&place)?;
         }
-        plan.allow_own_authority();
+        plan.allow_own_authority()?;
         plan.warn_of_writable(&[
             ("the configuration", path),
             ("est.policies", &config.est.policies),

@@ -21,6 +21,7 @@ use super::kernel::Rights;
 use super::places::{Place, Use};
 use super::way;
 use crate::pki;
+use crate::policy::Way;
 
 /// Entries that are looked through for authorities, in one folder and all below.
 const ENTRIES_MAX: usize = 200_000;
@@ -58,6 +59,8 @@ pub(super) struct Plan {
     configuration: PathBuf,
     /// The authority that this process is.
     own_authority: Option<PathBuf>,
+    /// What of each folder that was looked through must not be read.
+    hidden: HashMap<PathBuf, Option<Vec<PathBuf>>>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -140,8 +143,8 @@ impl Plan {
     fn allow_socket(&mut self, place: &Place) -> Result<(), Failure> {
         let Place { key, path, .. } = place;
         let Some(folder) = way::folder_of(path) else { return Ok(()) };
-        let hidden = self.hidden_in(&folder).unwrap_or_default();
-        if let Some(authority) = hidden.first() {
+        let hidden = self.hidden_in(&folder);
+        if let Some(authority) = hidden.iter().flatten().next() {
             return Err(Failure(format!(
                 "{key}: {} lies in a folder that holds the authority {}, whose files this process \
                  could remove then; give the socket a folder of its own",
@@ -149,7 +152,8 @@ impl Plan {
                 authority.display()
             )));
         }
-        if self.configuration.starts_with(&folder) || way::is_broad(&folder) {
+        // Of one that is too large to be looked through nobody knows what is in it.
+        if hidden.is_none() || self.configuration.starts_with(&folder) || way::is_broad(&folder) {
             self.add(&folder, SOCKET & !AccessFs::RemoveFile);
             self.warnings.insert(format!(
                 "{key}: {} lies in {}, where nothing is to be removed: at the end the socket stays \
@@ -223,7 +227,7 @@ impl Plan {
     }
 
     /// The folder of a file, if it may be written to for the sake of that.
-    fn folder_alone(&self, path: &Path) -> Option<PathBuf> {
+    fn folder_alone(&mut self, path: &Path) -> Option<PathBuf> {
         let folder = way::folder_of(path).filter(|folder| !way::is_broad(folder))?;
         self.hidden_in(&folder)?.is_empty().then_some(folder)
     }
@@ -274,7 +278,7 @@ impl Plan {
 
     /// Each link on a way may lead elsewhere tomorrow, in the folder that it leads into.
     fn allow_links(&mut self, path: &Path) {
-        for folder in way::folders_of_links(path) {
+        for folder in Way::of(path).led_into() {
             if !way::is_broad(&folder) {
                 self.read_below(&folder);
             }
@@ -328,12 +332,21 @@ impl Plan {
 
     /// Allows everything in the folder of the authority that this process is, but to read the key
     /// of its root.
-    pub(super) fn allow_own_authority(&mut self) {
-        let Some(own) = self.own_authority.clone() else { return };
-        let hidden = self.hidden_in(&own).unwrap_or_default();
+    ///
+    /// # Errors
+    /// When it holds too much to tell where that key is.
+    pub(super) fn allow_own_authority(&mut self) -> Result<(), Failure> {
+        let Some(own) = self.own_authority.clone() else { return Ok(()) };
+        let Some(hidden) = self.hidden_in(&own) else {
+            return Err(Failure(format!(
+                "est.authority: {} holds too much to look through for the key of the root; move what \
+                 is not the authority's out of it",
+                own.display()
+            )));
+        };
         if hidden.is_empty() {
             self.add(&own, OWN);
-            return;
+            return Ok(());
         }
         self.add(&own, OWN & !READ | AccessFs::ReadDir);
         self.read_around(&own, &hidden);
@@ -345,10 +358,21 @@ impl Plan {
             ));
             self.denied.insert(key);
         }
+        Ok(())
     }
 
-    /// What of a folder must not be read; `None` where it cannot be known.
-    fn hidden_in(&self, folder: &Path) -> Option<Vec<PathBuf>> {
+    /// What of a folder must not be read; `None` where it cannot be known. Several files are in one
+    /// folder, which is looked through once.
+    fn hidden_in(&mut self, folder: &Path) -> Option<Vec<PathBuf>> {
+        if let Some(known) = self.hidden.get(folder) {
+            return known.clone();
+        }
+        let found = self.look_through(folder);
+        self.hidden.insert(folder.to_owned(), found.clone());
+        found
+    }
+
+    fn look_through(&self, folder: &Path) -> Option<Vec<PathBuf>> {
         let own = self.own_authority.as_deref();
         let mut hidden = Vec::new();
         let mut open = vec![(folder.to_owned(), 0_usize)];

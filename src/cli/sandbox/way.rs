@@ -1,11 +1,6 @@
-//! How a path leads to a file, and which folders are too much to be allowed for one file.
+//! Which folder a path leads into, and which are too much to be allowed for one file.
 
-use std::ffi::OsString;
-use std::fs;
-use std::path::{Component, Path, PathBuf};
-
-/// Links on one way: as many as Linux follows.
-const LINKS_MAX: usize = 40;
+use std::path::{Path, PathBuf};
 
 /// Folders in which everything else of a system lies as well.
 const BROAD: [&str; 25] = [
@@ -48,38 +43,4 @@ pub(super) fn folder_of(path: &Path) -> Option<PathBuf> {
     let real = path.canonicalize().ok();
     let folder = real.as_deref().unwrap_or(&path).parent()?;
     folder.canonicalize().ok()
-}
-
-/// The folders that the links on a way lead into.
-pub(super) fn folders_of_links(path: &Path) -> Vec<PathBuf> {
-    let names = |path: &Path| -> Vec<OsString> {
-        path.components().rev().map(|name| name.as_os_str().to_owned()).collect()
-    };
-    let mut folders = Vec::new();
-    let Ok(path) = std::path::absolute(path) else { return folders };
-    let mut at = PathBuf::from("/");
-    let mut ahead = names(&path);
-    let mut links = 0;
-    while let Some(name) = ahead.pop() {
-        match Path::new(&name).components().next() {
-            Some(Component::RootDir) => at = PathBuf::from("/"),
-            Some(Component::ParentDir) => drop(at.pop()),
-            Some(Component::Normal(name)) => {
-                let entry = at.join(name);
-                let Ok(says) = fs::read_link(&entry) else {
-                    at = entry;
-                    continue;
-                };
-                links += 1;
-                if links > LINKS_MAX {
-                    return folders;
-                }
-                folders
-                    .extend(at.join(&says).parent().and_then(|folder| folder.canonicalize().ok()));
-                ahead.extend(names(&says));
-            }
-            _ => {}
-        }
-    }
-    folders
 }
