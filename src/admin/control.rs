@@ -36,6 +36,7 @@ use crate::audit::event::Outcome;
 use crate::audit::{AuditLog, Event, Kind};
 use crate::gates::records::RecordLimit;
 use crate::metrics::Metrics;
+use crate::server::accept::Trouble;
 
 /// Bytes of a request, its line feed included.
 pub const REQUEST_BYTES_MAX: u64 = 4 * 1024;
@@ -58,8 +59,6 @@ const PART_DEADLINE: Duration = Duration::from_secs(30);
 /// so many bytes a second, on average from some time on.
 const PACE_BYTES: u64 = 4 * 1024 * 1024;
 const PACE_FROM: Duration = Duration::from_secs(30);
-/// The pause after an accept that failed for want of something, such as file descriptors.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Where the control socket is, and who may use it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -372,17 +371,16 @@ impl Control {
     /// Serves until the future is dropped; calls end with it.
     pub async fn serve(self, metrics: Arc<Metrics>) {
         let mut calls = JoinSet::new();
+        let mut trouble = Trouble::default();
         loop {
             tokio::select! {
                 accepted = self.listener.accept(), if calls.len() < CALLS_MAX => match accepted {
                     Ok((stream, _)) => {
+                        trouble.ends();
                         let shared = Arc::clone(&self.shared);
                         calls.spawn(async move { shared.call(stream).await });
                     }
-                    Err(error) => {
-                        tracing::warn!(%error, "the control socket cannot accept");
-                        tokio::time::sleep(ACCEPT_PAUSE).await;
-                    }
+                    Err(error) => trouble.bear("control.socket", &error).await,
                 },
                 Some(ended) = calls.join_next() => {
                     if let Err(error) = ended && error.is_panic() {

@@ -17,6 +17,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
 use crate::metrics::{self, Metrics};
+use crate::server::accept::Trouble;
 use crate::server::http::{self, Page, TEXT, page};
 
 /// More wait in the kernel's queue; scrapes and probes are few and short.
@@ -24,8 +25,6 @@ const CONNECTIONS_MAX: usize = 16;
 const HEADER_DEADLINE: Duration = Duration::from_secs(5);
 /// From accept to the end of the answer.
 const CONNECTION_DEADLINE: Duration = Duration::from_secs(10);
-/// The pause after an accept that failed for want of something, such as file descriptors.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// The server, bound and not serving yet.
 #[derive(Debug)]
@@ -71,17 +70,16 @@ impl Http {
     /// Serves until the future is dropped; connections end with it.
     pub async fn serve(self) {
         let mut connections = JoinSet::new();
+        let mut trouble = Trouble::default();
         loop {
             tokio::select! {
                 accepted = self.listener.accept(), if connections.len() < CONNECTIONS_MAX => {
                     match accepted {
                         Ok((stream, _)) => {
+                            trouble.ends();
                             connections.spawn(serve_one(stream, Arc::clone(&self.pages)));
                         }
-                        Err(error) => {
-                            tracing::warn!(%error, "the HTTP server cannot accept");
-                            tokio::time::sleep(ACCEPT_PAUSE).await;
-                        }
+                        Err(error) => trouble.bear("metrics.address", &error).await,
                     }
                 }
                 Some(ended) = connections.join_next() => {

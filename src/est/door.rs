@@ -2,31 +2,32 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinError, JoinSet};
 
 use crate::gates::admission::{self, Admission, Refused, Slot};
 use crate::metrics::ListenerGauges;
-
-/// The pause after an accept that failed for want of something, such as file descriptors.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+use crate::server::accept::Trouble;
 
 /// A socket that listens, and who may come in.
 pub(super) struct Door {
+    /// The key of the configuration that says where.
+    name: &'static str,
     listener: TcpListener,
     admission: Admission,
 }
 
 impl Door {
     pub(super) async fn bind(
+        name: &'static str,
         address: SocketAddr,
         admission: admission::Settings,
     ) -> io::Result<Self> {
         let listener = TcpListener::bind(address).await?;
         let admission = Admission::new(admission, ListenerGauges::default(), Instant::now());
-        Ok(Self { listener, admission })
+        Ok(Self { name, listener, admission })
     }
 
     pub(super) fn address(&self) -> io::Result<SocketAddr> {
@@ -44,17 +45,18 @@ impl Door {
     ) where
         F: Future<Output = ()> + Send + 'static,
     {
+        let mut trouble = Trouble::default();
         loop {
             tokio::select! {
                 accepted = self.listener.accept() => match accepted {
-                    Ok((stream, peer)) => match self.admission.admit(peer.ip(), Instant::now()) {
-                        Ok(slot) => drop(tasks.spawn(connection(stream, peer, slot))),
-                        Err(why) => refused(peer, why),
-                    },
-                    Err(error) => {
-                        tracing::warn!(%error, "a connection cannot be accepted");
-                        tokio::time::sleep(ACCEPT_PAUSE).await;
+                    Ok((stream, peer)) => {
+                        trouble.ends();
+                        match self.admission.admit(peer.ip(), Instant::now()) {
+                            Ok(slot) => drop(tasks.spawn(connection(stream, peer, slot))),
+                            Err(why) => refused(peer, why),
+                        }
                     }
+                    Err(error) => trouble.bear(self.name, &error).await,
                 },
                 Some(ended) = tasks.join_next() => {
                     if let Err(error) = ended && error.is_panic() {

@@ -208,7 +208,7 @@ async fn bind(
     address: SocketAddr,
     admission: &admission::Settings,
 ) -> Result<Door, StartError> {
-    let bound = Door::bind(address, admission.clone()).await;
+    let bound = Door::bind(key, address, admission.clone()).await;
     bound.map_err(|source| StartError::Bind { key, address, source })
 }
 

@@ -60,13 +60,7 @@ impl Bound {
                     trouble.ends();
                     admit(socket, peer);
                 }
-                Err(error) if is_about_one_connection(&error) => {}
-                Err(error) => {
-                    if let Some(failures) = trouble.fails(Now::read().instant) {
-                        warn!(listener, failures, %error, "cannot accept");
-                    }
-                    tokio::time::sleep(trouble.pause()).await;
-                }
+                Err(error) => trouble.bear(listener, &error).await,
             }
         }
     }
@@ -104,13 +98,25 @@ pub(crate) fn remove_stale_socket(path: &Path) -> io::Result<()> {
 /// Accepts that fail, one after the other: for want of descriptors they would do so as often as
 /// they are tried.
 #[derive(Debug, Default)]
-struct Trouble {
+pub(crate) struct Trouble {
     in_a_row: u32,
     told_at: Option<Instant>,
     untold: u64,
 }
 
 impl Trouble {
+    /// Says what failed, unless that is about the one connection, and waits: until there are
+    /// descriptors or memory again, most likely.
+    pub(crate) async fn bear(&mut self, listener: &str, error: &io::Error) {
+        if is_about_one_connection(error) {
+            return;
+        }
+        if let Some(failures) = self.fails(Now::read().instant) {
+            warn!(listener, failures, %error, "cannot accept");
+        }
+        tokio::time::sleep(self.pause()).await;
+    }
+
     /// One more failed; `Some`: how many since the last time this was said, which is to be said
     /// now, once a second at most.
     fn fails(&mut self, now: Instant) -> Option<u64> {
@@ -127,7 +133,7 @@ impl Trouble {
     }
 
     /// One succeeded.
-    fn ends(&mut self) {
+    pub(crate) fn ends(&mut self) {
         self.in_a_row = 0;
     }
 

@@ -4,7 +4,7 @@
 //! stop. An accepted socket climbs the rungs of [`handshake`] in a task of its own, under one
 //! deadline, and becomes a [`connection`].
 
-mod accept;
+pub(crate) mod accept;
 mod breaker;
 mod connection;
 pub mod fetch;
