@@ -124,16 +124,29 @@ impl CheckArgs {
                 );
             }
         }
-        for warning in &warnings {
-            eprintln!("warning: {warning}");
-        }
-        if problems.is_empty() {
-            let listeners = count(config.listeners.len(), "listener", "listeners");
-            eprintln!("fine: {listeners}, {}", count(policies, "policy", "policies"));
-            Ok(())
-        } else {
-            Err(Failure(problems.join("\nerror: ")))
-        }
+        let listeners = count(config.listeners.len(), "listener", "listeners");
+        conclude(&warnings, &problems, &listeners, policies)
+    }
+}
+
+/// Says what was found.
+///
+/// # Errors
+/// When there are problems.
+pub(super) fn conclude(
+    warnings: &[String],
+    problems: &[String],
+    what: &str,
+    policies: usize,
+) -> Result<(), Failure> {
+    for warning in warnings {
+        eprintln!("warning: {warning}");
+    }
+    if problems.is_empty() {
+        eprintln!("fine: {what}, {}", count(policies, "policy", "policies"));
+        Ok(())
+    } else {
+        Err(Failure(problems.join("\nerror: ")))
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use serde_json::json;
 
 use super::Failure;
-use super::running::Reloader;
+use super::reloader::Reloader;
 use super::store::Backups;
 use crate::admin::control::{
     Command, ControlHandle, Reply, Response, SessionAnswer, SessionQuestion,

@@ -20,6 +20,7 @@ mod password;
 mod pki;
 mod policy;
 mod quickstart;
+mod reloader;
 mod revocation;
 mod running;
 mod sandbox;

@@ -7,7 +7,8 @@ use serde_json::json;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
-use super::running::{Running, Source};
+use super::reloader::Source;
+use super::running::Running;
 use super::sandbox::Sandbox;
 use super::{Failure, coloured};
 use crate::config::{Config, LogSettings};

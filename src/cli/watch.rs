@@ -14,7 +14,7 @@ use tokio::time::timeout;
 use tracing::warn;
 
 use super::Failure;
-use super::running::Reloader;
+use super::reloader::Reloader;
 use crate::config::WatchPolicies;
 use crate::policy::{Doubt, FolderChange, FolderState, Way, is_policy_file};
 

@@ -8,7 +8,7 @@ use time::OffsetDateTime;
 
 use crate::audit;
 use crate::cli::authority::{PassphraseArgs, Passphrases};
-use crate::cli::check::{say_sandbox, say_values, values};
+use crate::cli::check::{conclude, say_sandbox, say_values, values};
 use crate::cli::revocation::now_unix_s;
 use crate::cli::sandbox::Sandbox;
 use crate::cli::{Failure, coloured, count};
@@ -77,16 +77,8 @@ impl CheckArgs {
             say_values(&config.origins);
             sandbox.iter().for_each(say_sandbox);
         }
-        for warning in &warnings {
-            eprintln!("warning: {warning}");
-        }
-        if problems.is_empty() {
-            let profiles = count(settings.profiles.len(), "profile", "profiles");
-            eprintln!("fine: {profiles}, {}", count(policies, "policy", "policies"));
-            Ok(())
-        } else {
-            Err(Failure(problems.join("\nerror: ")))
-        }
+        let profiles = count(settings.profiles.len(), "profile", "profiles");
+        conclude(&warnings, &problems, &profiles, policies)
     }
 }
 
