@@ -222,16 +222,7 @@ mod tests {
 
     fn bench(now: OffsetDateTime) -> Bench {
         let folder = tempfile::tempdir().unwrap();
-        let new = NewAuthority {
-            name: "Plant",
-            root_key: KeySource::New(KeyType::P256),
-            key: KeySource::New(KeyType::P256),
-            root_validity: None,
-            issuing_validity: None,
-            layout: Layout::RootAndIssuing,
-            root_protection: &Protection::None,
-            protection: &Protection::None,
-        };
+        let new = NewAuthority::unprotected("Plant", Layout::RootAndIssuing);
         let path = |name: &str| folder.path().join(name);
         files::create_private_folder(&path("ca")).unwrap();
         let ca = Ca::create(&path("ca"), &new, now).unwrap();

@@ -10,7 +10,7 @@ use time::OffsetDateTime;
 use super::ca::Ca;
 use super::files::{self, Access, FileError};
 use super::inventory::{AuthorityRecord, Inventory, Record, Role};
-use super::key::{KeySource, PrivateKey, Protection};
+use super::key::{KeySource, KeyType, PrivateKey, Protection};
 use super::place::inside;
 use super::profile::{Profile, ProfileName};
 use super::revoke::write_crl;
@@ -37,6 +37,24 @@ pub struct NewAuthority<'a> {
     pub root_protection: &'a Protection,
     /// How the issuing key is kept.
     pub protection: &'a Protection,
+}
+
+impl<'a> NewAuthority<'a> {
+    /// One for a trial: its keys, on P-256, are not encrypted.
+    #[must_use]
+    pub fn unprotected(name: &'a str, layout: Layout) -> Self {
+        static PLAIN: Protection = Protection::None;
+        Self {
+            name,
+            root_key: KeySource::New(KeyType::P256),
+            key: KeySource::New(KeyType::P256),
+            root_validity: None,
+            issuing_validity: None,
+            layout,
+            root_protection: &PLAIN,
+            protection: &PLAIN,
+        }
+    }
 }
 
 /// What an authority consists of.

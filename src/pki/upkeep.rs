@@ -81,16 +81,7 @@ mod tests {
     const NONE: [u64; 0] = [];
 
     fn authority(folder: &Path) -> Ca {
-        let new = NewAuthority {
-            name: "Factory",
-            root_key: KeySource::New(KeyType::P256),
-            key: KeySource::New(KeyType::P256),
-            root_validity: None,
-            issuing_validity: None,
-            layout: Layout::RootAndIssuing,
-            root_protection: &Protection::None,
-            protection: &Protection::None,
-        };
+        let new = NewAuthority::unprotected("Factory", Layout::RootAndIssuing);
         Ca::create(folder, &new, NOW).unwrap()
     }
 

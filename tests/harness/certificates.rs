@@ -179,7 +179,8 @@ impl Authority {
     }
 }
 
-fn config_trusting(roots: RootCertStore, identity: Option<&Identity>) -> ClientConfig {
+/// TLS settings of a client that trusts these authorities.
+pub fn config_trusting(roots: RootCertStore, identity: Option<&Identity>) -> ClientConfig {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
@@ -193,7 +194,8 @@ fn config_trusting(roots: RootCertStore, identity: Option<&Identity>) -> ClientC
     }
 }
 
-fn connect_by(
+/// A TLS connection with these settings, whose handshake may still fail.
+pub fn connect_by(
     address: SocketAddr,
     config: ClientConfig,
 ) -> StreamOwned<ClientConnection, TcpStream> {
@@ -206,16 +208,6 @@ fn connect_by(
 }
 
 impl Identity {
-    /// As [`Authority::connect`], where the server's authority is another's making.
-    #[allow(dead_code, reason = "not every test binary has such a server")]
-    pub fn connect(
-        &self,
-        address: SocketAddr,
-        roots: RootCertStore,
-    ) -> StreamOwned<ClientConnection, TcpStream> {
-        connect_by(address, config_trusting(roots, Some(self)))
-    }
-
     /// The chain, leaf first.
     pub fn chain(&self) -> Vec<CertificateDer<'static>> {
         CertificateDer::pem_file_iter(&self.certificate).unwrap().map(Result::unwrap).collect()

@@ -308,6 +308,18 @@ impl Broker {
     }
 }
 
+/// Waits until there is something; the time is a bound, not a guess.
+pub fn until<T>(what: &str, mut found: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(found) = found() {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "{what} does not come");
+        std::thread::sleep(LOOK_AGAIN);
+    }
+}
+
 impl Drop for Broker {
     fn drop(&mut self) {
         self.signal(Signal::TERM);

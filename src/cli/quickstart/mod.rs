@@ -6,14 +6,15 @@ mod demonstration;
 
 use std::path::{Path, PathBuf};
 
-use super::running::{Running, Source};
+use super::reloader::Source;
+use super::running::Running;
 use super::sandbox::Sandbox;
 use super::{Failure, coloured, serve};
 use crate::cli::authority::{AuditArgs, AuditFile};
 use crate::config::Config;
 use crate::pki::files::{self, Access};
 use crate::pki::{
-    AlternativeNames, Ca, KeySource, KeyType, Layout, NewAuthority, Profile, ProfileName,
+    AlternativeNames, CRL_VALIDITY, Ca, KeyType, Layout, NewAuthority, Profile, ProfileName,
     Protection, Subject, no_passphrase,
 };
 use time::OffsetDateTime;
@@ -150,7 +151,9 @@ impl Folders {
             .filter(|(_, folder, name)| !is_issued(folder, name))
             .collect();
         let trusting = [certs.join("ca.pem"), self.devices.join("ca.pem")];
-        let is_asked = !missing.is_empty() || !trusting.iter().all(|path| path.exists());
+        let is_asked = !missing.is_empty()
+            || !trusting.iter().all(|path| path.exists())
+            || self.has_an_old_list(OffsetDateTime::now_utc());
         if is_asked {
             self.issue(missing)?;
             let trust = files::read(&Ca::trust_path(&self.authority))?;
@@ -172,7 +175,15 @@ impl Folders {
         Ok(is_asked)
     }
 
-    /// Issues certificates, by an authority that is made where there is none.
+    /// True when half of the time is over for which a list of the authority is good. Nobody else
+    /// looks after one.
+    fn has_an_old_list(&self, now: OffsetDateTime) -> bool {
+        let lists = Ca::published_lists(&self.authority);
+        lists.iter().flatten().any(|list| list.next_update - now < CRL_VALIDITY / 2)
+    }
+
+    /// Issues certificates, by an authority that is made where there is none, and makes its list anew
+    /// where that is due.
     fn issue(&self, missing: Vec<(ProfileName, PathBuf, &str)>) -> Result<(), Failure> {
         files::create_private_folder(&self.authority)?;
         let audit = AuditFile::open(&AuditArgs::default(), &self.authority)?;
@@ -180,20 +191,15 @@ impl Folders {
             Ca::open(&self.authority, &mut no_passphrase, OffsetDateTime::now_utc())?
         } else {
             eprintln!("making {}", Ca::certificate_path(&self.authority).display());
-            let new = NewAuthority {
-                name: "Portcullis quickstart CA",
-                root_key: KeySource::New(KeyType::P256),
-                key: KeySource::New(KeyType::P256),
-                root_validity: None,
-                issuing_validity: None,
-                layout: Layout::RootOnly,
-                root_protection: &Protection::None,
-                protection: &Protection::None,
-            };
+            let new = NewAuthority::unprotected("Portcullis quickstart CA", Layout::RootOnly);
             let ca = Ca::create(&self.authority, &new, OffsetDateTime::now_utc())?;
             audit.created(&ca);
             ca
         };
+        let now = OffsetDateTime::now_utc();
+        if self.has_an_old_list(now) {
+            audit.crls(&ca.write_crls(CRL_VALIDITY, now)?);
+        }
         for (profile, folder, name) in missing {
             let subject = match profile {
                 ProfileName::Server => localhost(),
@@ -337,7 +343,19 @@ fn quoted(word: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::quoted;
+    use time::{Duration, OffsetDateTime};
+
+    use super::{Folders, quoted};
+
+    #[test]
+    fn the_list_of_the_authority_is_made_anew_before_it_ends() {
+        let folder = tempfile::tempdir().unwrap();
+        let folders = Folders::of(folder.path());
+        folders.issue(Vec::new()).unwrap();
+        let now = OffsetDateTime::now_utc();
+        assert!(!folders.has_an_old_list(now));
+        assert!(folders.has_an_old_list(now + Duration::days(16)));
+    }
 
     #[test]
     fn a_word_is_quoted_where_a_shell_would_read_it_otherwise() {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use time::OffsetDateTime;
 
 use super::*;
-use crate::pki::{KeySource, KeyType, Layout, NewAuthority, Protection, no_passphrase};
+use crate::pki::{Layout, NewAuthority, no_passphrase};
 
 const CONFIG: &str = "\
 [listener.devices]
@@ -51,16 +51,7 @@ impl Place {
     }
 
     fn authority(&self, name: &str) -> Ca {
-        let new = NewAuthority {
-            name: "Plant",
-            root_key: KeySource::New(KeyType::P256),
-            key: KeySource::New(KeyType::P256),
-            root_validity: None,
-            issuing_validity: None,
-            layout: Layout::RootAndIssuing,
-            root_protection: &Protection::None,
-            protection: &Protection::None,
-        };
+        let new = NewAuthority::unprotected("Plant", Layout::RootAndIssuing);
         Ca::create(&self.path(name), &new, OffsetDateTime::now_utc()).unwrap()
     }
 

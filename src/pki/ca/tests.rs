@@ -19,8 +19,8 @@ use x509_parser::prelude::FromDer as _;
 use super::*;
 use crate::pki::profile::VALIDITY_MAX;
 use crate::pki::{
-    AlternativeNames, Issued, KeySource, KeyType, Layout, NameError, NewAuthority, Profile,
-    ProfileName, Protection, Subject, no_passphrase,
+    AlternativeNames, Issued, KeyType, Layout, NameError, NewAuthority, Profile, ProfileName,
+    Subject, no_passphrase,
 };
 
 struct Authority {
@@ -33,16 +33,7 @@ fn now() -> OffsetDateTime {
 }
 
 fn create(folder: &Path, layout: Layout) -> Result<Ca, PkiError> {
-    let new = NewAuthority {
-        name: "Test CA",
-        root_key: KeySource::New(KeyType::P256),
-        key: KeySource::New(KeyType::P256),
-        root_validity: None,
-        issuing_validity: None,
-        layout,
-        root_protection: &Protection::None,
-        protection: &Protection::None,
-    };
+    let new = NewAuthority::unprotected("Test CA", layout);
     Ca::create(folder, &new, now())
 }
 

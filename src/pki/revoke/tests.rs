@@ -15,16 +15,7 @@ const NOW: OffsetDateTime = datetime!(2026-03-01 12:00 UTC);
 const DAY: time::Duration = time::Duration::DAY;
 
 fn authority(folder: &Path, layout: Layout) -> Ca {
-    let new = NewAuthority {
-        name: "Factory",
-        root_key: KeySource::New(KeyType::P256),
-        key: KeySource::New(KeyType::P256),
-        root_validity: None,
-        issuing_validity: None,
-        layout,
-        root_protection: &Protection::None,
-        protection: &Protection::None,
-    };
+    let new = NewAuthority::unprotected("Factory", layout);
     Ca::create(folder, &new, NOW).unwrap()
 }
 
