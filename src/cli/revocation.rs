@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior};
 use tracing::{info, warn};
@@ -28,7 +29,7 @@ const RETRY: Duration = Duration::from_mins(1);
 const FETCH_TIME: Duration = Duration::from_mins(2);
 /// How long somebody waits who says that lists have changed.
 const HURRY: Duration = Duration::from_secs(10);
-/// How soon they are fetched once more then.
+/// How soon they are fetched once more then, and at the soonest.
 const AGAIN: Duration = Duration::from_secs(2);
 /// How many are fetched at a time.
 const FETCHES_MAX: usize = 4;
@@ -43,8 +44,10 @@ pub(super) struct Lists {
     trusted: Mutex<Arc<TrustedIssuers>>,
     /// The files as they were before they were loaded last.
     seen: Mutex<State>,
-    /// When each list that is fetched is due again; none while it is fetched.
-    due: Mutex<BTreeMap<String, Option<Instant>>>,
+    /// The lists that are fetched, by URL.
+    turns: Mutex<BTreeMap<String, Turn>>,
+    /// One of them was fetched, or could not be.
+    fetched: Notify,
     loading: tokio::sync::Mutex<()>,
 }
 
@@ -63,7 +66,8 @@ impl Lists {
             broker,
             trusted: Mutex::default(),
             seen: Mutex::default(),
-            due: Mutex::default(),
+            turns: Mutex::default(),
+            fetched: Notify::new(),
             loading: tokio::sync::Mutex::default(),
         }
     }
@@ -204,39 +208,60 @@ impl Lists {
         loop {
             ticks.tick().await;
             while fetching.try_join_next().is_some() {}
-            if fetching.is_empty() {
-                // Whatever became of one that did not come back, it is tried again.
-                self.due.lock().retain(|_, at| at.is_some());
-            }
-            for (url, beside, fetch) in self.fetched() {
-                let mut due = self.due.lock();
-                let is_due =
-                    due.get(&url).is_none_or(|at| at.is_some_and(|at| at <= Instant::now()));
-                // A host that does not answer has one place, whatever it has to offer.
-                let is_busy = || {
-                    due.iter().any(|(other, at)| at.is_none() && host_of(other) == host_of(&url))
-                };
-                if is_due && fetching.len() < FETCHES_MAX && !is_busy() {
-                    due.insert(url.clone(), None);
-                    fetching.spawn(Arc::clone(&self).fetch_and_say(url, beside, fetch));
+            let wanted = self.to_fetch();
+            let is_wanted = |url: &String| wanted.iter().any(|(other, ..)| other == url);
+            self.turns.lock().retain(|url, turn| turn.is_under_way || is_wanted(url));
+            for (url, beside, fetch) in wanted {
+                if let Some(turn) = self.take_turn(&url, &fetch) {
+                    let lists = Arc::clone(&self);
+                    fetching.spawn(async move {
+                        let rest = lists.fetch_and_say(&url, beside, &fetch).await;
+                        lists.turn_is_due(&url, rest);
+                        drop(turn);
+                    });
                 }
             }
         }
     }
 
     /// The lists that are to be fetched.
-    fn fetched(&self) -> Vec<(String, Beside, Fetch)> {
+    fn to_fetch(&self) -> Vec<(String, Beside, Fetch)> {
         let fetch = self.settings.lock().as_ref().and_then(|settings| settings.fetch.clone());
         let Some(fetch) = fetch else { return Vec::new() };
-        let named = fetch.urls.iter().map(|url| (url.clone(), Beside::new()));
+        let named = fetch.urls.iter().map(|url| (url.clone(), Beside::default()));
         let all = named.chain(self.broker.revocations.load().points());
         all.map(|(url, beside)| (url, beside, fetch.clone())).collect()
     }
 
+    /// Begins the turn of a list that is due. A host that does not answer has one place, whatever it
+    /// has to offer.
+    fn take_turn(self: &Arc<Self>, url: &str, fetch: &Fetch) -> Option<TurnTaken> {
+        let mut turns = self.turns.lock();
+        let now = Instant::now();
+        let under_way = || turns.iter().filter(|(_, turn)| turn.is_under_way);
+        let is_due = turns.get(url).is_none_or(|turn| turn.due_at <= now && !turn.is_under_way);
+        let is_busy = under_way().any(|(other, _)| host_of(other) == host_of(url));
+        if !is_due || is_busy || under_way().count() >= FETCHES_MAX {
+            return None;
+        }
+        let turn = Turn { due_at: now + fetch.every, begun_at: now, is_under_way: true };
+        turns.insert(url.to_owned(), turn);
+        Some(TurnTaken { lists: Arc::clone(self), url: url.to_owned() })
+    }
+
+    /// Has a list fetched after this time, or earlier where it is due before.
+    fn turn_is_due(&self, url: &str, rest: Duration) {
+        if let Some(turn) = self.turns.lock().get_mut(url) {
+            turn.due_at = turn.due_at.min(Instant::now() + rest);
+        }
+    }
+
     /// Has every list that is fetched fetched soon, without waiting for it.
     pub(super) fn hurry(&self) {
-        let soon = Some(Instant::now());
-        self.due.lock().values_mut().filter(|at| at.is_some()).for_each(|at| *at = soon);
+        for turn in self.turns.lock().values_mut() {
+            // Whoever says again and again that something has changed is no reason for more.
+            turn.due_at = turn.due_at.min(Instant::now().max(turn.begun_at + AGAIN));
+        }
     }
 
     /// Looks at all lists, those that are fetched too: somebody says that they have changed. How many
@@ -244,40 +269,39 @@ impl Lists {
     ///
     /// # Errors
     /// Why the lists in force stay.
-    pub(super) async fn look_everywhere(self: &Arc<Self>) -> Result<usize, String> {
-        let mut fetching = JoinSet::new();
-        let all = async {
-            for (url, beside, fetch) in self.fetched() {
-                if fetching.len() >= FETCHES_MAX {
-                    fetching.join_next().await;
+    pub(super) async fn look_everywhere(&self) -> Result<usize, String> {
+        let asked_at = Instant::now();
+        let wanted: Vec<String> = self.to_fetch().into_iter().map(|(url, ..)| url).collect();
+        self.hurry();
+        let waiting = async {
+            loop {
+                let fetched = self.fetched.notified();
+                let is_fresh = |turn: &Turn| turn.begun_at >= asked_at && !turn.is_under_way;
+                let are_fresh = {
+                    let turns = self.turns.lock();
+                    wanted.iter().all(|url| turns.get(url).is_some_and(is_fresh))
+                };
+                if are_fresh {
+                    break;
                 }
-                fetching.spawn(Arc::clone(self).fetch_and_say(url, beside, fetch));
+                fetched.await;
             }
-            while fetching.join_next().await.is_some() {}
         };
-        if tokio::time::timeout(HURRY, all).await.is_err() {
-            // What takes longer than whoever says so waits is fetched all the same.
-            fetching.detach_all();
-        }
+        // What takes longer than whoever says so waits is fetched all the same.
+        let _ = tokio::time::timeout(HURRY, waiting).await;
         // Whoever says so may be ahead of whoever publishes.
-        let again = Some(Instant::now() + AGAIN);
-        self.due.lock().values_mut().for_each(|at| *at = again);
+        self.hurry();
         self.look().await
     }
 
-    /// Fetches one list, and says when it is due again.
-    async fn fetch_and_say(self: Arc<Self>, url: String, beside: Beside, fetch: Fetch) {
-        let rest = match self.fetch(&url, beside, &fetch).await {
-            Ok(()) => fetch.every,
-            Err(why) => {
-                let why = format!("{url}: {why}");
-                warn!("a revocation list cannot be fetched: {why}");
-                let failed = Kind::RevocationFailed { why: why.into() };
-                self.broker.audit.record(Event::broker(failed));
-                fetch.every.min(RETRY)
-            }
-        };
-        self.due.lock().insert(url, Some(Instant::now() + rest));
+    /// Fetches one list; how soon it is due again.
+    async fn fetch_and_say(&self, url: &str, beside: Beside, fetch: &Fetch) -> Duration {
+        let Err(why) = self.fetch(url, beside, fetch).await else { return fetch.every };
+        let why = format!("{url}: {why}");
+        warn!("a revocation list cannot be fetched: {why}");
+        let failed = Kind::RevocationFailed { why: why.into() };
+        self.broker.audit.record(Event::broker(failed));
+        fetch.every.min(RETRY)
     }
 
     /// Fetches one list; whoever has signed it may be one of `beside`.
@@ -305,6 +329,29 @@ impl Lists {
             kept.map_err(|error| error.to_string())
         });
         kept.await.map_err(|error| error.to_string())?
+    }
+}
+
+/// When a list is fetched.
+#[derive(Clone, Copy, Debug)]
+struct Turn {
+    due_at: Instant,
+    begun_at: Instant,
+    is_under_way: bool,
+}
+
+/// A turn that has begun; it is over with the value, however that comes about.
+struct TurnTaken {
+    lists: Arc<Lists>,
+    url: String,
+}
+
+impl Drop for TurnTaken {
+    fn drop(&mut self) {
+        if let Some(turn) = self.lists.turns.lock().get_mut(&self.url) {
+            turn.is_under_way = false;
+        }
+        self.lists.fetched.notify_waiters();
     }
 }
 
@@ -357,24 +404,13 @@ pub(super) mod tests {
     use crate::config::EstConfig;
     use crate::metrics::Metrics;
     use crate::pki::inventory::Reason;
-    use crate::pki::{
-        Ca, KeySource, KeyType, Layout, NewAuthority, Profile, ProfileName, Protection, Subject,
-    };
+    use crate::pki::{Ca, KeyType, Layout, NewAuthority, Profile, ProfileName, Subject};
     use crate::router::{RetainedSettings, tests::open_policies};
     use crate::server::tls_config;
 
     /// An authority in a folder, and settings that name its lists.
     pub(in crate::cli) fn authority(folder: &Path) -> (Ca, Settings) {
-        let new = NewAuthority {
-            name: "Factory",
-            root_key: KeySource::New(KeyType::P256),
-            key: KeySource::New(KeyType::P256),
-            root_validity: None,
-            issuing_validity: None,
-            layout: Layout::RootAndIssuing,
-            root_protection: &Protection::None,
-            protection: &Protection::None,
-        };
+        let new = NewAuthority::unprotected("Factory", Layout::RootAndIssuing);
         let text = "[est]\naddress = \"127.0.0.1:0\"\n[est.tls]\ncertificate = \"c\"\nkey = \"k\"\n\
                     [revocation]\nlists = [\"crls.pem\"]\n";
         let config = EstConfig::from_text("pki.toml", text, folder, &[]).unwrap();
@@ -411,6 +447,7 @@ pub(super) mod tests {
         TrustedIssuers::new(&roots).unwrap()
     }
 
+    /// Time stands still, and goes on by what is waited for.
     #[tokio::test(start_paused = true)]
     async fn a_list_that_could_not_be_read_is_read_again_though_its_file_has_not_changed() {
         let folder = tempfile::tempdir().unwrap();

@@ -318,6 +318,7 @@ impl Ocsp {
         loop {
             self.unwelcome.notified().await;
             self.broker.rouse_all();
+            // Waking everybody costs, and what comes meanwhile is told by one more time.
             tokio::time::sleep(LOOK).await;
         }
     }

@@ -43,7 +43,7 @@ struct Point {
 }
 
 /// The authorities between a client and the one that is trusted: one of them may be who signs.
-pub type Beside = Vec<CertificateDer<'static>>;
+pub type Beside = Arc<[CertificateDer<'static>]>;
 
 impl Points {
     /// The same, of which from now on these count.
@@ -83,13 +83,13 @@ impl Found {
                 self.points.remove(&oldest);
             }
         }
-        let point = self.points.entry(url).or_insert_with(|| Point { beside: Vec::new(), seen: 0 });
+        let point =
+            self.points.entry(url).or_insert_with(|| Point { beside: Beside::default(), seen: 0 });
         point.seen = self.seen;
         // An authority may have a new certificate by now, and not everybody may be right about who
         // signs: what was shown last stands in front.
         if !point.beside.starts_with(between) {
-            let before = std::mem::take(&mut point.beside);
-            let others = before.into_iter().filter(|it| !between.contains(it));
+            let others = point.beside.iter().filter(|it| !between.contains(it)).cloned();
             let now = between.iter().map(|it| it.clone().into_owned());
             point.beside = now.chain(others).take(BESIDE_MAX).collect();
         }
