@@ -447,11 +447,7 @@ pub(super) mod tests {
         TrustedIssuers::new(&roots).unwrap()
     }
 
-    /// Time stands still, and goes on by what is waited for.
-    #[tokio::test(start_paused = true)]
-    async fn a_list_that_could_not_be_read_is_read_again_though_its_file_has_not_changed() {
-        let folder = tempfile::tempdir().unwrap();
-        let (ca, settings) = authority(folder.path());
+    fn lists() -> Arc<Lists> {
         let limits = broker::Settings {
             sessions_max: 1,
             queued_bytes_max: 1 << 20,
@@ -459,8 +455,42 @@ pub(super) mod tests {
         };
         let audit = AuditLog::to_writer(std::io::sink()).unwrap();
         let metrics = Arc::new(Metrics::new());
-        let broker = Arc::new(Broker::new(&limits, open_policies(), metrics, audit, None));
-        let lists = Arc::new(Lists::new(Arc::clone(&broker)));
+        let broker = Broker::new(&limits, open_policies(), metrics, audit, None);
+        Arc::new(Lists::new(Arc::new(broker)))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_list_has_its_turn_when_it_is_due_and_a_host_one_at_a_time() {
+        let (lists, every) = (lists(), Duration::from_hours(1));
+        let fetch = Fetch { urls: Vec::new(), from: Vec::new(), folder: PathBuf::new(), every };
+        let turn = |url: &str| lists.take_turn(url, &fetch);
+        let first = turn("http://a/1").unwrap();
+        assert!(turn("http://a/1").is_none() && turn("http://a/2").is_none());
+        let others = ["http://b/1", "http://c/1", "http://d/1"].map(|url| turn(url).unwrap());
+        assert!(turn("http://e/1").is_none(), "as many as may be");
+        drop(first);
+        // It was fetched; what is said to have changed is fetched again, but not at once.
+        assert!(turn("http://a/1").is_none());
+        lists.hurry();
+        assert!(turn("http://a/1").is_none());
+        assert!(turn("http://a/2").is_some());
+        drop(others);
+        tokio::time::advance(AGAIN).await;
+        drop(turn("http://a/1").unwrap());
+        // One that has failed is due again before its time.
+        lists.turn_is_due("http://a/1", RETRY);
+        tokio::time::advance(RETRY).await;
+        assert!(turn("http://a/1").is_some());
+        assert!(turn("http://b/1").is_some());
+    }
+
+    /// Time stands still, and goes on by what is waited for.
+    #[tokio::test(start_paused = true)]
+    async fn a_list_that_could_not_be_read_is_read_again_though_its_file_has_not_changed() {
+        let folder = tempfile::tempdir().unwrap();
+        let (ca, settings) = authority(folder.path());
+        let lists = lists();
+        let broker = Arc::clone(&lists.broker);
         let prepared = lists.prepare(Some(settings), trusted(&ca)).await.ok().unwrap();
         lists.put_in_force(prepared);
         let _watching = tokio::spawn(Arc::clone(&lists).keep_watch());

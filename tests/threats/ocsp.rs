@@ -192,6 +192,15 @@ fn who_is_revoked_while_connected_is_put_out() {
     stayer.ping();
 }
 
+/// Ends the others, also where what they wait for does not come.
+struct Over<'a>(&'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
 /// Threat: subscription survives revocation.
 #[test]
 fn who_is_revoked_is_put_out_though_others_ask_first() {
@@ -215,8 +224,8 @@ fn who_is_revoked_is_put_out_though_others_ask_first() {
                 }
             });
         }
+        let _over = Over(is_over);
         leaver.raw.expect_disconnect(&[NOT_AUTHORIZED]);
-        is_over.store(true, Ordering::SeqCst);
     });
 }
 
